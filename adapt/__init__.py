@@ -1,0 +1,1 @@
+"""Text-only domain adaptation for LLM-based speech recognition."""

@@ -1,0 +1,31 @@
+"""What goes wrong through a user's files or settings. The command line prints these without a traceback."""
+
+from __future__ import annotations
+
+
+class AdaptError(Exception):
+    """Base of the errors that a user can mend; each problem is one line: `place: problem; way out`.
+
+    >>> print(DataError("a.jsonl:1: no 'id'; add one", "a.jsonl:7: no 'id'; add one"))
+    a.jsonl:1: no 'id'; add one
+    a.jsonl:7: no 'id'; add one
+    """
+
+    def __init__(self, *problems: str):
+        super().__init__(*problems)
+        self.problems = problems
+
+    def __str__(self) -> str:
+        return "\n".join(self.problems)
+
+
+class RecipeError(AdaptError):
+    """recipe.yaml or an override on the command line is wrong."""
+
+
+class DataError(AdaptError):
+    """A text, manifest, lexicon, audio or hypothesis file is missing or wrong."""
+
+
+class ModelError(AdaptError):
+    """A model, adapter or soft prompt cannot be loaded or does not fit."""

@@ -1,0 +1,127 @@
+"""One view of a speech LLM: embeddings around the slot, real audio in it, and training batches of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+
+from adapt.errors import ModelError
+from adapt.model.composed import ComposedConfig, ComposedForSpeechRecognition
+from adapt.model.features import log_mel, pad_features
+from adapt.text.template import split_template
+
+ASSETS = Path(__file__).parent.parent / "assets"
+IGNORED = -100  # label of positions without a loss
+
+
+@dataclass
+class SpeechLLM:
+    """A model with its tokenizer and the token ids around its slot.
+
+    `before` and `after` are tokenised apart from each other and from the target, so that no merge across a
+    boundary can take a sub-word out of the loss.
+    """
+
+    name: str
+    model: ComposedForSpeechRecognition
+    tokenizer: PreTrainedTokenizerBase
+    before: list[int]
+    after: list[int]
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    def embed(self, ids: Sequence[int]) -> torch.Tensor:
+        """Token embeddings `[len(ids), hidden]`."""
+        return self.model.get_input_embeddings()(torch.tensor(ids, dtype=torch.long, device=self.device))
+
+    def target_ids(self, text: str) -> list[int]:
+        """Token ids of a transcript, with the end of sentence."""
+        return [*self.tokenizer.encode(text, add_special_tokens=False), self.tokenizer.eos_token_id]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+    @torch.no_grad()
+    def slot_vectors(self, samples: Sequence[np.ndarray]) -> list[torch.Tensor]:
+        """What real audio (mono, 16 kHz) puts into the slot: `[slots, hidden]` for each recording."""
+        bins = self.model.config.audio_config.encoder_config.num_mel_bins
+        features, mask = pad_features([log_mel(s, bins) for s in samples])
+        return self.model.get_audio_features(
+            features.to(self.device, self.model.dtype), mask.to(self.device)
+        )
+
+    def prompt(self, slot: torch.Tensor | None) -> torch.Tensor:
+        """Embeddings of the prompt with `slot` (`[slots, hidden]`) in its place; None leaves the prompt away.
+
+        Without a prompt only its first token (the beginning of sentence) is left, as text alone would have it.
+        """
+        if slot is None:
+            return self.embed(self.before[:1])
+        return torch.cat([self.embed(self.before), slot.to(self.model.dtype), self.embed(self.after)])
+
+    def training_batch(
+        self, slots: Sequence[torch.Tensor | None], targets: Sequence[Sequence[int]]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Right-padded `inputs_embeds [batch, length, hidden]`, `attention_mask` and `labels [batch, length]`.
+
+        Only the targets carry a label.
+        """
+        rows, labels = [], []
+        for slot, target in zip(slots, targets, strict=True):
+            prompt = self.prompt(slot)
+            rows.append(torch.cat([prompt, self.embed(target)]))
+            labels.append(torch.tensor([IGNORED] * len(prompt) + list(target), device=self.device))
+        embeds = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        padded = torch.nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=IGNORED)
+        lengths = torch.tensor([len(row) for row in rows], device=self.device)
+        mask = torch.arange(embeds.shape[1], device=self.device)[None] < lengths[:, None]
+        return embeds, mask.long(), padded
+
+
+def token_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Mean next-token cross entropy over the labelled positions of `logits [batch, length, vocabulary]`."""
+    return torch.nn.functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORED
+    )
+
+
+def built_in() -> list[str]:
+    """Names of the base models that come with the package."""
+    return sorted(path.parent.name for path in ASSETS.glob("*/config.json"))
+
+
+def load(name: str, device: str = "auto") -> SpeechLLM:
+    """Load a speech LLM: the name of a built-in one, or a folder. `auto`: CUDA where it is there, else CPU.
+
+    Raises `ModelError` when there is no such model or its weights do not fit its config.
+    """
+    path = ASSETS / name if name in built_in() else Path(name)
+    if not (path / "config.json").exists():
+        raise ModelError(f"base: no model {name!r}; give a folder with a config.json, or: {', '.join(built_in())}")
+    config = AutoConfig.from_pretrained(path)
+    if not isinstance(config, ComposedConfig):
+        raise ModelError(f"base: {name!r} is a {config.model_type!r} model; only {ComposedConfig.model_type!r} so far")
+    model, report = ComposedForSpeechRecognition.from_pretrained(
+        path, dtype=torch.float32, output_loading_info=True
+    )
+    amiss = [*report["missing_keys"], *report["unexpected_keys"], *report["mismatched_keys"]]
+    if amiss:
+        raise ModelError(f"{path}: {len(amiss)} weights do not fit, first {amiss[0]!r}; save the model again")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return view(name, model.to(device).eval(), AutoTokenizer.from_pretrained(path))
+
+
+def view(name: str, model: ComposedForSpeechRecognition, tokenizer: PreTrainedTokenizerBase) -> SpeechLLM:
+    """The view of a model that is in memory already."""
+    before, after = split_template(model.config.prompt)
+    ids = [tokenizer.encode(text, add_special_tokens=False) if text else [] for text in (before, after)]
+    beginning = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
+    return SpeechLLM(name, model, tokenizer, beginning + ids[0], ids[1])

@@ -1,0 +1,73 @@
+"""Is a difference more than chance: the bootstrap, and the signature that travels with a number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+
+from adapt.text.lexicon import Lexicon
+
+
+def resample(stats: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """Column sums of bootstrap samples: (utterances, columns) -> (resamples, columns).
+
+    Each sample draws as many utterances as there are, with replacement. Columns of several systems side by
+    side are drawn together, which is what makes a comparison paired.
+    """
+    generator = np.random.default_rng(seed)
+    rows = len(stats)
+    stats = stats.astype(np.float64)
+    sums = np.empty((resamples, stats.shape[1]))
+    for i in range(resamples):
+        # How often each row was drawn, times the rows: no utterance is ever scored twice.
+        sums[i] = np.bincount(generator.integers(0, rows, rows), minlength=rows) @ stats
+    return sums
+
+
+def ratio(errors: float, total: float) -> float | None:
+    """errors / total, None where there is nothing to divide by."""
+    return float(errors) / float(total) if total else None
+
+
+def _ratios(errors: np.ndarray, total: np.ndarray) -> np.ndarray:
+    return np.divide(errors, total, out=np.full(errors.shape, np.nan), where=total > 0)
+
+
+def interval(errors: np.ndarray, total: np.ndarray) -> tuple[float, float] | None:
+    """95 % percentile interval of errors / total over resamples; None if no resample has a total."""
+    if not (ratios := _ratios(errors, total)[total > 0]).size:
+        return None
+    low, high = np.percentile(ratios, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def p_value(base: tuple[np.ndarray, np.ndarray], system: tuple[np.ndarray, np.ndarray], seen: float) -> float:
+    """Two-sided p of a paired bootstrap: how often the difference strays from its mean by as much as `seen`.
+
+    `base` and `system` are (errors, total) over the same resamples, `seen` the difference on the whole set.
+    It says how easily chance in the choice of utterances makes such a gap, not how large the gap is.
+    """
+    differences = _ratios(*system) - _ratios(*base)
+    differences = differences[~np.isnan(differences)]
+    # A hair of slack: sums of floats that are equal on paper may differ in the last digit.
+    strays = np.abs(differences - differences.mean()) >= abs(seen) - 1e-12 if differences.size else []
+    return float(np.sum(strays) + 1) / (len(differences) + 1)
+
+
+def signature(
+    normaliser: str, lexicon: Lexicon | None, utterances: Sequence[int], resamples: int, seed: int
+) -> str:
+    """What a number needs in order to be compared; `utterances` counts them set by set.
+
+    >>> signature("basic", Lexicon("music", "3f9c1e", ()), [300, 200], 1000, 1).rpartition("|")[0]
+    'wer|norm:basic|lex:music@3f9c1e|utts:300+200|bs:1000|seed:1'
+    """
+    try:
+        release = version("adapt-asr")
+    except PackageNotFoundError:
+        release = "source"
+    lex = f"{lexicon.name}@{lexicon.sha}" if lexicon else "none"
+    counts = "+".join(map(str, utterances))
+    return f"wer|norm:{normaliser}|lex:{lex}|utts:{counts}|bs:{resamples}|seed:{seed}|v:{release}"

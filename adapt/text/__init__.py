@@ -1,0 +1,1 @@
+"""Text, manifests, lexicons and normalisers; nothing here imports torch."""

@@ -1,0 +1,151 @@
+"""Lexicons: entity lists, one entry a line, so that a plain list of phrases already is one."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapt.errors import DataError
+from adapt.text.corpus import read_bytes, read_lines
+
+COLUMNS = ("written", "type", "spoken", "weight")
+
+Phrase = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entity: how it is written, its type, ways to say it, and its boost (1: as any other)."""
+
+    written: str
+    type: str = "term"
+    spoken: tuple[str, ...] = ()
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """Entries in file order; `sha` is the first 6 hex digits of the file's sha256, for signatures."""
+
+    name: str
+    sha: str
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True)
+class Mention:
+    """One occurrence of an entity: words `start` to `end` (exclusive) of a normalised sentence."""
+
+    start: int
+    end: int
+    type: str
+    written: str
+
+
+@dataclass(frozen=True)
+class PhraseIndex:
+    """Normalised phrases of a lexicon: their entry, all forms of that entity, and lengths by first word."""
+
+    entries: dict[Phrase, Entry]
+    forms: dict[Phrase, frozenset[Phrase]]
+    lengths: dict[str, tuple[int, ...]]
+
+
+def read_lexicon(path: str | Path) -> Lexicon:
+    """Read a lexicon TSV: `written  type  spoken  weight`, all but the first optional, `#` comments.
+
+    A first line that starts with `written` names the columns, in any order. Ways to say an entity stand in
+    `spoken` with `|` between. Raises DataError with every bad line.
+    """
+    path = Path(path)
+    columns: tuple[str, ...] = COLUMNS
+    entries: dict[tuple[str, str], tuple[int, Entry]] = {}
+    problems: list[str] = []
+    lines = [(n, line) for n, line in read_lines(path) if not line.startswith("#")]
+    for position, (number, line) in enumerate(lines):
+        place = f"{path}:{number}"
+        cells = tuple(cell.strip() for cell in line.split("\t"))
+        if position == 0 and cells[0] == "written":
+            columns = cells
+            for column in columns:
+                if column not in COLUMNS or columns.count(column) > 1:
+                    known = ", ".join(COLUMNS)
+                    problems.append(f"{place}: unknown or doubled column {column!r}; use {known}")
+            continue
+        if len(cells) > len(columns):
+            problems.append(f"{place}: {len(cells)} fields; at most {len(columns)} ({', '.join(columns)})")
+            continue
+        row = {column: cell for column, cell in zip(columns, cells, strict=False) if cell}
+        if "written" not in row:
+            problems.append(f"{place}: the field 'written' is empty; fill it or delete the line")
+            continue
+        try:
+            weight = float(row.get("weight", "1"))
+        except ValueError:
+            weight = math.nan
+        if not math.isfinite(weight):
+            problems.append(f"{place}: weight {row['weight']!r} is not a number; 1 is the default")
+            continue
+        spoken = tuple(form.strip() for form in row.get("spoken", "").split("|") if form.strip())
+        entry = Entry(row["written"], row.get("type", "term"), spoken, weight)
+        key = (entry.written, entry.type)
+        if key in entries:
+            known = entries[key][0]
+            problems.append(f"{place}: {key[0]!r} ({key[1]}) is already on line {known}; delete one")
+            continue
+        entries[key] = (number, entry)
+    if not entries and not problems:
+        problems.append(f"{path}: holds no entries; write one phrase a line")
+    if problems:
+        raise DataError(*problems)
+    sha = hashlib.sha256(read_bytes(path)).hexdigest()[:6]
+    return Lexicon(path.stem, sha, tuple(entry for _, entry in entries.values()))
+
+
+def phrase_index(lexicon: Lexicon, normalise: Callable[[str], str]) -> PhraseIndex:
+    """Index written and spoken forms for `find_mentions`; a phrase of two entries goes to the first."""
+    entries: dict[Phrase, Entry] = {}
+    forms: dict[Phrase, frozenset[Phrase]] = {}
+    for entry in lexicon.entries:
+        own = frozenset(p for form in (entry.written, *entry.spoken) if (p := tuple(normalise(form).split())))
+        for phrase in own:
+            entries.setdefault(phrase, entry)
+            forms[phrase] = forms.get(phrase, frozenset()) | own
+    lengths: dict[str, set[int]] = {}
+    for phrase in entries:
+        lengths.setdefault(phrase[0], set()).add(len(phrase))
+    return PhraseIndex(entries, forms, {w: tuple(sorted(n, reverse=True)) for w, n in lengths.items()})
+
+
+def find_mentions(words: Sequence[str], phrases: PhraseIndex) -> list[Mention]:
+    """Mentions in normalised words: left to right, longest match first, none overlapping.
+
+    >>> lexicon = Lexicon("m", "", (Entry("Queen", "artist"), Entry("Dancing Queen", "track")))
+    >>> find_mentions("play dancing queen by queen".split(), phrase_index(lexicon, str.lower))
+    ... # doctest: +NORMALIZE_WHITESPACE
+    [Mention(start=1, end=3, type='track', written='Dancing Queen'),
+     Mention(start=4, end=5, type='artist', written='Queen')]
+    """
+    words = tuple(words)
+    mentions, start = [], 0
+    while start < len(words):
+        end = start
+        for length in phrases.lengths.get(words[start], ()):
+            entry = phrases.entries.get(words[start : start + length])
+            if entry and start + length <= len(words):
+                end = start + length
+                mentions.append(Mention(start, end, entry.type, entry.written))
+                break
+        start = max(end, start + 1)
+    return mentions
+
+
+def entities_in(
+    lines: Iterable[str], phrases: PhraseIndex, normalise: Callable[[str], str]
+) -> frozenset[str]:
+    """Normalised written forms of the entities that occur in normalised lines: the `seen` of the scores."""
+    written = {mention.written for line in lines for mention in find_mentions(line.split(), phrases)}
+    return frozenset(map(normalise, written))

@@ -1,0 +1,56 @@
+"""Normalisers: small pure functions, chosen by name, that reference, hypothesis and lexicon share."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+
+
+class _Characters(dict[int, str | None]):
+    """`str.translate` table filled as characters turn up: what to keep, drop (None) or turn into a space."""
+
+    def __missing__(self, code: int) -> str | None:
+        char, category = chr(code), unicodedata.category(chr(code))
+        # Joiners and marks belong to the words of many scripts, so only what never does is dropped.
+        if category in ("Pd", "Pc", "Cc") or category.startswith("Z") or char in "/\\\u2044:;,|":
+            self[code] = " "
+        elif char in "'." or category[0] in "LMN":
+            self[code] = char
+        else:
+            self[code] = None
+        return self[code]
+
+
+_CHARACTERS = _Characters()
+_APOSTROPHES = str.maketrans({**dict.fromkeys("\u2018\u2019\u02bc\u00b4`\uff07", "'"), "\u0149": "'n"})
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_STOPS = re.compile(r"\.(?!\d)|(?<!\d)\.")
+_QUOTES = re.compile(r"(?<!\w)'|'(?!\w)")
+
+
+def none(text: str) -> str:
+    """Collapse spaces and change nothing else.
+
+    >>> none("  Guns N' Roses,  live ")
+    "Guns N' Roses, live"
+    """
+    return " ".join(text.split())
+
+
+def basic(text: str) -> str:
+    """Lower case, no punctuation but apostrophes inside words; letters of every script stay as they are.
+
+    >>> basic("Play \u201cDon\u2019t Stop\u201d by AC/DC & the Jackson-Five!")
+    "play don't stop by ac dc and the jackson five"
+    >>> basic("Beyonc\u00e9 sold 1,000,000 at 3.5 U.S. dollars...")
+    'beyonc\u00e9 sold 1000000 at 3.5 us dollars'
+    """
+    text = unicodedata.normalize("NFKC", text.translate(_APOSTROPHES)).lower()
+    text = _THOUSANDS.sub("", text.replace("&", " and ").replace("..", " "))
+    text = _STOPS.sub("", text.translate(_CHARACTERS))
+    # Dropped characters can bring a letter and its mark together: compose once more, so that twice is once.
+    return unicodedata.normalize("NFKC", " ".join(_QUOTES.sub("", text).split()))
+
+
+NORMALISERS: dict[str, Callable[[str], str]] = {"none": none, "basic": basic}

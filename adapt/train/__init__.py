@@ -1,0 +1,1 @@
+"""Training: the two stages of adaptation, and the base model's own stages."""

@@ -1,0 +1,145 @@
+"""One training loop for every stage: transformers' Trainer over batches that are a function of the step alone.
+
+Because batch `i` depends on nothing but `i`, a killed training goes on from its last checkpoint to the same result.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+
+class _Batches(torch.utils.data.Dataset):
+    def __init__(self, batch_of: Callable[[int], dict], steps: int):
+        self.batch_of, self.steps = batch_of, steps
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> dict:
+        return self.batch_of(step)
+
+
+class _StepTrainer(Trainer):
+    def __init__(self, *args, loss_of: Callable[..., torch.Tensor], **kwargs):
+        super().__init__(*args, **kwargs)
+        self.loss_of = loss_of
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        return self.loss_of(model, inputs)
+
+    def _get_train_sampler(self, train_dataset=None):
+        return torch.utils.data.SequentialSampler(train_dataset or self.train_dataset)
+
+
+class _Progress(TrainerCallback):
+    """A bar with loss and ETA on standard error; evaluation at its steps; nothing on standard output."""
+
+    def __init__(self, label: str, evaluate: Callable[[int], dict] | None, stop: Callable[[list[dict]], bool]):
+        self.label, self.evaluate, self.stop = label, evaluate, stop
+        self.bar: tqdm | None = None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        form = "{desc:<10} [{bar:20}] {percentage:3.0f}%  step {n_fmt}/{total_fmt}{postfix}  {remaining} left"
+        self.bar = tqdm(
+            total=state.max_steps, initial=state.global_step, desc=self.label, bar_format=form, file=sys.stderr
+        )
+        if self.evaluate and not state.global_step:
+            state.log_history.append({"step": 0, **self.evaluate(0)})
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.bar.update()
+        if self.evaluate and control.should_save:
+            state.log_history.append({"step": state.global_step, **self.evaluate(state.global_step)})
+            control.should_training_stop |= self.stop(state.log_history)
+        return control
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if logs and "loss" in logs:
+            self.bar.set_postfix_str(f"loss {float(logs['loss']):.2f}")
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.bar.close()
+
+
+def warmup_cosine(steps: int, warmup: int) -> Callable[[int], float]:
+    """Learning-rate factor at each step: linear from 0 over `warmup` steps, then a cosine down to 0.
+
+    >>> factor = warmup_cosine(100, 10)
+    >>> factor(0), factor(10), round(factor(55), 2)
+    (0.1, 1.0, 0.5)
+    """
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
+
+    return factor
+
+
+def fit(
+    model: torch.nn.Module,
+    batch_of: Callable[[int], dict],
+    loss_of: Callable[[torch.nn.Module, dict], torch.Tensor],
+    *,
+    steps: int,
+    groups: list[dict],
+    warmup: int,
+    folder: Path,
+    save_every: int,
+    evaluate: Callable[[int], dict] | None = None,
+    stop: Callable[[list[dict]], bool] = lambda history: False,
+    label: str = "train",
+    seed: int = 1,
+    bf16: bool = False,
+    weight_decay: float = 0.0,
+) -> list[dict]:
+    """Train `model` for `steps` batches and return the log: `{"step", "loss", ...}` a row.
+
+    `batch_of(i)` makes batch `i` (a dictionary of tensors and plain things), `loss_of(model, batch)` its loss.
+    `groups` are optimizer parameter groups with their peak learning rates (`params`, `lr`). Every `save_every`
+    steps `evaluate(step)` adds its figures to the log, `stop(log)` may end the training, and a checkpoint is
+    written to `folder`, from which the next call with the same folder goes on.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=weight_decay)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(steps, warmup))
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=1,
+        logging_steps=min(10, save_every),
+        save_steps=save_every,
+        save_total_limit=1,
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        max_grad_norm=1.0,
+        seed=seed,
+        bf16=bf16,
+        use_cpu=not torch.cuda.is_available(),
+    )
+    trainer = _StepTrainer(
+        model,
+        arguments,
+        data_collator=lambda batches: batches[0],
+        train_dataset=_Batches(batch_of, steps),
+        optimizers=(optimizer, schedule),
+        callbacks=[_Progress(label, evaluate, stop)],
+        loss_of=loss_of,
+    )
+    for printer in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(printer)
+    logging.getLogger("transformers.trainer").setLevel(logging.ERROR)
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(folder))
+    return trainer.state.log_history

@@ -1,0 +1,358 @@
+"""Make the text, manifests and audio of this recipe again: `python recipes/music/generate.py --help`.
+
+Text and manifests depend on the lexicon and on `templates/` alone and come out the same everywhere. Audio
+depends on the versions of espeak-ng and flite too, so it is stored and made only where it is missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import random
+import re
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import click
+
+from adapt.text.corpus import Entity, read_text
+from adapt.text.lexicon import Entry, Lexicon, find_mentions, phrase_index, read_lexicon
+from adapt.text.normalise import basic
+
+HERE = Path(__file__).resolve().parent
+TEMPLATES = HERE / "templates"
+LEXICON = HERE.parents[1] / "lexicons" / "music.tsv"
+TYPES = ("artist", "track", "album", "playlist")
+
+TEXT_LINES = 14_000
+TARGET = {"test": 300, "dev": 150}
+SOURCE = {"replay": 400, "dev": 150, "test": 300}
+UNSEEN_SHARE = 0.35  # of the lexicon's entities stays out of the domain text
+DEV_SHARE = 1 / 3  # of the entities, in each half, is spoken in dev alone; the others in test alone
+NOWHERE_EVERY = 4  # one in so many unseen mentions is an entity that the lexicon does not hold either
+WORDS = range(4, 17)
+ATTEMPTS = 25
+
+RATE = 16_000  # Hz
+HELD_OUT_ESPEAK = ("en-us+m5", "en-gb+f4", "en-gb+m5", "en-us+f4")
+ESPEAK = tuple(
+    f"{accent}+{variant}"
+    for accent in ("en-us", "en-gb", "en-gb-scotland", "en-029")
+    for variant in ("m1", "m2", "m3", "m4", "m6", "m7", "m8", "f1", "f2", "f3", "f5")
+)
+FLITE = ("kal16", "awb", "rms")
+# Alone, `a` is read as the article; with points it is read as the letter.
+PRONOUNCED = {"a c d c": "A.C.D.C."}
+
+Draw = Callable[[str], str]
+
+
+def hashed(word: str) -> float:
+    """A number in 0..1 that hangs on the word alone, so that a new entity leaves the others where they are."""
+    return int.from_bytes(hashlib.sha256(word.encode()).digest()[:6], "big") / 2**48
+
+
+def deck(items: Sequence[str], rng: random.Random) -> Iterator[str]:
+    """Deal all items in random order, shuffle, and go on for ever: every item comes equally often."""
+    while True:
+        yield from rng.sample(items, len(items))
+
+
+def read_fills(path: Path) -> dict[str, tuple[str, ...]]:
+    """Lines `name: one | two`, the words that may stand in the slot `{name}`."""
+    pairs = (line.split(":", 1) for line in read_text(path))
+    return {name.strip(): tuple(value.strip() for value in values.split("|")) for name, values in pairs}
+
+
+def drawer(fills: dict[str, tuple[str, ...]], rng: random.Random) -> Draw:
+    """Draw from a deck per slot; a slot `{one|two}` is its own list."""
+    decks: dict[str, Iterator[str]] = {}
+
+    def draw(slot: str) -> str:
+        if slot not in decks:
+            decks[slot] = deck(tuple(slot.split("|")) if "|" in slot else fills[slot], rng)
+        return next(decks[slot])
+
+    return draw
+
+
+def fill(template: str, draw: Draw) -> str:
+    """Fill every slot but those of entities, inner slots first, and mend `a` before vowels.
+
+    >>> fill("a {big|big} {animal} and {artist}", lambda slot: {"animal": "owl"}.get(slot, "old"))
+    'an old owl and {artist}'
+    """
+    slot = re.compile(r"\{(?!(?:" + "|".join(TYPES) + r")\})([^{}]*)\}")
+    while slot.search(template):
+        template = slot.sub(lambda match: draw(match[1]), template)
+    return re.sub(r"\ba (?=[aeiou])(?!(?:uni|us[ei]|eu|one\b))", "an ", template)
+
+
+def insert(template: str, draw: Draw) -> tuple[str, tuple[Entity, ...]]:
+    """Put entities into their slots; they come back in the order of the sentence."""
+    entities: list[Entity] = []
+
+    def put(match: re.Match[str]) -> str:
+        entities.append(Entity(draw(match[1]), match[1]))
+        return entities[-1].text
+
+    return re.sub(r"\{(\w+)\}", put, template), tuple(entities)
+
+
+def said(entry: Entry) -> Entity:
+    """An entry as text holds it: its first spoken form, or the written form, normalised."""
+    return Entity(basic(entry.spoken[0] if entry.spoken else entry.written), entry.type)
+
+
+def read_entities(path: Path) -> tuple[Entity, ...]:
+    """The entities of a lexicon in the form that text holds."""
+    return tuple(said(entry) for entry in read_lexicon(path).entries)
+
+
+def index_of(entities: Iterable[Entity]):
+    """Phrases to find every entity in a sentence; see `adapt.text.lexicon.find_mentions`."""
+    return phrase_index(Lexicon("all", "", tuple(Entry(e.text, e.type) for e in entities)), basic)
+
+
+def only_mentions(text: str, entities: Sequence[Entity], index) -> bool:
+    """Whether a reader who knows all entities finds these and no others in the sentence."""
+    return [Entity(m.written, m.type) for m in find_mentions(text.split(), index)] == list(entities)
+
+
+def phrases_in(text: str) -> set[str]:
+    """Every run of words of a sentence."""
+    words = text.split()
+    return {" ".join(words[i:j]) for i, j in itertools.combinations(range(len(words) + 1), 2)}
+
+
+def split_entities(entities: Sequence[Entity], text: Iterable[str]) -> tuple[tuple[Entity, ...], tuple[Entity, ...]]:
+    """Entities that the domain text holds, and those that it must not hold, by the hash of their words.
+
+    An entity whose words stand in a template, in a fill, or within another entity is always seen: the text
+    could hold it by chance.
+    """
+    inside = set().union(*map(phrases_in, text), *(phrases_in(e.text) - {e.text} for e in entities))
+    seen: list[Entity] = []
+    unseen: list[Entity] = []
+    for kind in TYPES:
+        own = sorted((e for e in entities if e.type == kind), key=lambda e: hashed(e.text))
+        hidden = [e for e in own if e.text not in inside][: round(UNSEEN_SHARE * len(own))]
+        unseen += hidden
+        seen += [e for e in own if e not in set(hidden)]
+    return tuple(seen), tuple(unseen)
+
+
+def by_type(entities: Iterable[Entity]) -> dict[str, tuple[str, ...]]:
+    """Entity texts under their types."""
+    entities = tuple(entities)
+    return {kind: tuple(e.text for e in entities if e.type == kind) for kind in TYPES}
+
+
+def part(entities: Iterable[Entity], name: str) -> tuple[Entity, ...]:
+    """The entities that are spoken in `test`, or in `dev`."""
+    return tuple(e for e in entities if (hashed(e.text + " ") < DEV_SHARE) == (name == "dev"))
+
+
+def rounds(templates: Sequence[str], count: int, make: Callable[[str], object | None], rng: random.Random) -> list:
+    """`count` products, one per template and round; a template that has no more to give is left out."""
+    products: list = []
+    templates = list(templates)
+    while templates and len(products) < count:
+        for template in rng.sample(templates, len(templates)):
+            product = next(filter(None, (make(template) for _ in range(ATTEMPTS))), None)
+            if product is None:
+                templates.remove(template)
+            elif len(products) < count:
+                products.append(product)
+    return products
+
+
+def domain_text(templates, fills, seen, unseen, index, count: int = TEXT_LINES) -> list[str]:
+    """Distinct sentences with seen entities; no phrase of an unseen entity stands in any of them."""
+    rng = random.Random("text")
+    draw, draw_entity = drawer(fills, rng), drawer(by_type(seen), rng)
+    hidden = {e.text for e in unseen}
+    lines: set[str] = set()
+
+    def make(template: str) -> str | None:
+        text, entities = insert(fill(template, draw), draw_entity)
+        if len(text.split()) not in WORDS or text in lines or not only_mentions(text, entities, index):
+            return None
+        if hidden & phrases_in(text):
+            return None
+        lines.add(text)
+        return text
+
+    return rounds(templates, count, make, rng)
+
+
+def target_set(name: str, templates, fills, seen, unseen, nowhere, index, forbidden: set[str]) -> list[dict]:
+    """Manifest lines; seen and unseen entities take turns in each type, so that each is half of the mentions."""
+    rng = random.Random(f"target {name}")
+    draw = drawer(fills, rng)
+    pools = [drawer(by_type(part(pool, name)), rng) for pool in (seen, unseen, nowhere)]
+    turn = Counter()
+    texts: set[str] = set()
+
+    def draw_entity(kind: str) -> str:
+        number = turn[kind]
+        turn[kind] += 1
+        pool = 0 if number % 2 == 0 else 2 if number // 2 % NOWHERE_EVERY == 0 else 1
+        return pools[pool](kind)
+
+    def make(template: str) -> dict | None:
+        before = turn.copy()
+        text, entities = insert(fill(template, draw), draw_entity)
+        if (
+            len(text.split()) not in WORDS
+            or text in texts | forbidden
+            or not only_mentions(text, entities, index)
+        ):
+            # A sentence that is thrown away must not move the turns, or the halves drift.
+            turn.clear()
+            turn.update(before)
+            return None
+        texts.add(text)
+        return {"text": text, "entities": [{"text": e.text, "type": e.type} for e in entities]}
+
+    return manifest(f"music-{name}", rounds(templates, TARGET[name], make, rng), held_out_voices())
+
+
+def source_set(name: str, templates, fills, index) -> list[dict]:
+    """Manifest lines of general English without any entity of the domain."""
+    rng = random.Random(f"source {name}")
+    draw = drawer(fills, rng)
+    texts: set[str] = set()
+
+    def make(template: str) -> dict | None:
+        text = fill(template, draw)
+        words = text.split()
+        doubled = any(a == b for a, b in itertools.pairwise(words)) or twice(template, text, fills)
+        if len(words) not in WORDS or text in texts or doubled or find_mentions(words, index):
+            return None
+        texts.add(text)
+        return {"text": text, "entities": []}
+
+    voices = training_voices() if name == "replay" else held_out_voices()
+    return manifest(f"source-{name}", rounds(templates, SOURCE[name], make, rng), voices)
+
+
+def twice(template: str, text: str, fills: dict[str, tuple[str, ...]]) -> bool:
+    """Whether a slot that a frame holds twice was filled alike: `is peru larger than peru`."""
+    for slot in set(re.findall(r"\{(\w+)\}", template)):
+        if template.count(f"{{{slot}}}") > 1 and any(text.count(value) > 1 for value in fills[slot]):
+            return True
+    return False
+
+
+def held_out_voices() -> Iterator[str]:
+    """Voices that no training hears: two thirds espeak-ng, one third flite."""
+    espeak = itertools.cycle(HELD_OUT_ESPEAK)
+    while True:
+        yield from (f"espeak-ng {next(espeak)}", f"espeak-ng {next(espeak)}", "flite slt")
+
+
+def training_voices() -> Iterator[str]:
+    """Three espeak-ng voices of many, then one of flite."""
+    rng = random.Random("voices")
+    espeak, flite = deck(ESPEAK, rng), deck(FLITE, rng)
+    while True:
+        yield from (f"espeak-ng {next(espeak)}" for _ in range(3))
+        yield f"flite {next(flite)}"
+
+
+def manifest(prefix: str, lines: Sequence[dict], voices: Iterator[str]) -> list[dict]:
+    """Ids, audio paths and voices for sentences, in a fixed random order so that voices meet all templates."""
+    rng = random.Random(prefix)
+    kind = prefix.split("-")[1]
+    return [
+        {"id": f"{prefix}-{n:03d}", "audio": f"audio/{kind}/{prefix}-{n:03d}.ogg", **line, "voice": voice}
+        for n, (line, voice) in enumerate(zip(rng.sample(lines, len(lines)), voices, strict=False), 1)
+    ]
+
+
+def generate() -> dict[str, list]:
+    """Everything but audio: file name -> lines of text, or -> manifest lines."""
+    lexicon, nowhere = read_entities(LEXICON), read_entities(TEMPLATES / "nowhere.tsv")
+    index = index_of((*lexicon, *nowhere))
+    templates = {name: read_text(TEMPLATES / f"{name}.txt") for name in ("train", "dev", "test")}
+    fills = read_fills(TEMPLATES / "fills.txt")
+    words = [*itertools.chain(*fills.values()), *(re.sub(r"\{\w+\}", "_", line) for line in templates["train"])]
+    seen, unseen = split_entities(lexicon, words)
+    text = domain_text(templates["train"], fills, seen, (*unseen, *nowhere), index)
+    files: dict[str, list] = {"text.txt": text}
+    forbidden = set(text)
+    for name in TARGET:
+        files[f"{name}.jsonl"] = target_set(
+            name, templates[name], fills, seen, unseen, nowhere, index, forbidden
+        )
+        forbidden |= {line["text"] for line in files[f"{name}.jsonl"]}
+    source_fills = read_fills(TEMPLATES / "source_fills.txt")
+    for name in SOURCE:
+        frames = read_text(TEMPLATES / f"source_{name}.txt")
+        files[f"source/{name}.jsonl"] = source_set(name, frames, source_fills, index)
+    return files
+
+
+def synthesise(text: str, voice: str, seed: str):
+    """Speech of one sentence: float32 (samples,) at 16 kHz, with white noise at 20 to 35 dB SNR."""
+    import numpy as np
+    import soundfile
+    from scipy.signal import resample_poly
+
+    rng = random.Random(seed)
+    engine, name = voice.split()
+    held_out = name in HELD_OUT_ESPEAK
+    rate = rng.randint(150, 180) if held_out else rng.randint(140, 195)
+    pitch = rng.randint(40, 60) if held_out else rng.randint(30, 70)
+    for phrase, written in PRONOUNCED.items():
+        text = re.sub(rf"\b{phrase}\b", written, text)
+    with tempfile.TemporaryDirectory() as folder:
+        wav = str(Path(folder) / "speech.wav")
+        command = {
+            "espeak-ng": ["espeak-ng", "-v", name, "-s", str(rate), "-p", str(pitch), "-w", wav, text],
+            "flite": ["flite", "-voice", name, "-t", text, "-o", wav],
+        }[engine]
+        subprocess.run(command, check=True, capture_output=True)
+        speech, own_rate = soundfile.read(wav, dtype="float64")
+    speech = resample_poly(speech, RATE, own_rate)
+    speech *= 0.6 / max(abs(speech).max(), 1e-9)
+    noise = np.random.default_rng(rng.getrandbits(32)).standard_normal(len(speech))
+    snr = rng.uniform(20, 35)
+    return (speech + noise * np.sqrt((speech**2).mean()) * 10 ** (-snr / 20)).astype(np.float32)
+
+
+def write_audio(path: Path, speech) -> None:
+    """Ogg/Opus at about 20 kbit/s, mono."""
+    import soundfile
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, speech, RATE, format="OGG", subtype="OPUS", compression_level=0.95)
+
+
+@click.command()
+@click.option("--audio", is_flag=True, help="Also speak the sentences whose audio file is missing.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), default=HERE, help="Folder to write into."
+)
+def main(audio: bool, out: Path) -> None:
+    """Write the domain text and the manifests of the target and source sets."""
+    for name, lines in generate().items():
+        path = out / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows = [line if isinstance(line, str) else json.dumps(line, ensure_ascii=False) for line in lines]
+        path.write_text("".join(row + "\n" for row in rows), encoding="utf-8")
+        click.echo(f"{name}  {len(rows):,} lines", err=True)
+        missing = [line for line in lines if audio and isinstance(line, dict)]
+        for line in missing:
+            file = path.parent / line["audio"]
+            if not file.exists():
+                write_audio(file, synthesise(line["text"], line["voice"], line["id"]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from adapt.errors import DataError
+from adapt.text.corpus import Entity, Utterance, prepare, read_hypotheses, read_manifest, read_text
+from adapt.text.normalise import basic
+
+
+def write(path, *rows):
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+def test_manifest_dialects(tmp_path):
+    (tmp_path / "a.wav").touch()
+    path = write(
+        tmp_path / "m.jsonl",
+        {"id": "1", "audio": "a.wav", "text": "Play Abba", "entities": [{"text": "Abba", "type": "artist"}]},
+        {"key": "2", "source": "a.wav", "target": "cafe\u0301"},
+        "",
+        {"audio_filepath": "a.wav", "text": "stop", "duration": 1.5, "entities": []},
+    )
+    wav = tmp_path / "a.wav"
+    assert read_manifest(path) == [
+        Utterance("1", "Play Abba", wav, (Entity("Abba", "artist"),)),
+        Utterance("2", "caf\u00e9", wav, None),
+        Utterance("a", "stop", wav, ()),
+    ]
+
+
+def test_manifest_reports_every_problem_with_its_line(tmp_path):
+    path = write(
+        tmp_path / "m.jsonl",
+        {"id": "1", "audio": "gone.wav", "txt": "hello"},
+        '{"id": "2"',
+        {"id": "3", "text": "x", "entities": ["Abba"]},
+        {"id": "4", "text": 7},
+        {"id": "5", "text": ""},
+        {"id": "5", "text": "again"},
+    )
+    with pytest.raises(DataError) as error:
+        read_manifest(path, need_audio=False)
+    lines = [problem.removeprefix(f"{path}:") for problem in error.value.problems]
+    assert [line[0] for line in lines] == ["1", "2", "3", "4", "6"]
+    assert "missing key `text`; did you mean it by `txt`?" in lines[0]
+    assert "already on line 5" in lines[4]
+
+    with pytest.raises(DataError) as error:
+        read_manifest(path)
+    assert sum("missing key `audio`" in problem for problem in error.value.problems) == 4
+    assert sum("gone.wav" in problem for problem in error.value.problems) == 1
+
+
+def test_empty_and_unreadable_files(tmp_path):
+    empty, latin = tmp_path / "empty", tmp_path / "latin"
+    empty.write_text("\n \n")
+    latin.write_bytes(b"fine\ncaf\xe9\nfine\n\xff\n")
+    with pytest.raises(DataError, match="holds no utterances"):
+        read_manifest(empty)
+    with pytest.raises(DataError, match="holds no text"):
+        read_text(empty)
+    with pytest.raises(DataError, match="no such file"):
+        read_text(tmp_path / "gone")
+    with pytest.raises(DataError) as error:
+        read_text(latin)
+    assert [p.split(": ")[0] for p in error.value.problems] == [f"{latin}:2", f"{latin}:4"]
+
+
+def test_prepare_drops_and_splits():
+    lines = [f"Line {i}" for i in range(20)] + ["line 3!", "LINE 4", "?", "Secret one", "secret, one"]
+    corpus = prepare(lines, basic, ["SECRET one."], dev_lines=5, seed=3)
+    assert (len(corpus.train), len(corpus.dev)) == (15, 5)
+    assert sorted(corpus.train + corpus.dev) == sorted(f"line {i}" for i in range(20))
+    assert (corpus.duplicates, corpus.leaks) == (2, ("secret one",))
+    assert corpus == prepare(lines, basic, ["SECRET one."], dev_lines=5, seed=3)
+    assert corpus.dev != prepare(lines, basic, [], dev_lines=5, seed=4).dev
+    with pytest.raises(DataError, match="20 lines are left"):
+        prepare(lines, basic, ["secret one"], dev_lines=11, seed=3)
+
+
+def test_hypotheses_of_a_killed_run(tmp_path):
+    path = write(tmp_path / "h.jsonl", {"id": "1", "text": "a"}, {"id": "2", "text": ""})
+    whole = path.read_bytes()
+    for cut in (b'{"id": "3", "te', b'{"id": "3", "text": "\xc3'):
+        path.write_bytes(whole + cut)
+        assert read_hypotheses(path) == {"1": "a", "2": ""}
+        path.write_bytes(whole + cut + b"\n" + whole)
+        with pytest.raises(DataError) as error:
+            read_hypotheses(path)
+        assert [p.split(": ")[0] for p in error.value.problems] == [f"{path}:{n}" for n in (3, 4, 5)]

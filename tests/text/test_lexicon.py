@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from adapt.errors import DataError
+from adapt.text.lexicon import Entry, Lexicon, entities_in, find_mentions, phrase_index, read_lexicon
+from adapt.text.normalise import basic
+
+
+def test_read(tmp_path):
+    path = tmp_path / "bank.tsv"
+    rows = ["\ufeff# banks", "IBAN\tterm\ti ban | eye ban\t2.5\r", "", "ING\tbank\t\t", "plain phrase"]
+    path.write_text("\n".join(rows), encoding="utf-8")
+    lexicon = read_lexicon(path)
+    assert lexicon.entries == (
+        Entry("IBAN", "term", ("i ban", "eye ban"), 2.5),
+        Entry("ING", "bank"),
+        Entry("plain phrase"),
+    )
+    assert (lexicon.name, lexicon.sha) == ("bank", hashlib.sha256(path.read_bytes()).hexdigest()[:6])
+    path.write_text("written\tspoken\nIBAN\teye ban\n")
+    assert read_lexicon(path).entries == (Entry("IBAN", spoken=("eye ban",)),)
+
+
+def test_read_reports_every_bad_line(tmp_path):
+    path = tmp_path / "bad.tsv"
+    path.write_text("A\tx\ny\tx\t\theavy\n\tx\nA\tx\nb\tx\t\t1\textra\nc\tx\t\tnan\n")
+    with pytest.raises(DataError) as error:
+        read_lexicon(path)
+    assert [p.split(": ")[0] for p in error.value.problems] == [f"{path}:{n}" for n in (2, 3, 4, 5, 6)]
+    path.write_text("# nothing\n")
+    with pytest.raises(DataError, match="holds no entries"):
+        read_lexicon(path)
+
+
+def test_mentions_longest_first_left_to_right():
+    lexicon = Lexicon(
+        "music",
+        "",
+        (
+            Entry("Queen", "artist"),
+            Entry("Dancing Queen", "track"),
+            Entry("Queen of the Night", "track"),
+            Entry("AC/DC", "artist", ("a c d c",)),
+            Entry("!!!", "artist"),
+        ),
+    )
+    index = phrase_index(lexicon, basic)
+    text = "dancing queen of the night by queen or a c d c queen of the"
+    found = [(m.start, m.end, m.written) for m in find_mentions(text.split(), index)]
+    assert found == [
+        (0, 2, "Dancing Queen"),
+        (6, 7, "Queen"),
+        (8, 12, "AC/DC"),
+        (12, 13, "Queen"),
+    ]
+    assert find_mentions([], index) == []
+    assert entities_in(["play a c d c", "dancing queen"], index, basic) == {"ac dc", "dancing queen"}

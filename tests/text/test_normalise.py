@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import pytest
+
+from adapt.text.normalise import NORMALISERS, basic
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Don\u2019t Stop (Live) \u2014 'til \u201cdawn\u201d", "don't stop live til dawn"),
+        ("AC/DC & Guns N' Roses; yes,no", "ac dc and guns n roses yes no"),
+        ("Wait...what? P!nk. 3.5 or 1,000 U.S.A.", "wait what pnk 3.5 or 1000 usa"),
+        (
+            "Bj\u00f6rk \u0939\u093f\u0928\u094d\u0926\u0940 \u041b\u0415 \uff21",
+            "bj\u00f6rk \u0939\u093f\u0928\u094d\u0926\u0940 \u043b\u0435 a",
+        ),
+        ("  \u00a0!?  ", ""),
+    ],
+)
+def test_basic(text, expected):
+    assert basic(text) == expected
+
+
+@pytest.mark.parametrize("name", NORMALISERS)
+def test_normalising_twice_is_normalising_once(name):
+    normalise = NORMALISERS[name]
+    # Every character between two others, so that each rule meets its neighbours.
+    for code in range(0x3000):
+        for text in (f"a{chr(code)}b", f"{chr(code)}1{chr(code)}{chr(code)}2", f"e{chr(code)}\u0301"):
+            once = normalise(text)
+            assert normalise(once) == once, ascii(text)
+            assert once == once.strip() and "  " not in once
