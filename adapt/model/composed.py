@@ -126,11 +126,13 @@ class ComposedForSpeechRecognition(PreTrainedModel, GenerationMixin):
                 inputs_embeds = inputs_embeds.masked_scatter(places, slots.to(inputs_embeds.dtype))
         return self.language_model(inputs_embeds=inputs_embeds, attention_mask=attention_mask, **kwargs)
 
-    def prepare_inputs_for_generation(self, *args, **kwargs):
-        inputs = super().prepare_inputs_for_generation(*args, **kwargs)
-        if not kwargs.get("is_first_iteration", True):
-            # The audio is in the cache already.
-            inputs["input_features"] = inputs["feature_attention_mask"] = None
+    def prepare_inputs_for_generation(self, input_ids, inputs_embeds=None, is_first_iteration=False, **kwargs):
+        # `generate` looks for `inputs_embeds` by name here before it lets it through.
+        inputs = super().prepare_inputs_for_generation(
+            input_ids, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
+        )
+        if not is_first_iteration:
+            inputs["input_features"] = inputs["feature_attention_mask"] = None  # in the cache already
         return inputs
 
 

@@ -118,3 +118,19 @@ def ctc_greedy(logits: torch.Tensor, lengths: torch.Tensor, alphabet: str) -> li
         symbols = torch.unique_consecutive(row[:length]).tolist()
         texts.append(" ".join("".join(alphabet[s] for s in symbols if s < len(alphabet)).split()))
     return texts
+
+
+def text_batches(
+    targets: Sequence[Sequence[int]], *, batch_size: int, seed: int = 1
+) -> Callable[[int], list[int]]:
+    """Indices of targets of like length, a batch a step; every target once before any twice."""
+    order = sorted(range(len(targets)), key=lambda i: len(targets[i]))
+    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+    def batch_of(step: int) -> list[int]:
+        epoch, place = divmod(step, len(batches))
+        shuffled = list(range(len(batches)))
+        random.Random(seed * 7919 + epoch).shuffle(shuffled)
+        return batches[shuffled[place]]
+
+    return batch_of

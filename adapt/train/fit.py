@@ -43,7 +43,7 @@ class _StepTrainer(Trainer):
 class _Progress(TrainerCallback):
     """A bar with loss and ETA on standard error; evaluation at its steps; nothing on standard output."""
 
-    def __init__(self, label: str, evaluate: Callable[[int], dict] | None, stop: Callable[[list[dict]], bool]):
+    def __init__(self, label: str, evaluate: Callable[[int, list[dict]], dict] | None, stop: Callable[[list[dict]], bool]):
         self.label, self.evaluate, self.stop = label, evaluate, stop
         self.bar: tqdm | None = None
 
@@ -53,12 +53,13 @@ class _Progress(TrainerCallback):
             total=state.max_steps, initial=state.global_step, desc=self.label, bar_format=form, file=sys.stderr
         )
         if self.evaluate and not state.global_step:
-            state.log_history.append({"step": 0, **self.evaluate(0)})
+            state.log_history.append({"step": 0, **self.evaluate(0, [])})
 
     def on_step_end(self, args, state, control, **kwargs):
         self.bar.update()
         if self.evaluate and control.should_save:
-            state.log_history.append({"step": state.global_step, **self.evaluate(state.global_step)})
+            figures = self.evaluate(state.global_step, state.log_history)
+            state.log_history.append({"step": state.global_step, **figures})
             control.should_training_stop |= self.stop(state.log_history)
         return control
 
@@ -96,7 +97,7 @@ def fit(
     warmup: int,
     folder: Path,
     save_every: int,
-    evaluate: Callable[[int], dict] | None = None,
+    evaluate: Callable[[int, list[dict]], dict] | None = None,
     stop: Callable[[list[dict]], bool] = lambda history: False,
     label: str = "train",
     seed: int = 1,
@@ -107,7 +108,7 @@ def fit(
 
     `batch_of(i)` makes batch `i` (a dictionary of tensors and plain things), `loss_of(model, batch)` its loss.
     `groups` are optimizer parameter groups with their peak learning rates (`params`, `lr`). Every `save_every`
-    steps `evaluate(step)` adds its figures to the log, `stop(log)` may end the training, and a checkpoint is
+    steps `evaluate(step, log)` adds its figures to the log, `stop(log)` may end the training, and a checkpoint is
     written to `folder`, from which the next call with the same folder goes on.
     """
     folder.mkdir(parents=True, exist_ok=True)

@@ -16,12 +16,16 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from adapt.text.corpus import Entity, read_text
-from adapt.text.lexicon import Entry, Lexicon, find_mentions, phrase_index, read_lexicon
+from adapt.text.lexicon import Entry, Lexicon, PhraseIndex, find_mentions, phrase_index, read_lexicon
 from adapt.text.normalise import basic
+
+if TYPE_CHECKING:
+    import numpy as np
 
 HERE = Path(__file__).resolve().parent
 TEMPLATES = HERE / "templates"
@@ -48,11 +52,14 @@ FLITE = ("kal16", "awb", "rms")
 # Alone, `a` is read as the article; with points it is read as the letter.
 PRONOUNCED = {"a c d c": "A.C.D.C."}
 
+T = TypeVar("T")
 Draw = Callable[[str], str]
+Fills = dict[str, tuple[str, ...]]
+Line = dict[str, object]
 
 
 def hashed(word: str) -> float:
-    """A number in 0..1 that hangs on the word alone, so that a new entity leaves the others where they are."""
+    """A number in 0..1 of the word alone, so that a new entity leaves the others where they are."""
     return int.from_bytes(hashlib.sha256(word.encode()).digest()[:6], "big") / 2**48
 
 
@@ -62,13 +69,13 @@ def deck(items: Sequence[str], rng: random.Random) -> Iterator[str]:
         yield from rng.sample(items, len(items))
 
 
-def read_fills(path: Path) -> dict[str, tuple[str, ...]]:
+def read_fills(path: Path) -> Fills:
     """Lines `name: one | two`, the words that may stand in the slot `{name}`."""
     pairs = (line.split(":", 1) for line in read_text(path))
     return {name.strip(): tuple(value.strip() for value in values.split("|")) for name, values in pairs}
 
 
-def drawer(fills: dict[str, tuple[str, ...]], rng: random.Random) -> Draw:
+def drawer(fills: Fills, rng: random.Random) -> Draw:
     """Draw from a deck per slot; a slot `{one|two}` is its own list."""
     decks: dict[str, Iterator[str]] = {}
 
@@ -113,12 +120,12 @@ def read_entities(path: Path) -> tuple[Entity, ...]:
     return tuple(said(entry) for entry in read_lexicon(path).entries)
 
 
-def index_of(entities: Iterable[Entity]):
+def index_of(entities: Iterable[Entity]) -> PhraseIndex:
     """Phrases to find every entity in a sentence; see `adapt.text.lexicon.find_mentions`."""
     return phrase_index(Lexicon("all", "", tuple(Entry(e.text, e.type) for e in entities)), basic)
 
 
-def only_mentions(text: str, entities: Sequence[Entity], index) -> bool:
+def only_mentions(text: str, entities: Sequence[Entity], index: PhraseIndex) -> bool:
     """Whether a reader who knows all entities finds these and no others in the sentence."""
     return [Entity(m.written, m.type) for m in find_mentions(text.split(), index)] == list(entities)
 
@@ -129,7 +136,9 @@ def phrases_in(text: str) -> set[str]:
     return {" ".join(words[i:j]) for i, j in itertools.combinations(range(len(words) + 1), 2)}
 
 
-def split_entities(entities: Sequence[Entity], text: Iterable[str]) -> tuple[tuple[Entity, ...], tuple[Entity, ...]]:
+def split_entities(
+    entities: Sequence[Entity], text: Iterable[str]
+) -> tuple[tuple[Entity, ...], tuple[Entity, ...]]:
     """Entities that the domain text holds, and those that it must not hold, by the hash of their words.
 
     An entity whose words stand in a template, in a fill, or within another entity is always seen: the text
@@ -146,7 +155,7 @@ def split_entities(entities: Sequence[Entity], text: Iterable[str]) -> tuple[tup
     return tuple(seen), tuple(unseen)
 
 
-def by_type(entities: Iterable[Entity]) -> dict[str, tuple[str, ...]]:
+def by_type(entities: Iterable[Entity]) -> Fills:
     """Entity texts under their types."""
     entities = tuple(entities)
     return {kind: tuple(e.text for e in entities if e.type == kind) for kind in TYPES}
@@ -157,9 +166,11 @@ def part(entities: Iterable[Entity], name: str) -> tuple[Entity, ...]:
     return tuple(e for e in entities if (hashed(e.text + " ") < DEV_SHARE) == (name == "dev"))
 
 
-def rounds(templates: Sequence[str], count: int, make: Callable[[str], object | None], rng: random.Random) -> list:
+def rounds(
+    templates: Sequence[str], count: int, make: Callable[[str], T | None], rng: random.Random
+) -> list[T]:
     """`count` products, one per template and round; a template that has no more to give is left out."""
-    products: list = []
+    products: list[T] = []
     templates = list(templates)
     while templates and len(products) < count:
         for template in rng.sample(templates, len(templates)):
@@ -171,7 +182,14 @@ def rounds(templates: Sequence[str], count: int, make: Callable[[str], object | 
     return products
 
 
-def domain_text(templates, fills, seen, unseen, index, count: int = TEXT_LINES) -> list[str]:
+def domain_text(
+    templates: Sequence[str],
+    fills: Fills,
+    seen: Sequence[Entity],
+    unseen: Sequence[Entity],
+    index: PhraseIndex,
+    count: int = TEXT_LINES,
+) -> list[str]:
     """Distinct sentences with seen entities; no phrase of an unseen entity stands in any of them."""
     rng = random.Random("text")
     draw, draw_entity = drawer(fills, rng), drawer(by_type(seen), rng)
@@ -190,12 +208,23 @@ def domain_text(templates, fills, seen, unseen, index, count: int = TEXT_LINES) 
     return rounds(templates, count, make, rng)
 
 
-def target_set(name: str, templates, fills, seen, unseen, nowhere, index, forbidden: set[str]) -> list[dict]:
-    """Manifest lines; seen and unseen entities take turns in each type, so that each is half of the mentions."""
+def target_set(
+    name: str,
+    templates: Sequence[str],
+    fills: Fills,
+    entities: tuple[Sequence[Entity], Sequence[Entity], Sequence[Entity]],
+    index: PhraseIndex,
+    forbidden: set[str],
+) -> list[Line]:
+    """Manifest lines with entities of three kinds: seen, unseen, nowhere.
+
+    In each type a seen one and one of the others take turns, so that each half has half of the mentions.
+    `forbidden` holds sentences of the other sets.
+    """
     rng = random.Random(f"target {name}")
     draw = drawer(fills, rng)
-    pools = [drawer(by_type(part(pool, name)), rng) for pool in (seen, unseen, nowhere)]
-    turn = Counter()
+    pools = [drawer(by_type(part(pool, name)), rng) for pool in entities]
+    turn: Counter[str] = Counter()
     texts: set[str] = set()
 
     def draw_entity(kind: str) -> str:
@@ -204,31 +233,31 @@ def target_set(name: str, templates, fills, seen, unseen, nowhere, index, forbid
         pool = 0 if number % 2 == 0 else 2 if number // 2 % NOWHERE_EVERY == 0 else 1
         return pools[pool](kind)
 
-    def make(template: str) -> dict | None:
+    def make(template: str) -> Line | None:
         before = turn.copy()
-        text, entities = insert(fill(template, draw), draw_entity)
+        text, found = insert(fill(template, draw), draw_entity)
         if (
             len(text.split()) not in WORDS
             or text in texts | forbidden
-            or not only_mentions(text, entities, index)
+            or not only_mentions(text, found, index)
         ):
             # A sentence that is thrown away must not move the turns, or the halves drift.
             turn.clear()
             turn.update(before)
             return None
         texts.add(text)
-        return {"text": text, "entities": [{"text": e.text, "type": e.type} for e in entities]}
+        return {"text": text, "entities": [{"text": e.text, "type": e.type} for e in found]}
 
     return manifest(f"music-{name}", rounds(templates, TARGET[name], make, rng), held_out_voices())
 
 
-def source_set(name: str, templates, fills, index) -> list[dict]:
+def source_set(name: str, frames: Sequence[str], fills: Fills, index: PhraseIndex) -> list[Line]:
     """Manifest lines of general English without any entity of the domain."""
     rng = random.Random(f"source {name}")
     draw = drawer(fills, rng)
     texts: set[str] = set()
 
-    def make(template: str) -> dict | None:
+    def make(template: str) -> Line | None:
         text = fill(template, draw)
         words = text.split()
         doubled = any(a == b for a, b in itertools.pairwise(words)) or twice(template, text, fills)
@@ -238,10 +267,10 @@ def source_set(name: str, templates, fills, index) -> list[dict]:
         return {"text": text, "entities": []}
 
     voices = training_voices() if name == "replay" else held_out_voices()
-    return manifest(f"source-{name}", rounds(templates, SOURCE[name], make, rng), voices)
+    return manifest(f"source-{name}", rounds(frames, SOURCE[name], make, rng), voices)
 
 
-def twice(template: str, text: str, fills: dict[str, tuple[str, ...]]) -> bool:
+def twice(template: str, text: str, fills: Fills) -> bool:
     """Whether a slot that a frame holds twice was filled alike: `is peru larger than peru`."""
     for slot in set(re.findall(r"\{(\w+)\}", template)):
         if template.count(f"{{{slot}}}") > 1 and any(text.count(value) > 1 for value in fills[slot]):
@@ -265,8 +294,8 @@ def training_voices() -> Iterator[str]:
         yield f"flite {next(flite)}"
 
 
-def manifest(prefix: str, lines: Sequence[dict], voices: Iterator[str]) -> list[dict]:
-    """Ids, audio paths and voices for sentences, in a fixed random order so that voices meet all templates."""
+def manifest(prefix: str, lines: Sequence[Line], voices: Iterator[str]) -> list[Line]:
+    """Ids, audio paths and voices for sentences, in a fixed random order: voices meet all templates."""
     rng = random.Random(prefix)
     kind = prefix.split("-")[1]
     return [
@@ -275,21 +304,23 @@ def manifest(prefix: str, lines: Sequence[dict], voices: Iterator[str]) -> list[
     ]
 
 
-def generate() -> dict[str, list]:
+def generate() -> dict[str, list[str] | list[Line]]:
     """Everything but audio: file name -> lines of text, or -> manifest lines."""
     lexicon, nowhere = read_entities(LEXICON), read_entities(TEMPLATES / "nowhere.tsv")
     index = index_of((*lexicon, *nowhere))
     templates = {name: read_text(TEMPLATES / f"{name}.txt") for name in ("train", "dev", "test")}
     fills = read_fills(TEMPLATES / "fills.txt")
-    words = [*itertools.chain(*fills.values()), *(re.sub(r"\{\w+\}", "_", line) for line in templates["train"])]
+    words = [
+        *itertools.chain(*fills.values()),
+        *(re.sub(r"\{\w+\}", "_", line) for line in templates["train"]),
+    ]
     seen, unseen = split_entities(lexicon, words)
     text = domain_text(templates["train"], fills, seen, (*unseen, *nowhere), index)
-    files: dict[str, list] = {"text.txt": text}
+    files: dict[str, list[str] | list[Line]] = {"text.txt": text}
     forbidden = set(text)
+    kinds = (seen, unseen, nowhere)
     for name in TARGET:
-        files[f"{name}.jsonl"] = target_set(
-            name, templates[name], fills, seen, unseen, nowhere, index, forbidden
-        )
+        files[f"{name}.jsonl"] = target_set(name, templates[name], fills, kinds, index, forbidden)
         forbidden |= {line["text"] for line in files[f"{name}.jsonl"]}
     source_fills = read_fills(TEMPLATES / "source_fills.txt")
     for name in SOURCE:
@@ -298,7 +329,7 @@ def generate() -> dict[str, list]:
     return files
 
 
-def synthesise(text: str, voice: str, seed: str):
+def synthesise(text: str, voice: str, seed: str) -> np.ndarray:
     """Speech of one sentence: float32 (samples,) at 16 kHz, with white noise at 20 to 35 dB SNR."""
     import numpy as np
     import soundfile
@@ -326,7 +357,7 @@ def synthesise(text: str, voice: str, seed: str):
     return (speech + noise * np.sqrt((speech**2).mean()) * 10 ** (-snr / 20)).astype(np.float32)
 
 
-def write_audio(path: Path, speech) -> None:
+def write_audio(path: Path, speech: np.ndarray) -> None:
     """Ogg/Opus at about 20 kbit/s, mono."""
     import soundfile
 
@@ -347,10 +378,8 @@ def main(audio: bool, out: Path) -> None:
         rows = [line if isinstance(line, str) else json.dumps(line, ensure_ascii=False) for line in lines]
         path.write_text("".join(row + "\n" for row in rows), encoding="utf-8")
         click.echo(f"{name}  {len(rows):,} lines", err=True)
-        missing = [line for line in lines if audio and isinstance(line, dict)]
-        for line in missing:
-            file = path.parent / line["audio"]
-            if not file.exists():
+        for line in lines:
+            if audio and isinstance(line, dict) and not (file := path.parent / line["audio"]).exists():
                 write_audio(file, synthesise(line["text"], line["voice"], line["id"]))
 
 

@@ -1,0 +1,1 @@
+"""Decoding: real audio in the slot, transcripts out."""

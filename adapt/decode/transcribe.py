@@ -1,0 +1,115 @@
+"""Transcribe real audio: it takes the slot, the soft prompt is dropped, beam search writes the transcript."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import soundfile
+import torch
+from tqdm import tqdm
+from transformers import DynamicCache
+
+from adapt.errors import AdaptError, DataError
+from adapt.model.features import read_audio
+from adapt.model.speech_llm import SpeechLLM
+from adapt.text.corpus import Utterance
+
+
+@torch.no_grad()
+def generate(
+    speech_llm: SpeechLLM, prompts: Sequence[torch.Tensor], num_beams: int = 4, max_new_tokens: int = 120
+) -> list[str]:
+    """Beam search after prompt embeddings `[length, hidden]` that hold audio; one transcript each.
+
+    `generate` would run the prompt once a beam. Here it runs once an utterance, and the cache is repeated.
+    """
+    lengths = [len(p) for p in prompts]
+    longest = max(lengths)
+    hidden = prompts[0].shape[1]
+    # Padding stands on the left, so that every row's next token is in the same column.
+    embeds = torch.stack([torch.cat([p.new_zeros(longest - len(p), hidden), p]) for p in prompts])
+    columns = torch.arange(longest, device=embeds.device)[None]
+    mask = (columns >= longest - torch.tensor(lengths, device=embeds.device)[:, None]).long()
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+
+    model, tokenizer = speech_llm.model, speech_llm.tokenizer
+    cache = DynamicCache(config=model.config.get_text_config(decoder=True))
+    prefix = {"attention_mask": mask[:, :-1], "position_ids": positions[:, :-1]}
+    model(inputs_embeds=embeds[:, :-1], past_key_values=cache, use_cache=True, logits_to_keep=1, **prefix)
+    cache.batch_repeat_interleave(num_beams)
+    tokens = model.generate(
+        inputs_embeds=embeds,
+        attention_mask=mask,
+        past_key_values=cache,
+        num_beams=num_beams,
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return [speech_llm.decode(row) for row in tokens.tolist()]
+
+
+def transcribe(
+    speech_llm: SpeechLLM,
+    utterances: Sequence[Utterance],
+    out: Path,
+    *,
+    num_beams: int = 4,
+    batch_size: int = 16,
+    max_new_tokens: int = 120,
+    label: str = "transcribe",
+) -> None:
+    """Write a line `{"id", "text"}` for each utterance to `out`, shortest audio first.
+
+    Lines that are there already stay, so that a killed run goes on. Raises `DataError` with every file that
+    cannot be read, before the first is transcribed.
+    """
+    done = _finished(out)
+    seconds = _durations([u for u in utterances if u.id not in done])
+    waiting = sorted((u for u in utterances if u.id not in done), key=lambda u: (seconds[u.id], u.id))
+    form = "{desc:<10} [{bar:20}] {percentage:3.0f}%  {n_fmt}/{total_fmt} utterances  {remaining} left"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        out.open("a", encoding="utf-8") as lines,
+        tqdm(total=len(utterances), initial=len(done), desc=label, bar_format=form, file=sys.stderr) as bar,
+    ):
+        for start in range(0, len(waiting), batch_size):
+            batch = waiting[start : start + batch_size]
+            slots = speech_llm.slot_vectors([read_audio(u.audio) for u in batch])
+            prompts = [speech_llm.prompt(slot) for slot in slots]
+            for utterance, text in zip(batch, generate(speech_llm, prompts, num_beams, max_new_tokens), strict=True):
+                lines.write(json.dumps({"id": utterance.id, "text": text}, ensure_ascii=False) + "\n")
+            lines.flush()
+            bar.update(len(batch))
+
+
+def _finished(out: Path) -> set[str]:
+    """Ids of the whole lines of `out`; a line that a kill cut short is taken off."""
+    if not out.exists():
+        return set()
+    whole = out.read_bytes().rpartition(b"\n")
+    if whole[2]:
+        os.truncate(out, len(whole[0]) + len(whole[1]))
+    return {json.loads(line)["id"] for line in whole[0].decode("utf-8").splitlines() if line}
+
+
+def _durations(utterances: Sequence[Utterance]) -> dict[str, float]:
+    seconds, problems = {}, []
+    for utterance in utterances:
+        try:
+            seconds[utterance.id] = soundfile.info(utterance.audio).duration
+            if not seconds[utterance.id]:
+                raise DataError(f"{utterance.audio}: holds no samples; record it again or take it out")
+        except soundfile.LibsndfileError:
+            reason = "not readable as audio" if Path(utterance.audio).exists() else "no such file"
+            problems.append(f"{utterance.audio}: {reason}; give a wav, flac, ogg or mp3 file")
+        except AdaptError as error:
+            problems += error.problems
+    if problems:
+        raise DataError(*problems)
+    return seconds

@@ -1,0 +1,80 @@
+"""Adapters on disk: what plain PEFT reads, the soft prompt beside it, and our own metadata."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import peft
+import torch
+from safetensors.torch import load_file
+
+from adapt.errors import ModelError
+from adapt.model import prompt
+from adapt.model.speech_llm import SpeechLLM
+
+TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj)"
+WEIGHTS = "adapter_model.safetensors"
+
+CARD = """---
+base_model: {base}
+library_name: peft
+tags: [speech-recognition, domain-adaptation, lora]
+---
+# {name}
+
+A LoRA adapter of the decoder of `{base}`, tuned with [adapt-asr](https://pypi.org/project/adapt-asr/) on text
+alone. What stood in the slot while it was tuned: `{pseudo_audio}`. Real audio takes the slot back at inference;
+`soft_prompt.safetensors`, if it is here, is not needed then.
+
+```python
+from peft import PeftModel
+model = PeftModel.from_pretrained(base, "{folder}")
+```
+"""
+
+
+def add_lora(speech_llm: SpeechLLM, rank: int, alpha: int, dropout: float) -> peft.PeftModel:
+    """Freeze the model and put a fresh LoRA on the attention projections of its decoder, and nowhere else."""
+    logging.getLogger("peft").setLevel(logging.ERROR)
+    config = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=TARGETS)
+    model = peft.get_peft_model(speech_llm.model, config)
+    model.peft_config["default"].base_model_name_or_path = speech_llm.name
+    return model
+
+
+def save(folder: Path, model: peft.PeftModel, metadata: dict, soft_prompt: torch.Tensor | None = None) -> None:
+    """Write the adapter, then read it back and compare. Raises `ModelError` when they differ."""
+    model.save_pretrained(folder)
+    if soft_prompt is not None:
+        prompt.save(folder / "soft_prompt.safetensors", soft_prompt)
+    (folder / "adapt.json").write_text(json.dumps({"format": 1, **metadata}, indent=2) + "\n", encoding="utf-8")
+    # PEFT writes a README of its own: ours comes last.
+    card = CARD.format(folder=folder.name, **metadata)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    _compare(folder, model)
+
+
+def attach(speech_llm: SpeechLLM, folder: Path) -> SpeechLLM:
+    """Load an adapter into the model (in place). Raises `ModelError` when a weight has no place or is missing."""
+    folder = Path(folder)
+    if not (folder / WEIGHTS).exists():
+        raise ModelError(f"{folder}: no {WEIGHTS} there; name the folder of an adapter, such as runs/music/adapter")
+    try:
+        model = peft.PeftModel.from_pretrained(speech_llm.model, str(folder))
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"{folder}: does not fit {speech_llm.name}: {reason}; name its own base") from error
+    _compare(folder, model)
+    speech_llm.model.eval()
+    return speech_llm
+
+
+def _compare(folder: Path, model: peft.PeftModel) -> None:
+    written = load_file(folder / WEIGHTS)
+    held = peft.get_peft_model_state_dict(model)
+    amiss = sorted(set(written) ^ set(held))
+    amiss += [key for key in written if key in held and not torch.equal(written[key], held[key].cpu())]
+    if amiss:
+        raise ModelError(f"{folder}: {len(amiss)} weights have no place or differ, first {amiss[0]!r}; save it again")

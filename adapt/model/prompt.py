@@ -1,0 +1,64 @@
+"""Soft prompts: trainable vectors that stand for audio in the slot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from adapt.errors import ModelError
+from adapt.model.speech_llm import SpeechLLM
+
+SLOT_EXAMPLES = "slot_examples.safetensors"
+
+
+def slot_examples(speech_llm: SpeechLLM, replayed: Sequence[torch.Tensor] = ()) -> list[torch.Tensor]:
+    """Slot vectors of real audio: `replayed` if there are any, else those kept in the base's folder.
+
+    Raises `ModelError` when there are neither.
+    """
+    if replayed:
+        return list(replayed)
+    path = Path(speech_llm.model.name_or_path) / SLOT_EXAMPLES
+    if not path.exists():
+        raise ModelError(
+            f"{speech_llm.name}: no examples of its audio embeddings; name data.source_replay in the recipe, "
+            "or set prompt.init to text"
+        )
+    tensors = load_file(path, device=str(speech_llm.device))
+    return list(tensors["vectors"].float().split(tensors["lengths"].tolist()))
+
+
+def initial(kind: str, length: int, examples: Sequence[torch.Tensor], embeddings: torch.Tensor) -> torch.Tensor:
+    """A soft prompt to start from, `[length, hidden]`.
+
+    `audio`: a run of real audio embeddings. `stats`: normal, with their mean and deviation per dimension.
+    `text`: embeddings of random tokens. `random`: normal, with the deviation of all token embeddings.
+    """
+    vectors = torch.cat(list(examples)) if examples else embeddings[:0]
+    if kind == "audio":
+        repeats = -(-length // len(vectors))
+        return vectors.repeat(repeats, 1)[:length].clone()
+    if kind == "stats":
+        noise = torch.randn(length, vectors.shape[1], device=vectors.device)
+        return vectors.mean(0) + vectors.std(0) * noise
+    if kind == "text":
+        return embeddings[torch.randint(len(embeddings), (length,), device=embeddings.device)].clone()
+    return torch.randn(length, embeddings.shape[1], device=embeddings.device) * embeddings.std()
+
+
+def save(path: Path, vectors: torch.Tensor) -> None:
+    """Write `[length, hidden]` vectors as safetensors under the key `soft_prompt`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({"soft_prompt": vectors.detach().cpu().contiguous()}, path)
+
+
+def load(path: Path, speech_llm: SpeechLLM) -> torch.Tensor:
+    """The vectors that `save` wrote. Raises `ModelError` when their width is not the base's."""
+    vectors = load_file(path, device=str(speech_llm.device))["soft_prompt"]
+    hidden = speech_llm.model.get_input_embeddings().embedding_dim
+    if vectors.shape[1] != hidden:
+        raise ModelError(f"{path}: {vectors.shape[1]} dimensions where {speech_llm.name} has {hidden}; learn it again")
+    return vectors

@@ -1,0 +1,72 @@
+"""Tiny real models, built once: a composed speech LLM with random weights and the tokenizer it needs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def tiny(tmp_path_factory):
+    """A speech LLM of 60,000 random weights, on disk and in memory, the same each time."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, ParakeetCTCConfig, PreTrainedTokenizerFast
+
+    from adapt.model.composed import ComposedConfig, ComposedForSpeechRecognition
+    from adapt.model.speech_llm import load
+
+    words = ["▁" + w for w in "play the song by stop music now tell me what is it louder again please".split()]
+    pieces = ["<unk>", "<s>", "</s>", "<pad>", "<speech>", "<text>", "▁", *"abcdefghijklmnopqrstuvwxyz'", *words]
+    tokenizer = Tokenizer(models.Unigram([(p, -1.0 * len(p) ** -1) for p in pieces], unk_id=0))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        additional_special_tokens=["<speech>", "<text>"],
+    )
+    encoder = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "subsampling_factor": 4,
+        "subsampling_conv_channels": 4,
+        "num_mel_bins": 80,
+        "scale_input": False,
+        "layerdrop": 0.0,
+    }
+    config = ComposedConfig(
+        audio_config=ParakeetCTCConfig(vocab_size=29, pad_token_id=28, encoder_config=encoder),
+        text_config=LlamaConfig(
+            vocab_size=len(pieces),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            bos_token_id=1,
+            eos_token_id=2,
+            pad_token_id=3,
+            tie_word_embeddings=True,
+        ),
+        prompt="<speech><text>",
+        projector_size=16,
+    )
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("tiny")
+    model = ComposedForSpeechRecognition(config)
+    for parameter in model.parameters():  # wide enough apart that no two logits are near
+        torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(folder)
+    fast.save_pretrained(folder)
+    return load(str(folder), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def noise() -> list[np.ndarray]:
+    """Three recordings of coloured noise, 0.5 to 1.3 seconds at 16 kHz."""
+    rng = np.random.default_rng(0)
+    return [np.cumsum(rng.standard_normal(n)).astype(np.float32) / 100 for n in (8_000, 14_321, 20_800)]

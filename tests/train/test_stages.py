@@ -1,0 +1,132 @@
+import random
+
+import peft
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from adapt.errors import ModelError
+from adapt.model import adapter
+from adapt.model.speech_llm import load
+from adapt.train import fit as fitting
+from adapt.train.pseudo_audio import PSEUDO_AUDIO, Source, slots
+from adapt.train.stages import Replay, learn_prompt, mean_loss, tune_decoder
+
+TEXT = ["play the song", "stop the music now", "what is it", "louder please", "play it again", "tell me what"] * 3
+PROMPT = {"length": 5, "init": "audio", "steps": 12, "batch_size": 4, "learning_rate": 0.05, "eval_every": 4, "seed": 1}
+DECODER = {
+    "name": "test",
+    "pseudo_audio": "soft-prompt+simulate",
+    "noise": 0.1,
+    "steps": 12,
+    "batch_size": 6,
+    "learning_rate": 0.01,
+    "warmup_steps": 2,
+    "rank": 4,
+    "alpha": 8,
+    "dropout": 0.1,
+    "replay": 0.34,
+    "anchor": 0.5,
+    "eval_every": 4,
+    "patience": 10,
+    "guard_tolerance": 10.0,
+    "seed": 1,
+}
+
+
+def tune(tiny, noise, folder, **changes):
+    heard = Replay(tiny.slot_vectors(noise), [tiny.target_ids(t) for t in TEXT[:3]])
+    prompt = torch.cat(list(heard.slots))[:5].clone()
+    more = {"soft_prompt": prompt, "replayed": heard, "guard": heard, "folder": folder, "out": folder / "adapter"}
+    return tune_decoder(tiny, TEXT[:12], TEXT[12:], **{**DECODER, **more, **changes})
+
+
+def test_prompt_lowers_the_loss_and_leaves_the_model_alone(tiny, noise, tmp_path):
+    before = {k: v.clone() for k, v in tiny.model.state_dict().items()}
+    examples = tiny.slot_vectors(noise)
+    out = tmp_path / "soft_prompt.safetensors"
+    tuned = learn_prompt(tiny, TEXT[:12], TEXT[12:], examples=examples, folder=tmp_path / "ckpt", out=out, **PROMPT)
+    assert all(torch.equal(v, before[k]) for k, v in tiny.model.state_dict().items())
+    rows = [row for row in tuned.log if "dev_loss" in row]
+    vectors = load_file(out)["soft_prompt"]
+    targets = [tiny.target_ids(t) for t in TEXT[12:]]
+    best = min(row["dev_loss"] for row in rows)
+    assert best < rows[0]["dev_loss"]
+    assert mean_loss(tiny, [vectors] * len(targets), targets) == pytest.approx(best, abs=1e-6)
+
+
+def test_interrupted_decoder_ends_in_the_same_weights(tiny, noise, tmp_path, monkeypatch):
+    path = tiny.name
+    tune(tiny, noise, tmp_path / "whole")
+
+    class Killed(Exception):
+        pass
+
+    def kill(self, args, state, control, **kwargs):
+        if state.global_step == 7:
+            raise Killed
+        return original(self, args, state, control, **kwargs)
+
+    original = fitting._Progress.on_step_end
+    monkeypatch.setattr(fitting._Progress, "on_step_end", kill)
+    with pytest.raises(Killed):
+        tune(load(path, "cpu"), noise, tmp_path / "killed")
+    monkeypatch.undo()
+    assert (tmp_path / "killed/checkpoint-4").exists()
+    torch.manual_seed(99)
+    tune(load(path, "cpu"), noise, tmp_path / "killed")
+    one, other = (load_file(tmp_path / n / "adapter/adapter_model.safetensors") for n in ("whole", "killed"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[k], other[k]) for k in one)
+    assert any(v.abs().max() > 0 for k, v in one.items() if "lora_B" in k)
+
+
+def test_plain_peft_reproduces_our_logits_exactly(tiny, noise, tmp_path):
+    path = tiny.name
+    base = load(path, "cpu")
+    tune(tiny, noise, tmp_path)
+    embeds = tiny.prompt(tiny.slot_vectors(noise)[0])[None]
+    with torch.no_grad():
+        ours = tiny.model(inputs_embeds=embeds).logits
+        untouched = base.model(inputs_embeds=embeds).logits
+        plain = peft.PeftModel.from_pretrained(base.model, tmp_path / "adapter").eval()(inputs_embeds=embeds).logits
+        attached = adapter.attach(load(path, "cpu"), tmp_path / "adapter").model(inputs_embeds=embeds).logits
+    assert torch.equal(ours, plain) and torch.equal(ours, attached)
+    assert not torch.allclose(ours, untouched, atol=1e-3)
+
+
+def test_lora_stays_inside_the_decoder(tiny):
+    model = adapter.add_lora(tiny, rank=2, alpha=4, dropout=0.0)
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert len(trained) == 2 * 4 * 2  # layers, projections, A and B
+    assert all(".language_model." in name for name in trained)
+
+
+def test_an_adapter_of_another_base_is_refused(tiny, noise, tmp_path):
+    path = tiny.name
+    tune(tiny, noise, tmp_path, steps=2)
+    weights = load_file(tmp_path / "adapter/adapter_model.safetensors")
+    from safetensors.torch import save_file
+
+    save_file({k.replace("layers.1", "layers.7"): v for k, v in weights.items()}, tmp_path / "adapter" / adapter.WEIGHTS)
+    with pytest.raises(ModelError, match="no place"):
+        adapter.attach(load(path, "cpu"), tmp_path / "adapter")
+    with pytest.raises(ModelError, match="no adapter_model"):
+        adapter.attach(load(path, "cpu"), tmp_path)
+
+
+def test_a_guard_that_cannot_be_held_keeps_the_base(tiny, noise, tmp_path):
+    tuned = tune(load(tiny.name, "cpu"), noise, tmp_path / "b", guard_tolerance=0.0, replay=0.0, learning_rate=0.3)
+    assert tuned.best_step == 0
+    weights = load_file(tmp_path / "b/adapter" / adapter.WEIGHTS)
+    assert all(v.abs().max() == 0 for k, v in weights.items() if "lora_B" in k)
+
+
+def test_what_stands_in_the_slot(tiny):
+    soft = torch.ones(5, 32)
+    source = Source(tiny, soft, noise=0.0)
+    lengths = {kind: slots(kind, source, ["play it"], random.Random(0))[0] for kind in PSEUDO_AUDIO}
+    assert lengths["none"] is None and len(lengths["empty"]) == 0 and len(lengths["soft-prompt"]) == 5
+    assert len(lengths["simulate"]) >= len("play it")
+    assert len(lengths["soft-prompt+simulate"]) >= 5 + len("play it")
+    assert len(tiny.prompt(None)) == 1 and len(tiny.prompt(lengths["empty"])) == 2
