@@ -16,8 +16,20 @@ def tiny(tmp_path_factory):
     from adapt.model.composed import ComposedConfig, ComposedForSpeechRecognition
     from adapt.model.speech_llm import load
 
-    words = ["▁" + w for w in "play the song by stop music now tell me what is it louder again please".split()]
-    pieces = ["<unk>", "<s>", "</s>", "<pad>", "<speech>", "<text>", "▁", *"abcdefghijklmnopqrstuvwxyz'", *words]
+    words = [
+        "▁" + w for w in ["play", "the", "song", "by", "stop", "music", "now", "tell", "me", "what", "is", "it", "louder", "again", "please"]
+    ]
+    pieces = [
+        "<unk>",
+        "<s>",
+        "</s>",
+        "<pad>",
+        "<speech>",
+        "<text>",
+        "▁",
+        *"abcdefghijklmnopqrstuvwxyz'",
+        *words,
+    ]
     tokenizer = Tokenizer(models.Unigram([(p, -1.0 * len(p) ** -1) for p in pieces], unk_id=0))
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
     fast = PreTrainedTokenizerFast(

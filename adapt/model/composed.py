@@ -1,7 +1,7 @@
 """A speech LLM built from parts: Conformer-CTC encoder, frame stacking, projector, any causal LM.
 
-    log-mel [frames, bins] -> ParakeetForCTC encoder [frames / 4, hidden] -> every `stack` frames side by side
-    -> projector (linear, ReLU, linear) -> slot vectors [slots, LM hidden] -> the LM's input embeddings
+log-mel [frames, bins] -> ParakeetForCTC encoder [frames / 4, hidden] -> every `stack` frames side by side
+-> projector (linear, ReLU, linear) -> slot vectors [slots, LM hidden] -> the LM's input embeddings
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    Cache,
     GenerationMixin,
     ParakeetCTCConfig,
     ParakeetForCTC,
@@ -113,6 +114,8 @@ class ComposedForSpeechRecognition(PreTrainedModel, GenerationMixin):
         feature_attention_mask: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
         **kwargs,
     ) -> CausalLMOutputWithPast:
         """Logits over the LM's vocabulary. Raises `ValueError` when slot positions and slot vectors differ in number."""
@@ -124,9 +127,17 @@ class ComposedForSpeechRecognition(PreTrainedModel, GenerationMixin):
                 if int(places.sum()) != len(slots):
                     raise ValueError(f"{int(places.sum())} slot positions for {len(slots)} slot vectors")
                 inputs_embeds = inputs_embeds.masked_scatter(places, slots.to(inputs_embeds.dtype))
-        return self.language_model(inputs_embeds=inputs_embeds, attention_mask=attention_mask, **kwargs)
+        return self.language_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            **kwargs,
+        )
 
-    def prepare_inputs_for_generation(self, input_ids, inputs_embeds=None, is_first_iteration=False, **kwargs):
+    def prepare_inputs_for_generation(
+        self, input_ids, inputs_embeds=None, is_first_iteration=False, **kwargs
+    ):
         # `generate` looks for `inputs_embeds` by name here before it lets it through.
         inputs = super().prepare_inputs_for_generation(
             input_ids, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs

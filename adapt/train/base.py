@@ -21,7 +21,9 @@ class Shards:
     """Log-mel shards of a folder: pairs of `NNNN.npy` and `NNNN.jsonl` (text, voice, frames)."""
 
     folder: Path
-    items: list[tuple[int, int, int, str, str]] = field(default_factory=list)  # frames, shard, offset, text, voice
+    items: list[tuple[int, int, int, str, str]] = field(
+        default_factory=list
+    )  # frames, shard, offset, text, voice
     _features: dict[int, np.ndarray] = field(default_factory=dict)
 
     def grow(self, shards: int, patience: float = 600.0) -> Shards:
@@ -105,7 +107,9 @@ def encoder_batches(
     return batch_of
 
 
-def fixed_batches(items: Sequence, features: Callable, size: int = 50) -> Iterator[tuple[list, torch.Tensor, torch.Tensor]]:
+def fixed_batches(
+    items: Sequence, features: Callable, size: int = 50
+) -> Iterator[tuple[list, torch.Tensor, torch.Tensor]]:
     for start in range(0, len(items), size):
         chosen = list(items[start : start + size])
         yield chosen, *pad_features([features(item) for item in chosen])

@@ -43,14 +43,23 @@ class _StepTrainer(Trainer):
 class _Progress(TrainerCallback):
     """A bar with loss and ETA on standard error; evaluation at its steps; nothing on standard output."""
 
-    def __init__(self, label: str, evaluate: Callable[[int, list[dict]], dict] | None, stop: Callable[[list[dict]], bool]):
+    def __init__(
+        self,
+        label: str,
+        evaluate: Callable[[int, list[dict]], dict] | None,
+        stop: Callable[[list[dict]], bool],
+    ):
         self.label, self.evaluate, self.stop = label, evaluate, stop
         self.bar: tqdm | None = None
 
     def on_train_begin(self, args, state, control, **kwargs):
         form = "{desc:<10} [{bar:20}] {percentage:3.0f}%  step {n_fmt}/{total_fmt}{postfix}  {remaining} left"
         self.bar = tqdm(
-            total=state.max_steps, initial=state.global_step, desc=self.label, bar_format=form, file=sys.stderr
+            total=state.max_steps,
+            initial=state.global_step,
+            desc=self.label,
+            bar_format=form,
+            file=sys.stderr,
         )
         if self.evaluate and not state.global_step:
             state.log_history.append({"step": 0, **self.evaluate(0, [])})

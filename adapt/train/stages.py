@@ -52,7 +52,9 @@ def mean_loss(
     total = tokens = 0.0
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        embeds, mask, labels = speech_llm.training_batch([slot_rows[i] for i in rows], [targets[i] for i in rows])
+        embeds, mask, labels = speech_llm.training_batch(
+            [slot_rows[i] for i in rows], [targets[i] for i in rows]
+        )
         loss = token_loss(speech_llm.model(inputs_embeds=embeds, attention_mask=mask).logits, labels)
         count = int((labels != IGNORED).sum())
         total, tokens = total + loss.item() * count, tokens + count
@@ -189,7 +191,11 @@ def tune_decoder(
         rng = random.Random(seed * 1_000_003 + step)
         rows = _draw(rng, len(train), batch_size - replay_rows)
         again = _draw(rng, len(replayed.targets), replay_rows) if replay_rows else []
-        return {"rows": torch.tensor(rows), "again": torch.tensor(again, dtype=torch.long), "noise": rng.random()}
+        return {
+            "rows": torch.tensor(rows),
+            "again": torch.tensor(again, dtype=torch.long),
+            "noise": rng.random(),
+        }
 
     def loss_of(tuned: torch.nn.Module, batch: dict) -> torch.Tensor:
         rows, again = batch["rows"].tolist(), batch["again"].tolist()

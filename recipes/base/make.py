@@ -1,17 +1,16 @@
 """Make the embedded base model again, stage by stage; each stage goes on where it was stopped.
 
-    python recipes/base/make.py text --data DIR     # DIR holds the corpora named in text.py, and an4
-    python recipes/base/make.py speech --data DIR
-    python recipes/base/make.py encoder             # CTC training of the Conformer
-    python recipes/base/make.py decoder             # language model, then reading its slot from text alone
-    python recipes/base/make.py align               # projector and decoder on encoder output
-    python recipes/base/make.py test                # WER per set
-    python recipes/base/make.py pack                # half precision, into adapt/assets/tiny
+python recipes/base/make.py text --data DIR     # DIR holds the corpora named in text.py, and an4
+python recipes/base/make.py speech --data DIR
+python recipes/base/make.py encoder             # CTC training of the Conformer
+python recipes/base/make.py decoder             # language model, then reading its slot from text alone
+python recipes/base/make.py align               # projector and decoder on encoder output
+python recipes/base/make.py test                # WER per set
+python recipes/base/make.py pack                # half precision, into adapt/assets/tiny
 """
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -25,7 +24,11 @@ def _log(line: str) -> None:
 
 
 work_option = click.option(
-    "--work", type=click.Path(path_type=Path), default=Path("runs/base"), show_default=True, help="Work folder."
+    "--work",
+    type=click.Path(path_type=Path),
+    default=Path("runs/base"),
+    show_default=True,
+    help="Work folder.",
 )
 data_option = click.option(
     "--data", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True, help="Corpora."
@@ -51,7 +54,9 @@ def text(work: Path, data: Path) -> None:
     work.mkdir(parents=True, exist_ok=True)
     for name, sentences in zip(("train", "held_out"), general_text(data), strict=True):
         (work / f"{name}.txt").write_text("\n".join(sentences) + "\n", encoding="utf-8")
-        _log(f"text: {name}: {len(sentences):,} sentences, {sum(map(len, map(str.split, sentences))):,} words")
+        _log(
+            f"text: {name}: {len(sentences):,} sentences, {sum(map(len, map(str.split, sentences))):,} words"
+        )
 
 
 @main.command()

@@ -1,6 +1,6 @@
 """General English text for the base model: seven corpora, filtered to plain words, capped, music left out.
 
-    python recipes/base/make.py text --data DIR
+python recipes/base/make.py text --data DIR
 """
 
 from __future__ import annotations

@@ -12,8 +12,23 @@ from adapt.train import fit as fitting
 from adapt.train.pseudo_audio import PSEUDO_AUDIO, Source, slots
 from adapt.train.stages import Replay, learn_prompt, mean_loss, tune_decoder
 
-TEXT = ["play the song", "stop the music now", "what is it", "louder please", "play it again", "tell me what"] * 3
-PROMPT = {"length": 5, "init": "audio", "steps": 12, "batch_size": 4, "learning_rate": 0.05, "eval_every": 4, "seed": 1}
+TEXT = [
+    "play the song",
+    "stop the music now",
+    "what is it",
+    "louder please",
+    "play it again",
+    "tell me what",
+] * 3
+PROMPT = {
+    "length": 5,
+    "init": "audio",
+    "steps": 12,
+    "batch_size": 4,
+    "learning_rate": 0.05,
+    "eval_every": 4,
+    "seed": 1,
+}
 DECODER = {
     "name": "test",
     "pseudo_audio": "soft-prompt+simulate",
@@ -37,7 +52,13 @@ DECODER = {
 def tune(tiny, noise, folder, **changes):
     heard = Replay(tiny.slot_vectors(noise), [tiny.target_ids(t) for t in TEXT[:3]])
     prompt = torch.cat(list(heard.slots))[:5].clone()
-    more = {"soft_prompt": prompt, "replayed": heard, "guard": heard, "folder": folder, "out": folder / "adapter"}
+    more = {
+        "soft_prompt": prompt,
+        "replayed": heard,
+        "guard": heard,
+        "folder": folder,
+        "out": folder / "adapter",
+    }
     return tune_decoder(tiny, TEXT[:12], TEXT[12:], **{**DECODER, **more, **changes})
 
 
@@ -45,7 +66,9 @@ def test_prompt_lowers_the_loss_and_leaves_the_model_alone(tiny, noise, tmp_path
     before = {k: v.clone() for k, v in tiny.model.state_dict().items()}
     examples = tiny.slot_vectors(noise)
     out = tmp_path / "soft_prompt.safetensors"
-    tuned = learn_prompt(tiny, TEXT[:12], TEXT[12:], examples=examples, folder=tmp_path / "ckpt", out=out, **PROMPT)
+    tuned = learn_prompt(
+        tiny, TEXT[:12], TEXT[12:], examples=examples, folder=tmp_path / "ckpt", out=out, **PROMPT
+    )
     assert all(torch.equal(v, before[k]) for k, v in tiny.model.state_dict().items())
     rows = [row for row in tuned.log if "dev_loss" in row]
     vectors = load_file(out)["soft_prompt"]
@@ -89,7 +112,11 @@ def test_plain_peft_reproduces_our_logits_exactly(tiny, noise, tmp_path):
     with torch.no_grad():
         ours = tiny.model(inputs_embeds=embeds).logits
         untouched = base.model(inputs_embeds=embeds).logits
-        plain = peft.PeftModel.from_pretrained(base.model, tmp_path / "adapter").eval()(inputs_embeds=embeds).logits
+        plain = (
+            peft.PeftModel.from_pretrained(base.model, tmp_path / "adapter")
+            .eval()(inputs_embeds=embeds)
+            .logits
+        )
         attached = adapter.attach(load(path, "cpu"), tmp_path / "adapter").model(inputs_embeds=embeds).logits
     assert torch.equal(ours, plain) and torch.equal(ours, attached)
     assert not torch.allclose(ours, untouched, atol=1e-3)
@@ -108,7 +135,10 @@ def test_an_adapter_of_another_base_is_refused(tiny, noise, tmp_path):
     weights = load_file(tmp_path / "adapter/adapter_model.safetensors")
     from safetensors.torch import save_file
 
-    save_file({k.replace("layers.1", "layers.7"): v for k, v in weights.items()}, tmp_path / "adapter" / adapter.WEIGHTS)
+    save_file(
+        {k.replace("layers.1", "layers.7"): v for k, v in weights.items()},
+        tmp_path / "adapter" / adapter.WEIGHTS,
+    )
     with pytest.raises(ModelError, match="no place"):
         adapter.attach(load(path, "cpu"), tmp_path / "adapter")
     with pytest.raises(ModelError, match="no adapter_model"):
@@ -116,9 +146,14 @@ def test_an_adapter_of_another_base_is_refused(tiny, noise, tmp_path):
 
 
 def test_a_guard_that_cannot_be_held_keeps_the_base(tiny, noise, tmp_path):
-    tuned = tune(load(tiny.name, "cpu"), noise, tmp_path / "b", guard_tolerance=0.0, replay=0.0, learning_rate=0.3)
+    heard = tiny.slot_vectors(noise)
+    with torch.no_grad():  # what the base says first: any other text makes it less likely
+        said = [tiny.model(inputs_embeds=tiny.prompt(s)[None]).logits[0, -1].argmax().item() for s in heard]
+    guard = Replay(heard, [[token] for token in said])
+    tuned = tune(tiny, noise, tmp_path, guard=guard, guard_tolerance=0.0, replay=0.0, learning_rate=0.1)
     assert tuned.best_step == 0
-    weights = load_file(tmp_path / "b/adapter" / adapter.WEIGHTS)
+    assert min(row.get("dev_loss", 9) for row in tuned.log) < tuned.log[0]["dev_loss"]
+    weights = load_file(tmp_path / "adapter" / adapter.WEIGHTS)
     assert all(v.abs().max() == 0 for k, v in weights.items() if "lora_B" in k)
 
 

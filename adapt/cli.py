@@ -1,0 +1,243 @@
+"""The command `adapt`: one command a stage, each a few lines over one function."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from adapt.errors import AdaptError, DataError
+
+
+class _Group(click.Group):
+    """Commands in the order of the work, and errors of the user's in plain lines."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context):
+        try:
+            return super().invoke(ctx)
+        except AdaptError as error:
+            click.echo(str(error), err=True)
+            sys.exit(1)
+        except KeyboardInterrupt:
+            click.echo("stopped; the same command goes on from here", err=True)
+            sys.exit(130)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="adapt-asr")
+def main() -> None:
+    """Adapt a speech LLM to a new domain with text alone.
+
+    A recipe is a folder with a recipe.yaml: the domain text, entity lists, settings.
+
+    \b
+    adapt check recipes/music      look before you spend
+    adapt run recipes/music        every stage, then the table and report.html
+    adapt transcribe call.wav --adapter runs/music/adapter
+    """
+
+
+recipe_argument = click.argument("recipe", metavar="RECIPE")
+set_option = click.option(
+    "-s",
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a key, e.g. decoder.steps=200.",
+)
+out_option = click.option(
+    "-o", "--out", type=click.Path(path_type=Path, file_okay=False), help="Run folder  [default: runs/NAME]"
+)
+device_option = click.option(
+    "--device", default="auto", show_default=True, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ..."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+
+
+def _report(result, note: str) -> None:
+    took = "as before" if result.skipped else f"{result.seconds:.0f} s"
+    click.echo(f"{result.name.split('-')[0]:<10} {note:<60} {took:>9}", err=True)
+    if not result.skipped and result.reason != "never run":
+        click.echo(f"{'':<10} done again: {result.reason}", err=True)
+
+
+@contextmanager
+def _running(recipe: str, overrides: Sequence[str], out: Path | None, device: str = "auto"):
+    from adapt.pipeline import Run
+    from adapt.recipe import load
+    from adapt.run import RunFolder
+
+    loaded = load(recipe, overrides)
+    with RunFolder(out or Path("runs") / loaded.name, seed=loaded.seed) as folder:
+        yield Run(loaded, folder, device, _report)
+
+
+@main.command()
+@recipe_argument
+@set_option
+@json_option
+def check(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Look at a recipe before spending: counts, duplicates, leaks, lexicon coverage."""
+    from adapt import pipeline
+    from adapt.recipe import KEYS, load
+
+    loaded = load(recipe, overrides)
+    findings = [pipeline.Finding("ok", "recipe.yaml", f"{len(KEYS)} keys"), *pipeline.check(loaded)]
+    if as_json:
+        click.echo(json.dumps([vars(finding) for finding in findings], indent=2))
+        return
+    for finding in findings:
+        click.echo(f"{finding.verdict:<5} {finding.about:<12} {finding.text}")
+    click.echo(f"Next: adapt run {recipe}")
+
+
+@main.command()
+@recipe_argument
+@set_option
+@out_option
+@device_option
+@json_option
+def run(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str, as_json: bool) -> None:
+    """Run every stage of a recipe, skipping what is done; print the score table."""
+    from adapt import pipeline
+
+    with _running(recipe, overrides, out, device) as it:
+        table = pipeline.run_all(it)
+        if as_json:
+            click.echo(it.path("scores/metrics.json").read_text(encoding="utf-8"), nl=False)
+            return
+        click.echo(table)
+        click.echo(f"\nReport: {it.path('report.html')}")
+        click.echo(f"Use it: adapt transcribe AUDIO --base {it.recipe.base} --adapter {it.path('adapter')}")
+
+
+@main.command()
+@recipe_argument
+@set_option
+@out_option
+@device_option
+def prompt(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str) -> None:
+    """Stage 1: learn the soft prompt from text, everything else frozen."""
+    from adapt import pipeline
+
+    with _running(recipe, overrides, out, device) as it:
+        pipeline.text(it)
+        pipeline.prompt(it)
+        click.echo(it.path("prompt/soft_prompt.safetensors"))
+
+
+@main.command()
+@recipe_argument
+@set_option
+@out_option
+@device_option
+def decoder(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str) -> None:
+    """Stage 2: tune the decoder on text, conditioned on pseudo audio."""
+    from adapt import pipeline
+
+    with _running(recipe, overrides, out, device) as it:
+        pipeline.text(it)
+        if it.recipe.decoder.pseudo_audio in pipeline.NEEDS_SOFT_PROMPT:
+            pipeline.prompt(it)
+        pipeline.decoder(it)
+        click.echo(it.path("adapter"))
+
+
+@main.command()
+@click.argument("audio", nargs=-1, required=True, metavar="AUDIO...")
+@click.option("--base", default="tiny", show_default=True, help="Built-in base model, or the folder of one.")
+@click.option(
+    "--adapter", type=click.Path(path_type=Path), help="Adapter to put on it, e.g. runs/music/adapter."
+)
+@click.option("--num-beams", default=4, show_default=True, type=click.IntRange(1), help="Beams; 1 is greedy.")
+@click.option(
+    "--batch-size", default=16, show_default=True, type=click.IntRange(1), help="Utterances at a time."
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write JSON lines here, resumably."
+)
+@device_option
+def transcribe(
+    audio: tuple[str, ...],
+    base: str,
+    adapter: Path | None,
+    num_beams: int,
+    batch_size: int,
+    out: Path | None,
+    device: str,
+) -> None:
+    """Transcribe audio files, or the utterances of JSONL manifests.
+
+    Without --out the transcripts are printed, each behind its file's name or its id.
+    """
+    import tempfile
+
+    from adapt.text.corpus import Utterance, read_hypotheses, read_manifest
+
+    utterances: list[Utterance] = []
+    for name in audio:
+        if name.endswith((".jsonl", ".json")):
+            utterances += read_manifest(Path(name))
+        else:
+            utterances.append(Utterance(name, "", Path(name)))
+    if missing := [u.audio for u in utterances if u.audio is None or not u.audio.exists()]:
+        raise DataError(*(f"{path}: no such file; give a wav, flac, ogg or mp3 file" for path in missing))
+
+    from adapt.decode.transcribe import transcribe as write
+    from adapt.model.adapter import attach
+    from adapt.model.speech_llm import load
+
+    llm = load(base, device)
+    llm = attach(llm, adapter) if adapter else llm
+    with tempfile.TemporaryDirectory() as folder:
+        lines = out or Path(folder) / "hyps.jsonl"
+        write(llm, utterances, lines, num_beams=num_beams, batch_size=batch_size)
+        if not out:
+            texts = read_hypotheses(lines)
+            for utterance in utterances:
+                click.echo(f"{utterance.id}\t{texts[utterance.id]}")
+
+
+@main.command()
+@click.argument("refs", type=click.Path(path_type=Path))
+@click.argument("hyps", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--lexicon", type=click.Path(path_type=Path), help="Entities to look for, a lexicon file.")
+@click.option("--normaliser", default="basic", show_default=True, type=click.Choice(["none", "basic"]))
+@click.option(
+    "--resamples", default=1000, show_default=True, type=click.IntRange(1), help="Bootstrap resamples."
+)
+@click.option("--seed", default=1, show_default=True, type=click.IntRange(0))
+@json_option
+def score(
+    refs: Path,
+    hyps: tuple[Path, ...],
+    lexicon: Path | None,
+    normaliser: str,
+    resamples: int,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Score hypotheses (JSONL with id and text) against a manifest; the first HYPS is the baseline."""
+    from adapt.score.score import score as compute
+    from adapt.text.corpus import read_hypotheses, read_manifest
+    from adapt.text.lexicon import read_lexicon
+
+    names = [path.stem for path in hyps]
+    systems = names if len(set(names)) == len(names) else [str(path) for path in hyps]
+    scores = compute(
+        {refs.stem: read_manifest(refs, need_audio=False)},
+        {refs.stem: {name: read_hypotheses(path) for name, path in zip(systems, hyps, strict=True)}},
+        read_lexicon(lexicon) if lexicon else None,
+        normaliser=normaliser,
+        resamples=resamples,
+        seed=seed,
+    )
+    click.echo(json.dumps(scores.to_json(), indent=2, ensure_ascii=False) if as_json else scores.table())

@@ -1,0 +1,352 @@
+"""The stages of a recipe in order, each over a run folder: text, prompt, decoder, transcribe, score.
+
+A stage reads files and writes files; `RunFolder` skips it when nothing that it reads has changed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from adapt.errors import DataError
+from adapt.recipe import Recipe, dump
+from adapt.run import RunFolder, StageResult, write_json, write_text
+from adapt.text.corpus import Corpus, Utterance, prepare, read_hypotheses, read_manifest, read_text
+from adapt.text.lexicon import entities_in, phrase_index, read_lexicon
+from adapt.text.normalise import NORMALISERS
+
+NEEDS_SOFT_PROMPT = ("soft-prompt", "soft-prompt+simulate", "mixed")
+SCORED = {"target": "test", "dev": "dev", "source": "source_test"}  # set -> key of the recipe's data section
+
+
+@dataclass
+class Run:
+    """A recipe being run. report: called with each finished stage's result and a few words about it."""
+
+    recipe: Recipe
+    folder: RunFolder
+    device: str = "auto"
+    report: Callable[[StageResult, str], None] = lambda result, note: None
+    _loaded: dict = field(default_factory=dict)
+
+    def path(self, *parts: str) -> Path:
+        return self.folder.path.joinpath(*parts)
+
+    def speech_llm(self):
+        """The base, loaded once for the stages that leave it as it is."""
+        from adapt.model.speech_llm import load
+
+        if "base" not in self._loaded:
+            self._loaded["base"] = load(self.recipe.base, self.device)
+            self.folder.device = str(self._loaded["base"].device)
+        return self._loaded["base"]
+
+    def replay(self, key: str):
+        """Slot vectors and targets of a manifest of paired source audio; None when the recipe names none."""
+        from adapt.model.features import read_audio
+        from adapt.train.stages import Replay
+
+        if not getattr(self.recipe.data, key):
+            return None
+        if key not in self._loaded:
+            llm, normalise = self.speech_llm(), NORMALISERS[self.recipe.data.normaliser]
+            utterances = _with_audio(read_manifest(getattr(self.recipe.data, key)))
+            slots = []
+            for start in range(0, len(utterances), 16):
+                slots += llm.slot_vectors([read_audio(u.audio) for u in utterances[start : start + 16]])
+            self._loaded[key] = Replay(slots, [llm.target_ids(normalise(u.text)) for u in utterances])
+        return self._loaded[key]
+
+
+def _with_audio(utterances: list[Utterance]) -> list[Utterance]:
+    if missing := [u.id for u in utterances if u.audio is None]:
+        raise DataError(f"utterance {missing[0]!r}: has no audio; give its 'audio' in the manifest")
+    return utterances
+
+
+def base_key(name: str) -> str:
+    """What a run records of its base: the hash of a folder's config and weights' sizes would miss an edit in place."""
+    from adapt.model.speech_llm import ASSETS
+
+    return str(ASSETS / name if (ASSETS / name).exists() else name)
+
+
+def _manifests(recipe: Recipe) -> dict[str, Path]:
+    """Set name -> manifest of each set that the recipe scores."""
+    return {name: path for name, key in SCORED.items() if (path := getattr(recipe.data, key))}
+
+
+def corpus_of(recipe: Recipe) -> Corpus:
+    """The domain text, normalised, without duplicates and without sentences of the scored sets."""
+    normalise = NORMALISERS[recipe.data.normaliser]
+    held_out = [u.text for path in _manifests(recipe).values() for u in read_manifest(path, need_audio=False)]
+    return prepare(read_text(recipe.data.text), normalise, held_out, recipe.data.dev_lines, recipe.seed)
+
+
+def text(run: Run) -> StageResult:
+    """Normalise, drop duplicates and leaks, set the development lines aside: `text/train.txt`, `text/dev.txt`."""
+    recipe = run.recipe
+    outputs = ["text/train.txt", "text/dev.txt", "text/leaks.txt"]
+
+    def work(scratch: Path) -> None:
+        corpus = corpus_of(recipe)
+        for name, lines in zip(outputs, (corpus.train, corpus.dev, corpus.leaks), strict=True):
+            write_text(run.path(name), "".join(line + "\n" for line in lines))
+
+    settings = {"data": {"normaliser": recipe.data.normaliser, "dev_lines": recipe.data.dev_lines}}
+    inputs = [recipe.data.text, *_manifests(recipe).values()]
+    result = run.folder.stage("text", {**settings, "seed": recipe.seed}, inputs, outputs, work)
+    train, dev = (read_text(run.path(name)) for name in outputs[:2])
+    run.report(result, f"{len(train):,} train, {len(dev):,} dev")
+    return result
+
+
+def _audio_of(*manifests: Path | None) -> list[Path]:
+    return [u.audio for path in manifests if path for u in read_manifest(path) if u.audio]
+
+
+def prompt(run: Run) -> StageResult:
+    """Stage 1: the soft prompt learns the domain text, everything else frozen: `prompt/soft_prompt.safetensors`."""
+    recipe = run.recipe
+
+    def work(scratch: Path) -> None:
+        from adapt.model.prompt import slot_examples
+        from adapt.train.stages import learn_prompt
+
+        replayed = run.replay("source_replay")
+        examples = slot_examples(run.speech_llm(), replayed.slots if replayed else ())
+        tuned = learn_prompt(
+            run.speech_llm(),
+            read_text(run.path("text/train.txt")),
+            read_text(run.path("text/dev.txt")),
+            examples=examples,
+            folder=scratch,
+            out=run.path("prompt/soft_prompt.safetensors"),
+            seed=recipe.seed,
+            **dataclasses.asdict(recipe.prompt),
+        )
+        write_json(run.path("prompt/log.json"), dataclasses.asdict(tuned))
+
+    settings = {
+        "prompt": dataclasses.asdict(recipe.prompt),
+        "base": base_key(recipe.base),
+        "seed": recipe.seed,
+    }
+    inputs = [run.path("text/train.txt"), run.path("text/dev.txt")]
+    inputs += [p for p in (recipe.data.source_replay,) if p] + _audio_of(recipe.data.source_replay)
+    outputs = ["prompt/soft_prompt.safetensors", "prompt/log.json"]
+    result = run.folder.stage("prompt", settings, inputs, outputs, work)
+    run.report(result, _best(run.path("prompt/log.json")))
+    return result
+
+
+def decoder(run: Run) -> StageResult:
+    """Stage 2: LoRA on the decoder, conditioned on pseudo audio: `adapter/`."""
+    recipe = run.recipe
+    needs_prompt = recipe.decoder.pseudo_audio in NEEDS_SOFT_PROMPT
+
+    def work(scratch: Path) -> None:
+        from adapt.model import prompt as prompts
+        from adapt.model.speech_llm import load
+        from adapt.train.stages import tune_decoder
+
+        replayed, guard = run.replay("source_replay"), run.replay("source_dev")
+        llm = load(recipe.base, run.device)
+        vectors = prompts.load(run.path("prompt/soft_prompt.safetensors"), llm) if needs_prompt else None
+        shutil.rmtree(run.path("adapter"), ignore_errors=True)
+        tuned = tune_decoder(
+            llm,
+            read_text(run.path("text/train.txt")),
+            read_text(run.path("text/dev.txt")),
+            soft_prompt=vectors,
+            replayed=replayed,
+            guard=guard,
+            folder=scratch,
+            out=run.path("adapter"),
+            name=recipe.name,
+            seed=recipe.seed,
+            **dataclasses.asdict(recipe.decoder),
+        )
+        write_json(run.path("decoder/log.json"), dataclasses.asdict(tuned))
+
+    settings = {
+        "decoder": dataclasses.asdict(recipe.decoder),
+        "base": base_key(recipe.base),
+        "seed": recipe.seed,
+    }
+    sources = [p for p in (recipe.data.source_replay, recipe.data.source_dev) if p]
+    inputs = [run.path("text/train.txt"), run.path("text/dev.txt"), *sources, *_audio_of(*sources)]
+    inputs += [run.path("prompt/soft_prompt.safetensors")] if needs_prompt else []
+    result = run.folder.stage("decoder", settings, inputs, ["adapter", "decoder/log.json"], work)
+    run.report(result, _best(run.path("decoder/log.json")))
+    return result
+
+
+def _best(log: Path) -> str:
+    tuned = json.loads(log.read_text(encoding="utf-8"))
+    row = next(r for r in tuned["log"] if r["step"] == tuned["best_step"] and "dev_loss" in r)
+    guard = f", guard {row['guard_loss']:.2f}" if "guard_loss" in row else ""
+    return f"best at step {tuned['best_step']} (dev {row['dev_loss']:.2f}{guard})"
+
+
+def transcribe(run: Run) -> None:
+    """Base and adapted system on every set that the recipe names: `hyps/<set>.<system>.jsonl`."""
+    recipe = run.recipe
+    for system in ("base", "adapted"):
+        for name, manifest in _manifests(recipe).items():
+            out = f"hyps/{name}.{system}.jsonl"
+
+            def work(scratch: Path, system=system, name=name, manifest=manifest, out=out) -> None:
+                from adapt.decode.transcribe import transcribe as write
+
+                utterances = _with_audio(read_manifest(manifest))
+                partial = scratch / "hyps.jsonl"
+                label = f"{name}, {system}"
+                write(
+                    _system(run, system),
+                    utterances,
+                    partial,
+                    label=label,
+                    **dataclasses.asdict(recipe.transcribe),
+                )
+                run.path("hyps").mkdir(exist_ok=True)
+                partial.replace(run.path(out))
+
+            settings = {"transcribe": dataclasses.asdict(recipe.transcribe), "base": base_key(recipe.base)}
+            inputs = [manifest, *_audio_of(manifest)]
+            inputs += [run.path("adapter")] if system == "adapted" else []
+            stage = f"transcribe {name} {system}"
+            result = run.folder.stage(stage.replace(" ", "-"), settings, inputs, [out], work)
+            run.report(result, f"{len(read_hypotheses(run.path(out)))} utterances of {name}, {system}")
+
+
+def _system(run: Run, system: str):
+    from adapt.model import adapter
+    from adapt.model.speech_llm import load
+
+    if system == "base":
+        return run.speech_llm()
+    if "adapted" not in run._loaded:
+        run._loaded["adapted"] = adapter.attach(load(run.recipe.base, run.device), run.path("adapter"))
+    return run._loaded["adapted"]
+
+
+def score(run: Run) -> str:
+    """WER and EER of every set and system: `scores/metrics.json`, `report.html`; the table comes back."""
+    from adapt.score.report import write_report
+    from adapt.score.score import score as compute
+
+    recipe = run.recipe
+    manifests = _manifests(recipe)
+    if not manifests:
+        raise DataError("recipe.yaml: no set to score; name data.test, data.dev or data.source_test")
+    sets = {name: read_manifest(path, need_audio=False) for name, path in manifests.items()}
+    hyps = {
+        name: {
+            system: read_hypotheses(run.path(f"hyps/{name}.{system}.jsonl")) for system in ("base", "adapted")
+        }
+        for name in manifests
+    }
+    lexicon = read_lexicon(recipe.data.lexicon) if recipe.data.lexicon else None
+    train, normalise = read_text(run.path("text/train.txt")), NORMALISERS[recipe.data.normaliser]
+    scores = compute(
+        sets,
+        hyps,
+        lexicon,
+        normaliser=recipe.data.normaliser,
+        seen=seen_entities(sets.values(), lexicon, train, normalise),
+        resamples=recipe.score.resamples,
+        seed=recipe.seed,
+    )
+
+    def work(scratch: Path) -> None:
+        write_json(run.path("scores/metrics.json"), scores.to_json())
+        logs = {name: run.path(name, "log.json") for name in ("prompt", "decoder")}
+        curves = {k: json.loads(p.read_text(encoding="utf-8"))["log"] for k, p in logs.items() if p.exists()}
+        write_report(run.path("report.html"), scores.to_json(), sets, hyps, curves, dump(recipe))
+
+    settings = {"score": dataclasses.asdict(recipe.score), "seed": recipe.seed}
+    inputs = [*manifests.values(), *run.path("hyps").glob("*.jsonl"), run.path("text/train.txt")]
+    inputs += [recipe.data.lexicon] if recipe.data.lexicon else []
+    result = run.folder.stage("score", settings, inputs, ["scores/metrics.json", "report.html"], work)
+    run.report(result, f"{len(scores.rows)} rows")
+    return scores.table()
+
+
+def seen_entities(
+    sets: Iterable[list[Utterance]], lexicon, train: list[str], normalise: Callable
+) -> frozenset[str]:
+    """Entities, of the lexicon and of the annotated references, that the domain text holds; normalised."""
+    from adapt.text.lexicon import Entry, Lexicon
+
+    named = [Entry(e.text, e.type) for utterances in sets for u in utterances for e in u.entities or ()]
+    both = Lexicon("", "", (*(lexicon.entries if lexicon else ()), *named))
+    return entities_in(train, phrase_index(both, normalise), normalise)
+
+
+STAGES: dict[str, Callable[[Run], object]] = {
+    "text": text,
+    "prompt": prompt,
+    "decoder": decoder,
+    "transcribe": transcribe,
+    "score": score,
+}
+
+
+def run_all(run: Run) -> str:
+    """Every stage that the recipe needs; the score table comes back."""
+    write_text(run.path("recipe.yaml"), dump(run.recipe))
+    text(run)
+    if run.recipe.decoder.pseudo_audio in NEEDS_SOFT_PROMPT:
+        prompt(run)
+    decoder(run)
+    transcribe(run)
+    return score(run)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A line of `adapt check`. verdict: ok, warn or fail."""
+
+    verdict: str
+    about: str
+    text: str
+
+
+def check(recipe: Recipe) -> list[Finding]:
+    """What there is to know before spending: counts, duplicates, leaks, coverage of the lexicon."""
+    findings = []
+    normalise = NORMALISERS[recipe.data.normaliser]
+    corpus = corpus_of(recipe)
+    words = sum(len(line.split()) for line in corpus.train + corpus.dev)
+    total = len(corpus.train) + len(corpus.dev)
+    findings.append(
+        Finding("ok", "text", f"{total:,} lines, {words:,} words; {corpus.duplicates:,} duplicates dropped")
+    )
+    if corpus.leaks:
+        told = f"{len(corpus.leaks):,} lines are also in a scored set, such as {corpus.leaks[0]!r}; they are dropped"
+        findings.append(Finding("warn", "leak", told))
+    if recipe.data.lexicon:
+        lexicon = read_lexicon(recipe.data.lexicon)
+        index = phrase_index(lexicon, normalise)
+        in_text = entities_in(corpus.train + corpus.dev, index, normalise)
+        types = len({entry.type for entry in lexicon.entries})
+        told = f"{len(lexicon.entries):,} entries, {types} types; {len(in_text):,} occur in the text"
+        if recipe.data.test:
+            tested = entities_in([u.text for u in read_manifest(recipe.data.test)], index, normalise)
+            told += f", {len(tested):,} in the test set"
+        findings.append(Finding("ok" if in_text else "warn", "lexicon", told))
+    for name, key in {**SCORED, "replay": "source_replay", "guard": "source_dev"}.items():
+        if path := getattr(recipe.data, key):
+            utterances = _with_audio(read_manifest(path))
+            mentions = sum(len(u.entities or ()) for u in utterances)
+            told = f"{len(utterances):,} utterances" + (f", {mentions:,} mentions" if mentions else "")
+            findings.append(Finding("ok", name, told))
+        elif name in ("replay", "guard"):
+            way_out = f"name data.{key}, paired audio of the source domain"
+            findings.append(Finding("warn", name, f"none; forgetting will not be held back: {way_out}"))
+    return findings
