@@ -154,16 +154,10 @@ def decoder(recipe: str, overrides: tuple[str, ...], out: Path | None, device: s
 @main.command()
 @click.argument("audio", nargs=-1, required=True, metavar="AUDIO...")
 @click.option("--base", default="tiny", show_default=True, help="Built-in base model, or the folder of one.")
-@click.option(
-    "--adapter", type=click.Path(path_type=Path), help="Adapter to put on it, e.g. runs/music/adapter."
-)
+@click.option("--adapter", type=click.Path(path_type=Path), help="Adapter to put on it, e.g. runs/music/adapter.")
 @click.option("--num-beams", default=4, show_default=True, type=click.IntRange(1), help="Beams; 1 is greedy.")
-@click.option(
-    "--batch-size", default=16, show_default=True, type=click.IntRange(1), help="Utterances at a time."
-)
-@click.option(
-    "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write JSON lines here, resumably."
-)
+@click.option("--batch-size", default=16, show_default=True, type=click.IntRange(1), help="Utterances at a time.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write JSON lines here, resumably.")
 @device_option
 def transcribe(
     audio: tuple[str, ...],
@@ -211,9 +205,7 @@ def transcribe(
 @click.argument("hyps", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--lexicon", type=click.Path(path_type=Path), help="Entities to look for, a lexicon file.")
 @click.option("--normaliser", default="basic", show_default=True, type=click.Choice(["none", "basic"]))
-@click.option(
-    "--resamples", default=1000, show_default=True, type=click.IntRange(1), help="Bootstrap resamples."
-)
+@click.option("--resamples", default=1000, show_default=True, type=click.IntRange(1), help="Bootstrap resamples.")
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0))
 @json_option
 def score(

@@ -246,9 +246,7 @@ def score(run: Run) -> str:
         raise DataError("recipe.yaml: no set to score; name data.test, data.dev or data.source_test")
     sets = {name: read_manifest(path, need_audio=False) for name, path in manifests.items()}
     hyps = {
-        name: {
-            system: read_hypotheses(run.path(f"hyps/{name}.{system}.jsonl")) for system in ("base", "adapted")
-        }
+        name: {system: read_hypotheses(run.path(f"hyps/{name}.{system}.jsonl")) for system in ("base", "adapted")}
         for name in manifests
     }
     lexicon = read_lexicon(recipe.data.lexicon) if recipe.data.lexicon else None
@@ -277,9 +275,7 @@ def score(run: Run) -> str:
     return scores.table()
 
 
-def seen_entities(
-    sets: Iterable[list[Utterance]], lexicon, train: list[str], normalise: Callable
-) -> frozenset[str]:
+def seen_entities(sets: Iterable[list[Utterance]], lexicon, train: list[str], normalise: Callable) -> frozenset[str]:
     """Entities, of the lexicon and of the annotated references, that the domain text holds; normalised."""
     from adapt.text.lexicon import Entry, Lexicon
 

@@ -247,9 +247,7 @@ def _read_stages(file: Path) -> dict[str, dict]:
     if not isinstance(record, dict):
         raise DataError(f"{file}: not the JSON that a run writes; delete it, and every stage is done again")
     if record.get("format") != FORMAT:
-        raise DataError(
-            f"{file}: format {record.get('format')!r}, not {FORMAT} as here; give the run another name"
-        )
+        raise DataError(f"{file}: format {record.get('format')!r}, not {FORMAT} as here; give the run another name")
     try:
         for stage in record["stages"].values():
             [stage[part].items() for part in ("settings", "inputs", "outputs")]

@@ -17,7 +17,24 @@ def tiny(tmp_path_factory):
     from adapt.model.speech_llm import load
 
     words = [
-        "▁" + w for w in ["play", "the", "song", "by", "stop", "music", "now", "tell", "me", "what", "is", "it", "louder", "again", "please"]
+        "▁" + w
+        for w in [
+            "play",
+            "the",
+            "song",
+            "by",
+            "stop",
+            "music",
+            "now",
+            "tell",
+            "me",
+            "what",
+            "is",
+            "it",
+            "louder",
+            "again",
+            "please",
+        ]
     ]
     pieces = [
         "<unk>",

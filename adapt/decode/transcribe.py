@@ -82,9 +82,7 @@ def transcribe(
             batch = waiting[start : start + batch_size]
             slots = speech_llm.slot_vectors([read_audio(u.audio) for u in batch])
             prompts = [speech_llm.prompt(slot) for slot in slots]
-            for utterance, text in zip(
-                batch, generate(speech_llm, prompts, num_beams, max_new_tokens), strict=True
-            ):
+            for utterance, text in zip(batch, generate(speech_llm, prompts, num_beams, max_new_tokens), strict=True):
                 lines.write(json.dumps({"id": utterance.id, "text": text}, ensure_ascii=False) + "\n")
             lines.flush()
             bar.update(len(batch))

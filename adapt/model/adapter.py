@@ -44,16 +44,12 @@ def add_lora(speech_llm: SpeechLLM, rank: int, alpha: int, dropout: float) -> pe
     return model
 
 
-def save(
-    folder: Path, model: peft.PeftModel, metadata: dict, soft_prompt: torch.Tensor | None = None
-) -> None:
+def save(folder: Path, model: peft.PeftModel, metadata: dict, soft_prompt: torch.Tensor | None = None) -> None:
     """Write the adapter, then read it back and compare. Raises `ModelError` when they differ."""
     model.save_pretrained(folder)
     if soft_prompt is not None:
         prompt.save(folder / "soft_prompt.safetensors", soft_prompt)
-    (folder / "adapt.json").write_text(
-        json.dumps({"format": 1, **metadata}, indent=2) + "\n", encoding="utf-8"
-    )
+    (folder / "adapt.json").write_text(json.dumps({"format": 1, **metadata}, indent=2) + "\n", encoding="utf-8")
     # PEFT writes a README of its own: ours comes last.
     card = CARD.format(folder=folder.name, **metadata)
     (folder / "README.md").write_text(card, encoding="utf-8")
@@ -64,9 +60,7 @@ def attach(speech_llm: SpeechLLM, folder: Path) -> SpeechLLM:
     """Load an adapter into the model (in place). Raises `ModelError` when a weight has no place or is missing."""
     folder = Path(folder)
     if not (folder / WEIGHTS).exists():
-        raise ModelError(
-            f"{folder}: no {WEIGHTS} there; name the folder of an adapter, such as runs/music/adapter"
-        )
+        raise ModelError(f"{folder}: no {WEIGHTS} there; name the folder of an adapter, such as runs/music/adapter")
     try:
         model = peft.PeftModel.from_pretrained(speech_llm.model, str(folder))
     except (ValueError, RuntimeError) as error:
@@ -83,6 +77,4 @@ def _compare(folder: Path, model: peft.PeftModel) -> None:
     amiss = sorted(set(written) ^ set(held))
     amiss += [key for key in written if key in held and not torch.equal(written[key], held[key].cpu())]
     if amiss:
-        raise ModelError(
-            f"{folder}: {len(amiss)} weights have no place or differ, first {amiss[0]!r}; save it again"
-        )
+        raise ModelError(f"{folder}: {len(amiss)} weights have no place or differ, first {amiss[0]!r}; save it again")

@@ -47,9 +47,7 @@ def log_mel(samples: np.ndarray, bins: int = 80) -> torch.Tensor:
     """
     if len(samples) < WINDOW:
         samples = np.pad(samples, (0, WINDOW - len(samples)))
-    spectrum = torch.stft(
-        torch.from_numpy(samples), N_FFT, HOP, WINDOW, torch.hann_window(WINDOW), return_complex=True
-    )
+    spectrum = torch.stft(torch.from_numpy(samples), N_FFT, HOP, WINDOW, torch.hann_window(WINDOW), return_complex=True)
     energies = torch.log(_filters(bins) @ spectrum.abs().square() + FLOOR).T
     return (energies - energies.mean(0)) / (energies.std(0) + 1e-3)
 

@@ -31,9 +31,7 @@ def slot_examples(speech_llm: SpeechLLM, replayed: Sequence[torch.Tensor] = ()) 
     return list(tensors["vectors"].float().split(tensors["lengths"].tolist()))
 
 
-def initial(
-    kind: str, length: int, examples: Sequence[torch.Tensor], embeddings: torch.Tensor
-) -> torch.Tensor:
+def initial(kind: str, length: int, examples: Sequence[torch.Tensor], embeddings: torch.Tensor) -> torch.Tensor:
     """A soft prompt to start from, `[length, hidden]`.
 
     `audio`: a run of real audio embeddings. `stats`: normal, with their mean and deviation per dimension.
@@ -62,7 +60,5 @@ def load(path: Path, speech_llm: SpeechLLM) -> torch.Tensor:
     vectors = load_file(path, device=str(speech_llm.device))["soft_prompt"]
     hidden = speech_llm.model.get_input_embeddings().embedding_dim
     if vectors.shape[1] != hidden:
-        raise ModelError(
-            f"{path}: {vectors.shape[1]} dimensions where {speech_llm.name} has {hidden}; learn it again"
-        )
+        raise ModelError(f"{path}: {vectors.shape[1]} dimensions where {speech_llm.name} has {hidden}; learn it again")
     return vectors

@@ -102,14 +102,10 @@ def load(name: str, device: str = "auto") -> SpeechLLM:
     """
     path = ASSETS / name if name in built_in() else Path(name)
     if not (path / "config.json").exists():
-        raise ModelError(
-            f"base: no model {name!r}; give a folder with a config.json, or: {', '.join(built_in())}"
-        )
+        raise ModelError(f"base: no model {name!r}; give a folder with a config.json, or: {', '.join(built_in())}")
     config = AutoConfig.from_pretrained(path)
     if not isinstance(config, ComposedConfig):
-        raise ModelError(
-            f"base: {name!r} is a {config.model_type!r} model; only {ComposedConfig.model_type!r} so far"
-        )
+        raise ModelError(f"base: {name!r} is a {config.model_type!r} model; only {ComposedConfig.model_type!r} so far")
     model, report = ComposedForSpeechRecognition.from_pretrained(
         path, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
     )

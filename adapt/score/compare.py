@@ -56,9 +56,7 @@ def p_value(base: tuple[np.ndarray, np.ndarray], system: tuple[np.ndarray, np.nd
     return float(np.sum(strays) + 1) / (len(differences) + 1)
 
 
-def signature(
-    normaliser: str, lexicon: Lexicon | None, utterances: Sequence[int], resamples: int, seed: int
-) -> str:
+def signature(normaliser: str, lexicon: Lexicon | None, utterances: Sequence[int], resamples: int, seed: int) -> str:
     """What a number needs in order to be compared; `utterances` counts them set by set.
 
     >>> signature("basic", Lexicon("music", "3f9c1e", ()), [300, 200], 1000, 1).rpartition("|")[0]

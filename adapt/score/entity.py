@@ -74,9 +74,7 @@ def _boundaries(words: int, ops: Sequence[Op]) -> tuple[list[int], list[int]]:
     return before, after
 
 
-def _judge(
-    mention: Mention, hyp: Phrase, forms: Iterable[Phrase], before: list[int], after: list[int]
-) -> Judged:
+def _judge(mention: Mention, hyp: Phrase, forms: Iterable[Phrase], before: list[int], after: list[int]) -> Judged:
     start, end = after[mention.start], before[mention.end]
     widest_start, widest_end = before[mention.start], after[mention.end]
     for form in forms:
@@ -128,9 +126,7 @@ def entity_errors(
         heard = [(j.start, j.end) for j in (*judged, *also) if not j.wrong]
         # What the reference says in the same place is no hallucination, whatever it is part of there.
         heard += [(op.hyp_start, op.hyp_end) for op in ops if op.kind == "equal"]
-        false_alarms = [
-            m for m in find_mentions(hyp, index) if not any(a <= m.start and m.end <= b for a, b in heard)
-        ]
+        false_alarms = [m for m in find_mentions(hyp, index) if not any(a <= m.start and m.end <= b for a, b in heard)]
 
     biased = {position for m in mentions for position in range(m.start, m.end)}
     spans = [(j.start, j.end) for j in judged] + [(m.start, m.end) for m in false_alarms]

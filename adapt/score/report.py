@@ -172,6 +172,4 @@ def _examples(
 
 def _line(ref: list[str], hyp: list[str]) -> list[tuple[str, list[str], list[str]]]:
     """Runs of (kind, words said, words heard)."""
-    return [
-        (op.kind, ref[op.ref_start : op.ref_end], hyp[op.hyp_start : op.hyp_end]) for op in align(ref, hyp)
-    ]
+    return [(op.kind, ref[op.ref_start : op.ref_end], hyp[op.hyp_start : op.hyp_end]) for op in align(ref, hyp)]

@@ -169,8 +169,7 @@ def _utterance(row: dict, folder: Path, need_audio: bool) -> tuple[Utterance | N
 
 def _are_entities(value: object) -> bool:
     return isinstance(value, list) and all(
-        isinstance(e, dict) and isinstance(e.get("text"), str) and isinstance(e.get("type", ""), str)
-        for e in value
+        isinstance(e, dict) and isinstance(e.get("text"), str) and isinstance(e.get("type", ""), str) for e in value
     )
 
 

@@ -143,9 +143,7 @@ def find_mentions(words: Sequence[str], phrases: PhraseIndex) -> list[Mention]:
     return mentions
 
 
-def entities_in(
-    lines: Iterable[str], phrases: PhraseIndex, normalise: Callable[[str], str]
-) -> frozenset[str]:
+def entities_in(lines: Iterable[str], phrases: PhraseIndex, normalise: Callable[[str], str]) -> frozenset[str]:
     """Normalised written forms of the entities that occur in normalised lines: the `seen` of the scores."""
     written = {mention.written for line in lines for mention in find_mentions(line.split(), phrases)}
     return frozenset(map(normalise, written))

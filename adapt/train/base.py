@@ -12,8 +12,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from rapidfuzz.distance import Levenshtein
+from transformers import ParakeetForCTC
 
 from adapt.model.features import pad_features
+from adapt.model.speech_llm import SpeechLLM, token_loss
+from adapt.train.fit import fit
+from adapt.train.pseudo_audio import Source, slots
+from adapt.train.stages import mean_loss
 
 
 @dataclass
@@ -21,9 +27,7 @@ class Shards:
     """Log-mel shards of a folder: pairs of `NNNN.npy` and `NNNN.jsonl` (text, voice, frames)."""
 
     folder: Path
-    items: list[tuple[int, int, int, str, str]] = field(
-        default_factory=list
-    )  # frames, shard, offset, text, voice
+    items: list[tuple[int, int, int, str, str]] = field(default_factory=list)  # frames, shard, offset, text, voice
     _features: dict[int, np.ndarray] = field(default_factory=dict)
 
     def grow(self, shards: int, patience: float = 600.0) -> Shards:
@@ -124,9 +128,7 @@ def ctc_greedy(logits: torch.Tensor, lengths: torch.Tensor, alphabet: str) -> li
     return texts
 
 
-def text_batches(
-    targets: Sequence[Sequence[int]], *, batch_size: int, seed: int = 1
-) -> Callable[[int], list[int]]:
+def text_batches(targets: Sequence[Sequence[int]], *, batch_size: int, seed: int = 1) -> Callable[[int], list[int]]:
     """Indices of targets of like length, a batch a step; every target once before any twice."""
     order = sorted(range(len(targets)), key=lambda i: len(targets[i]))
     batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
@@ -138,3 +140,201 @@ def text_batches(
         return batches[shuffled[place]]
 
     return batch_of
+
+
+@torch.no_grad()
+def ctc_texts(model: ParakeetForCTC, speech: Shards, alphabet: str) -> tuple[list[str], list[str]]:
+    """References and greedy CTC hypotheses of every utterance."""
+    references, hypotheses = [], []
+    for items, inputs, mask in fixed_batches(speech.items, speech.features):
+        logits = model(input_features=inputs, attention_mask=mask).logits
+        lengths = model._get_output_attention_mask(mask).sum(-1)
+        hypotheses += ctc_greedy(logits, lengths, alphabet)
+        references += [item[3] for item in items]
+    return references, hypotheses
+
+
+def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> float:
+    """(S + D + I) / N over all utterances."""
+    errors = words = 0
+    for reference, hypothesis in zip(references, hypotheses, strict=True):
+        errors += Levenshtein.distance(reference.split(), hypothesis.split())
+        words += len(reference.split())
+    return errors / words
+
+
+def train_encoder(
+    model: ParakeetForCTC,
+    speech: Shards,
+    human: Shards,
+    dev: dict[str, Shards],
+    alphabet: str,
+    *,
+    steps: int,
+    batch_size: int,
+    shards: int,
+    learning_rate: float,
+    folder: Path,
+    bf16: bool,
+) -> list[dict]:
+    """CTC over characters. Every tenth of the way the WER of the greedy path on each set of `dev` is logged."""
+
+    def evaluate(step: int, log: list[dict]) -> dict:
+        if step == 0 or step % max(1, steps // 10):
+            return {}
+        model.eval()
+        figures = {name: word_error_rate(*ctc_texts(model, speech, alphabet)) for name, speech in dev.items()}
+        model.train()
+        return {f"wer_{name}": round(rate, 4) for name, rate in figures.items()}
+
+    return fit(
+        model,
+        encoder_batches(speech, human, alphabet, steps=steps, batch_size=batch_size, shards=shards),
+        lambda model, batch: model(**batch).loss,
+        steps=steps,
+        groups=[{"params": list(model.parameters()), "lr": learning_rate}],
+        warmup=min(400, steps // 10),
+        folder=folder,
+        save_every=100,
+        evaluate=evaluate,
+        label="encoder",
+        bf16=bf16,
+        weight_decay=0.01,
+    )
+
+
+def train_decoder(
+    speech_llm: SpeechLLM,
+    texts: Sequence[str],
+    dev: Sequence[str],
+    *,
+    kind: str,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    folder: Path,
+    bf16: bool,
+    noises: Sequence[float] = (0.02, 0.1, 0.2),
+) -> list[dict]:
+    """The decoder alone, on text: a language model (`kind` empty), or one that reads its slot (`simulate`).
+
+    To read, it sees each sentence in its slot spelled letter by letter with noise, the shortest sentences first;
+    the loss stands still for some hundreds of steps and then breaks.
+    """
+    targets = [speech_llm.target_ids(text) for text in texts]
+    dev_targets = [speech_llm.target_ids(text) for text in dev]
+    by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    each_once = text_batches(targets, batch_size=batch_size)
+    decoder = speech_llm.model.language_model
+
+    def batch_of(step: int) -> dict:
+        rng = random.Random(step)
+        if kind == "empty":
+            rows = each_once(step)
+        else:
+            reach = int(len(texts) * min(1.0, 0.2 + step / steps))
+            start = rng.randint(0, reach - batch_size)
+            rows = by_length[start : start + batch_size]
+        return {"rows": torch.tensor(rows), "noise": rng.choice(list(noises)), "seed": step}
+
+    def loss_of(model: torch.nn.Module, batch: dict) -> torch.Tensor:
+        rows, source = batch["rows"].tolist(), Source(speech_llm, None, batch["noise"])
+        in_slot = slots(kind, source, [texts[i] for i in rows], random.Random(batch["seed"]))
+        embeds, mask, labels = speech_llm.training_batch(in_slot, [targets[i] for i in rows])
+        return token_loss(model(inputs_embeds=embeds, attention_mask=mask).logits, labels)
+
+    def evaluate(step: int, log: list[dict]) -> dict:
+        decoder.eval()
+        in_slot = slots(kind, Source(speech_llm), dev, random.Random(0))
+        loss = mean_loss(speech_llm, in_slot, dev_targets)
+        decoder.train()
+        return {"dev_loss": loss}
+
+    return fit(
+        decoder,
+        batch_of,
+        loss_of,
+        steps=steps,
+        groups=[{"params": list(decoder.parameters()), "lr": learning_rate}],
+        warmup=min(100, steps // 10),
+        folder=folder,
+        save_every=100,
+        evaluate=evaluate,
+        label="lm" if kind == "empty" else "read",
+        bf16=bf16,
+        weight_decay=0.01,
+    )
+
+
+def align(
+    speech_llm: SpeechLLM,
+    speech: Shards,
+    human: Shards,
+    *,
+    steps: int,
+    batch_size: int,
+    shards: int,
+    unfreeze_at: float,
+    learning_rates: dict[str, float],
+    spelled: float,
+    folder: Path,
+    bf16: bool,
+) -> list[dict]:
+    """Projector and decoder on real encoder output; the encoder joins after `unfreeze_at` of the steps.
+
+    `learning_rates`: peaks for `projector`, `language_model` and `encoder`. A share `spelled` of each batch keeps a
+    simulated slot, so that the decoder goes on reading what text-only adaptation will show it. While the encoder
+    trains, a tenth of its CTC loss is added, so that its head keeps telling letters.
+    """
+    model, alphabet = speech_llm.model, speech_llm.model.config.alphabet
+    speech.grow(shards)
+    human.grow(1)
+
+    def batch_of(step: int) -> dict:
+        rng = random.Random(3_000_017 + step)
+        source = human if rng.random() < 0.08 else speech
+        start = rng.randrange(max(1, int(len(source.items) * min(1.0, 0.3 + 2 * step / steps)) - batch_size))
+        items = source.items[start : start + batch_size]
+        inputs, mask = pad_features([augment(source.features(item), rng, masks=True) for item in items])
+        texts = [item[3] for item in items]
+        return {"input_features": inputs, "attention_mask": mask, "texts": texts, "seed": step}
+
+    def loss_of(_: torch.nn.Module, batch: dict) -> torch.Tensor:
+        rng, texts = random.Random(batch["seed"]), batch["texts"]
+        joint = batch["seed"] >= unfreeze_at * steps
+        with torch.set_grad_enabled(joint):
+            frames, lengths = model.encode(batch["input_features"], batch["attention_mask"])
+        count = (-(-lengths // model.config.stack)).tolist()
+        in_slot = [row[:n] for row, n in zip(model.projector(frames), count, strict=True)]
+        read = rng.sample(range(len(texts)), round(len(texts) * spelled))
+        noisy = Source(speech_llm, None, rng.choice([0.05, 0.12, 0.2]))
+        for i, slot in zip(read, slots("simulate", noisy, [texts[i] for i in read], rng), strict=True):
+            in_slot[i] = slot
+        embeds, mask, labels = speech_llm.training_batch(in_slot, [speech_llm.target_ids(t) for t in texts])
+        loss = token_loss(model(inputs_embeds=embeds, attention_mask=mask).logits, labels)
+        if joint:
+            letters = [torch.tensor(ctc_ids(text, alphabet)) for text in texts]
+            log_probs = model.encoder.ctc_head(frames).float().log_softmax(-1).transpose(0, 1)
+            spoken = F.ctc_loss(
+                log_probs, torch.cat(letters), lengths, torch.tensor(list(map(len, letters))), blank=len(alphabet),
+                zero_infinity=True,
+            )  # fmt: skip
+            loss = loss + 0.1 * spoken
+        return loss
+
+    groups = [
+        {"params": [p for p in getattr(model, part).parameters()], "lr": rate} for part, rate in learning_rates.items()
+    ]
+    return fit(
+        model,
+        batch_of,
+        loss_of,
+        steps=steps,
+        groups=groups,
+        warmup=min(50, steps // 10),
+        folder=folder,
+        save_every=100,
+        label="align",
+        bf16=bf16,
+        weight_decay=0.01,
+    )

@@ -59,9 +59,7 @@ def symbol_ids(speech_llm: SpeechLLM) -> dict[str, int]:
     ids = {character: tokenizer.convert_tokens_to_ids(piece) for character, piece in pieces.items()}
     missing = [c for c, i in ids.items() if i is None or i == tokenizer.unk_token_id]
     if missing:
-        raise ModelError(
-            f"{speech_llm.name}: no single-letter piece for {missing[0]!r}; use pseudo_audio: soft-prompt"
-        )
+        raise ModelError(f"{speech_llm.name}: no single-letter piece for {missing[0]!r}; use pseudo_audio: soft-prompt")
     return {**ids, "_": tokenizer.pad_token_id}
 
 

@@ -52,9 +52,7 @@ def mean_loss(
     total = tokens = 0.0
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        embeds, mask, labels = speech_llm.training_batch(
-            [slot_rows[i] for i in rows], [targets[i] for i in rows]
-        )
+        embeds, mask, labels = speech_llm.training_batch([slot_rows[i] for i in rows], [targets[i] for i in rows])
         loss = token_loss(speech_llm.model(inputs_embeds=embeds, attention_mask=mask).logits, labels)
         count = int((labels != IGNORED).sum())
         total, tokens = total + loss.item() * count, tokens + count

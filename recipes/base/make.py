@@ -54,9 +54,7 @@ def text(work: Path, data: Path) -> None:
     work.mkdir(parents=True, exist_ok=True)
     for name, sentences in zip(("train", "held_out"), general_text(data), strict=True):
         (work / f"{name}.txt").write_text("\n".join(sentences) + "\n", encoding="utf-8")
-        _log(
-            f"text: {name}: {len(sentences):,} sentences, {sum(map(len, map(str.split, sentences))):,} words"
-        )
+        _log(f"text: {name}: {len(sentences):,} sentences, {sum(map(len, map(str.split, sentences))):,} words")
 
 
 @main.command()
@@ -73,6 +71,183 @@ def speech(work: Path, data: Path, count: int, processes: int) -> None:
     # Short sentences carry as much about letters per second as long ones, and fit more into a batch.
     short = [s for s in _sentences(work, "train") if len(s) <= 60]
     synthesise(short, work, count, processes, _log)
+
+
+def _shards(work: Path, name: str):
+    from adapt.train.base import Shards
+
+    return Shards(work / name).grow(1)
+
+
+def _dev_sets(work: Path) -> dict:
+    return {name: _shards(work, name) for name in ("espeak", "slt", "an4")}
+
+
+def _finish(work: Path, name: str, model, log: list[dict]) -> None:
+    model.save_pretrained(work / name)
+    (work / f"{name}.json").write_text(json.dumps(log) + "\n", encoding="utf-8")
+    shutil.rmtree(work / f"checkpoints-{name}")
+
+
+def _done(work: Path, name: str) -> bool:
+    if (work / f"{name}.json").exists():
+        _log(f"{name}: done before; delete {work / name}.json to do it again")
+        return True
+    return False
+
+
+steps_option = partial(click.option, "--steps", type=click.IntRange(1), show_default=True, help="Optimiser steps.")
+bf16_option = click.option("--bf16/--no-bf16", default=True, show_default=True, help="Mixed precision.")
+
+
+@main.command()
+@work_option
+@steps_option(default=4800)
+@click.option("--shards", default=40, show_default=True, help="Shards of 1,000 utterances to train on.")
+@bf16_option
+def encoder(work: Path, steps: int, shards: int, bf16: bool) -> None:
+    """CTC training of the Conformer; may begin while speech is still being made."""
+    import torch
+    from settings import ALPHABET, ENCODER
+    from transformers import ParakeetForCTC
+
+    from adapt.train.base import Shards, train_encoder
+
+    if _done(work, "encoder"):
+        return
+    torch.manual_seed(1)
+    model = ParakeetForCTC(ENCODER)
+    speech, human = Shards(work / "train"), Shards(work / "human")
+    more = {"steps": steps, "batch_size": 32, "shards": shards, "learning_rate": 2e-3, "bf16": bf16}
+    log = train_encoder(model, speech, human, _dev_sets(work), ALPHABET, folder=work / "checkpoints-encoder", **more)
+    _finish(work, "encoder", model, log)
+
+
+def _composed(work: Path, encoder: bool = False, decoder: str | None = None):
+    """The composed model with what is trained so far."""
+    import torch
+    from settings import composed_config
+    from transformers import AutoModelForCausalLM, AutoTokenizer, ParakeetForCTC
+
+    from adapt.model.composed import ComposedForSpeechRecognition
+    from adapt.model.speech_llm import view
+
+    torch.manual_seed(2)
+    model = ComposedForSpeechRecognition(composed_config())
+    if encoder:
+        model.encoder.load_state_dict(ParakeetForCTC.from_pretrained(work / "encoder").state_dict())
+    if decoder:
+        trained = AutoModelForCausalLM.from_pretrained(work / decoder, dtype=torch.float32)
+        model.language_model.load_state_dict(trained.state_dict())
+    return view("tiny", model, AutoTokenizer.from_pretrained(work / "tokenizer"))
+
+
+@main.command()
+@work_option
+@click.option("--lm-steps", default=1000, show_default=True, help="Steps as a language model.")
+@click.option("--read-steps", default=800, show_default=True, help="Steps of reading spelled slots.")
+@bf16_option
+def decoder(work: Path, lm_steps: int, read_steps: int, bf16: bool) -> None:
+    """Language-model training of the decoder, then reading its slot, both from text alone."""
+    from text import train_tokenizer
+
+    from adapt.train.base import train_decoder
+
+    human = [item[3] for item in _shards(work, "human").items]
+    texts = [*_sentences(work, "train"), *sorted(set(human))]
+    if not (work / "tokenizer").exists():
+        train_tokenizer(texts, 1000).save_pretrained(work / "tokenizer")
+    dev = _sentences(work, "held_out")[500:]
+    for name, kind, steps, size, rate in (
+        ("lm", "empty", lm_steps, 96, 1.5e-3),
+        ("read", "simulate", read_steps, 48, 1e-3),
+    ):
+        if not _done(work, name):
+            llm = _composed(work, decoder="lm" if name == "read" else None)
+            more = {"steps": steps, "batch_size": size, "learning_rate": rate, "bf16": bf16}
+            log = train_decoder(llm, texts, dev, kind=kind, folder=work / f"checkpoints-{name}", **more)
+            _finish(work, name, llm.model.language_model, log)
+
+
+@main.command(name="align")
+@work_option
+@steps_option(default=1500)
+@click.option("--shards", default=40, show_default=True, help="Shards of 1,000 utterances to train on.")
+@click.option("--unfreeze-at", default=0.3, show_default=True, help="Share of the steps after which the encoder joins.")
+@bf16_option
+def align_command(work: Path, steps: int, shards: int, unfreeze_at: float, bf16: bool) -> None:
+    """Projector and decoder on encoder output, then all three together."""
+    from adapt.train.base import Shards, align
+
+    if _done(work, "aligned"):
+        return
+    llm = _composed(work, encoder=True, decoder="read")
+    log = align(
+        llm,
+        Shards(work / "train"),
+        Shards(work / "human"),
+        steps=steps,
+        batch_size=48,
+        shards=shards,
+        unfreeze_at=unfreeze_at,
+        learning_rates={"projector": 2e-3, "language_model": 6e-4, "encoder": 3e-4},
+        spelled=0.15,
+        folder=work / "checkpoints-aligned",
+        bf16=bf16,
+    )
+    _finish(work, "aligned", llm.model, log)
+    llm.tokenizer.save_pretrained(work / "aligned")
+
+
+@main.command()
+@work_option
+@click.option("--model", "name", default="tiny", show_default=True, help="A built-in base, or a folder.")
+@click.option("--num-beams", default=4, show_default=True, type=click.IntRange(1))
+def test(work: Path, name: str, num_beams: int) -> None:
+    """WER of the decoder and of the encoder's own greedy path, for each held-out set."""
+    import torch
+
+    from adapt.decode.transcribe import generate
+    from adapt.model.speech_llm import load
+    from adapt.train.base import ctc_texts, fixed_batches, word_error_rate
+
+    llm = load(name)
+    click.echo(f"{'set':<8} {'utterances':>10} {'WER':>6} {'CTC':>6}")
+    for kind, speech in _dev_sets(work).items():
+        references, hypotheses = [], []
+        for items, inputs, mask in fixed_batches(speech.items, speech.features, 30):
+            with torch.no_grad():
+                slots = llm.model.get_audio_features(inputs.to(llm.device), mask.to(llm.device))
+            hypotheses += generate(llm, [llm.prompt(slot) for slot in slots], num_beams)
+            references += [item[3] for item in items]
+        wer = word_error_rate(references, hypotheses)
+        ctc = word_error_rate(*ctc_texts(llm.model.encoder, speech, llm.model.config.alphabet))
+        click.echo(f"{kind:<8} {len(references):>10} {100 * wer:>6.1f} {100 * ctc:>6.1f}")
+
+
+@main.command()
+@work_option
+@click.option("--out", type=click.Path(path_type=Path), default=HERE.parents[1] / "adapt/assets/tiny")
+def pack(work: Path, out: Path) -> None:
+    """Half precision, with the tokenizer and examples of slot vectors, at most 16 MiB."""
+    import torch
+    from safetensors.torch import save_file
+
+    from adapt.model.features import pad_features
+    from adapt.model.prompt import SLOT_EXAMPLES
+    from adapt.model.speech_llm import load
+
+    llm = load(str(work / "aligned"), device="cpu")
+    speech = _shards(work, "train")
+    items = speech.items[:: len(speech.items) // 24][:24]
+    with torch.no_grad():
+        vectors = llm.model.get_audio_features(*pad_features([speech.features(item) for item in items]))
+    llm.model.half().save_pretrained(out)
+    llm.tokenizer.save_pretrained(out)
+    lengths = torch.tensor([len(v) for v in vectors])
+    save_file({"vectors": torch.cat(vectors).half(), "lengths": lengths}, out / SLOT_EXAMPLES)
+    size = sum(path.stat().st_size for path in out.iterdir())
+    _log(f"pack: {out}: {size / 2**20:.2f} MiB")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,66 @@ from adapt.model.features import SAMPLE_RATE, log_mel, read_audio
 from adapt.text.normalise import NORMALISERS
 
 HELD_OUT_VARIANTS = ("m5", "f4")  # and flite slt: never trained on
-VARIANTS = ["m1", "m2", "m3", "m4", "m6", "m7", "m8", "f1", "f2", "f3", "f5", "Alex", "Alicia", "Andy", "Annie", "Denis", "Gene", "Hugo", "Lee", "Marco", "Mario", "Michael", "Mike", "Nguyen", "Storm", "adam", "anika", "antonio", "belinda", "benjamin", "boris", "caleb", "david", "ed", "edward", "grandma", "grandpa", "gustave", "iven", "john", "klatt", "linda", "marcelo", "max", "michel", "miguel", "norbert", "pablo", "paul", "pedro", "quincy", "rob", "robert", "sandro", "shelby", "steph", "travis", "victor"]
+VARIANTS = [
+    "m1",
+    "m2",
+    "m3",
+    "m4",
+    "m6",
+    "m7",
+    "m8",
+    "f1",
+    "f2",
+    "f3",
+    "f5",
+    "Alex",
+    "Alicia",
+    "Andy",
+    "Annie",
+    "Denis",
+    "Gene",
+    "Hugo",
+    "Lee",
+    "Marco",
+    "Mario",
+    "Michael",
+    "Mike",
+    "Nguyen",
+    "Storm",
+    "adam",
+    "anika",
+    "antonio",
+    "belinda",
+    "benjamin",
+    "boris",
+    "caleb",
+    "david",
+    "ed",
+    "edward",
+    "grandma",
+    "grandpa",
+    "gustave",
+    "iven",
+    "john",
+    "klatt",
+    "linda",
+    "marcelo",
+    "max",
+    "michel",
+    "miguel",
+    "norbert",
+    "pablo",
+    "paul",
+    "pedro",
+    "quincy",
+    "rob",
+    "robert",
+    "sandro",
+    "shelby",
+    "steph",
+    "travis",
+    "victor",
+]
 ACCENTS = ("en-us", "en-us", "en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-029")
 FLITE = ("kal16", "awb", "rms", "rms")
 SHARD = 1_000
@@ -119,8 +178,7 @@ def write_shard(folder: Path, number: int, utterances: list[tuple[str, str, np.n
     stem = folder / f"{number:04d}"
     np.save(folder / "partial.npy", np.concatenate([features for _, _, features in utterances]))
     lines = [
-        json.dumps({"text": text, "voice": voice, "frames": len(features)})
-        for text, voice, features in utterances
+        json.dumps({"text": text, "voice": voice, "frames": len(features)}) for text, voice, features in utterances
     ]
     (folder / "partial.npy").replace(stem.with_suffix(".npy"))
     # The index is written last: a shard without one is not there.

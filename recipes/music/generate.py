@@ -136,9 +136,7 @@ def phrases_in(text: str) -> set[str]:
     return {" ".join(words[i:j]) for i, j in itertools.combinations(range(len(words) + 1), 2)}
 
 
-def split_entities(
-    entities: Sequence[Entity], text: Iterable[str]
-) -> tuple[tuple[Entity, ...], tuple[Entity, ...]]:
+def split_entities(entities: Sequence[Entity], text: Iterable[str]) -> tuple[tuple[Entity, ...], tuple[Entity, ...]]:
     """Entities that the domain text holds, and those that it must not hold, by the hash of their words.
 
     An entity whose words stand in a template, in a fill, or within another entity is always seen: the text
@@ -166,9 +164,7 @@ def part(entities: Iterable[Entity], name: str) -> tuple[Entity, ...]:
     return tuple(e for e in entities if (hashed(e.text + " ") < DEV_SHARE) == (name == "dev"))
 
 
-def rounds(
-    templates: Sequence[str], count: int, make: Callable[[str], T | None], rng: random.Random
-) -> list[T]:
+def rounds(templates: Sequence[str], count: int, make: Callable[[str], T | None], rng: random.Random) -> list[T]:
     """`count` products, one per template and round; a template that has no more to give is left out."""
     products: list[T] = []
     templates = list(templates)
@@ -236,11 +232,7 @@ def target_set(
     def make(template: str) -> Line | None:
         before = turn.copy()
         text, found = insert(fill(template, draw), draw_entity)
-        if (
-            len(text.split()) not in WORDS
-            or text in texts | forbidden
-            or not only_mentions(text, found, index)
-        ):
+        if len(text.split()) not in WORDS or text in texts | forbidden or not only_mentions(text, found, index):
             # A sentence that is thrown away must not move the turns, or the halves drift.
             turn.clear()
             turn.update(before)
@@ -367,9 +359,7 @@ def write_audio(path: Path, speech: np.ndarray) -> None:
 
 @click.command()
 @click.option("--audio", is_flag=True, help="Also speak the sentences whose audio file is missing.")
-@click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), default=HERE, help="Folder to write into."
-)
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=HERE, help="Folder to write into.")
 def main(audio: bool, out: Path) -> None:
     """Write the domain text and the manifests of the target and source sets."""
     for name, lines in generate().items():

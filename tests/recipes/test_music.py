@@ -92,9 +92,7 @@ def test_half_of_the_mentions_are_unseen(name, text, entities):
     lexicon, nowhere = entities
     joined = "".join(f" {line} \n" for line in text)
     mentions = [entity["text"] for row in rows(f"{name}.jsonl") for entity in row["entities"]]
-    kinds = Counter(
-        "seen" if f" {m} " in joined else "lexicon" if m in set(lexicon) else "nowhere" for m in mentions
-    )
+    kinds = Counter("seen" if f" {m} " in joined else "lexicon" if m in set(lexicon) else "nowhere" for m in mentions)
     assert kinds["seen"] / kinds.total() == pytest.approx(0.5, abs=0.02)
     assert kinds["nowhere"] / kinds.total() == pytest.approx(0.13, abs=0.03)
     assert {m for m in mentions if m not in set(lexicon)} <= set(nowhere)
@@ -145,9 +143,7 @@ def test_no_slot_and_no_wrong_article_is_left(text):
 def test_every_utterance_has_its_voice_and_readable_audio(name):
     soundfile = pytest.importorskip("soundfile")
     utterances = read_manifest(MUSIC / name)
-    assert (
-        len(utterances) == {**{f"source/{k}": v for k, v in SOURCE.items()}, **TARGET}[name[: -len(".jsonl")]]
-    )
+    assert len(utterances) == {**{f"source/{k}": v for k, v in SOURCE.items()}, **TARGET}[name[: -len(".jsonl")]]
     voices = {row["voice"] for row in rows(name)}
     assert not voices & HELD_OUT if name == "source/replay.jsonl" else voices == HELD_OUT
     for utterance in utterances:

@@ -179,8 +179,7 @@ def test_slurp():
     path = Path(os.environ["ADAPT_DATA"]) / "slurp" / "derived_test_ref_hyp.jsonl"
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     utterances = [
-        Utterance(r["id"], r["ref"], entities=tuple(Entity(e["value"], e["type"]) for e in r["entities"]))
-        for r in rows
+        Utterance(r["id"], r["ref"], entities=tuple(Entity(e["value"], e["type"]) for e in r["entities"])) for r in rows
     ]
     row = score({"t": utterances}, {"t": {"s": {r["id"]: r["hyp"] for r in rows}}}, None).rows[0]
     assert row.wer == pytest.approx(0.1816, abs=5e-5)

@@ -66,9 +66,7 @@ def test_prompt_lowers_the_loss_and_leaves_the_model_alone(tiny, noise, tmp_path
     before = {k: v.clone() for k, v in tiny.model.state_dict().items()}
     examples = tiny.slot_vectors(noise)
     out = tmp_path / "soft_prompt.safetensors"
-    tuned = learn_prompt(
-        tiny, TEXT[:12], TEXT[12:], examples=examples, folder=tmp_path / "ckpt", out=out, **PROMPT
-    )
+    tuned = learn_prompt(tiny, TEXT[:12], TEXT[12:], examples=examples, folder=tmp_path / "ckpt", out=out, **PROMPT)
     assert all(torch.equal(v, before[k]) for k, v in tiny.model.state_dict().items())
     rows = [row for row in tuned.log if "dev_loss" in row]
     vectors = load_file(out)["soft_prompt"]
@@ -112,11 +110,7 @@ def test_plain_peft_reproduces_our_logits_exactly(tiny, noise, tmp_path):
     with torch.no_grad():
         ours = tiny.model(inputs_embeds=embeds).logits
         untouched = base.model(inputs_embeds=embeds).logits
-        plain = (
-            peft.PeftModel.from_pretrained(base.model, tmp_path / "adapter")
-            .eval()(inputs_embeds=embeds)
-            .logits
-        )
+        plain = peft.PeftModel.from_pretrained(base.model, tmp_path / "adapter").eval()(inputs_embeds=embeds).logits
         attached = adapter.attach(load(path, "cpu"), tmp_path / "adapter").model(inputs_embeds=embeds).logits
     assert torch.equal(ours, plain) and torch.equal(ours, attached)
     assert not torch.allclose(ours, untouched, atol=1e-3)
