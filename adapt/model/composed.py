@@ -118,7 +118,7 @@ class ComposedForSpeechRecognition(PreTrainedModel, GenerationMixin):
         past_key_values: Cache | None = None,
         **kwargs,
     ) -> CausalLMOutputWithPast:
-        """Logits over the LM's vocabulary. Raises `ValueError` when slot positions and slot vectors differ in number."""
+        """Logits over the LM's vocabulary. Raises `ValueError` when slots and slot vectors differ in number."""
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
             if input_features is not None:

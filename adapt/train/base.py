@@ -58,7 +58,7 @@ class Shards:
 def augment(features: torch.Tensor, rng: random.Random, masks: bool) -> torch.Tensor:
     """Vocal-tract warp (0.85..1.18 along mel bins), time stretch (0.85..1.2) and, with `masks`, SpecAugment."""
     frames, bins = features.shape
-    if rng.random() < 0.7:
+    if rng.random() < 0.3:
         warp, stretch = rng.uniform(0.85, 1.18), rng.uniform(0.85, 1.2)
         grid_y = torch.linspace(-1, 1, max(8, round(frames * stretch)))
         # Mel bins are near linear below 1 kHz and logarithmic above: a shift along them is a formant shift.
@@ -69,12 +69,11 @@ def augment(features: torch.Tensor, rng: random.Random, masks: bool) -> torch.Te
         )[0, 0]
     if masks:
         features, frames = features.clone(), len(features)
-        for _ in range(2):
-            width = rng.randint(0, 12)
-            start = rng.randint(0, bins - width)
-            features[:, start : start + width] = 0
-        for _ in range(max(1, frames // 100)):
-            width = rng.randint(0, 14)
+        width = rng.randint(0, 10)
+        start = rng.randint(0, bins - width)
+        features[:, start : start + width] = 0
+        for _ in range(max(1, frames // 150)):
+            width = rng.randint(0, 10)
             start = rng.randint(0, max(1, frames - width))
             features[start : start + width] = 0
     return features

@@ -31,8 +31,8 @@ def spelled(text: str, alphabet: str, noise: float, rng: random.Random) -> str:
     Half of the disturbed symbols are substituted, a quarter dropped, a quarter preceded by an insertion; one in
     seven gaps between symbols holds a blank, written `_`.
 
-    >>> spelled("go on", "gon ", 0.0, random.Random(3))
-    'go on'
+    >>> spelled("go on", "gon ", 0.0, random.Random(1)), spelled("go on", "gon ", 0.9, random.Random(2))
+    ('go on_', 'ggng ')
     """
     symbols = []
     for symbol in text:

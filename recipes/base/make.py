@@ -11,7 +11,10 @@ python recipes/base/make.py pack                # half precision, into adapt/ass
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+from functools import partial
 from pathlib import Path
 
 import click

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -12,8 +14,8 @@ def test_slot_length_is_the_encoders_own_and_padding_changes_nothing(tiny, noise
     together = tiny.slot_vectors(noise)
     for samples, one, batched in zip(noise, alone, together, strict=True):
         frames = len(samples) // 160 + 1
-        encoded = -(-(-(-frames // 2)) // 2)
-        assert len(one) == -(-encoded // 2)
+        encoded = math.ceil(math.ceil(frames / 2) / 2)
+        assert len(one) == math.ceil(encoded / 2)
         torch.testing.assert_close(one, batched, atol=1e-4, rtol=1e-4)
 
 
@@ -56,7 +58,7 @@ def test_unknown_and_misfitting_models_are_refused(tiny, tmp_path):
     tiny.model.save_pretrained(tmp_path)
     config = tmp_path / "config.json"
     config.write_text(config.read_text().replace('"projector_size": 16', '"projector_size": 17'))
-    with pytest.raises(ModelError, match="2 weights do not fit|4 weights do not fit|3 weights do not fit"):
+    with pytest.raises(ModelError, match="3 weights do not fit"):
         load(str(tmp_path))
 
 
