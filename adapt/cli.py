@@ -204,9 +204,15 @@ def transcribe(
 @click.argument("refs", type=click.Path(path_type=Path))
 @click.argument("hyps", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--lexicon", type=click.Path(path_type=Path), help="Entities to look for, a lexicon file.")
-@click.option("--normaliser", default="basic", show_default=True, type=click.Choice(["none", "basic"]))
+@click.option(
+    "--normaliser",
+    default="basic",
+    show_default=True,
+    type=click.Choice(["none", "basic"]),
+    help="Applied to all text.",
+)
 @click.option("--resamples", default=1000, show_default=True, type=click.IntRange(1), help="Bootstrap resamples.")
-@click.option("--seed", default=1, show_default=True, type=click.IntRange(0))
+@click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Seed of the resamples.")
 @json_option
 def score(
     refs: Path,

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from adapt.errors import ModelError
 from adapt.model.composed import ComposedConfig, ComposedForSpeechRecognition
@@ -106,6 +107,7 @@ def load(name: str, device: str = "auto") -> SpeechLLM:
     config = AutoConfig.from_pretrained(path)
     if not isinstance(config, ComposedConfig):
         raise ModelError(f"base: {name!r} is a {config.model_type!r} model; only {ComposedConfig.model_type!r} so far")
+    logging.disable_progress_bar()  # weights of a second are not worth a bar
     model, report = ComposedForSpeechRecognition.from_pretrained(
         path, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
     )

@@ -5,7 +5,6 @@ Because batch `i` depends on nothing but `i`, a killed training goes on from its
 
 from __future__ import annotations
 
-import logging
 import math
 import sys
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import torch
 from tqdm import tqdm
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import logging
 
 
 class _Batches(torch.utils.data.Dataset):
@@ -121,6 +121,8 @@ def fit(
     written to `folder`, from which the next call with the same folder goes on.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    logging.set_verbosity_error()  # Trainer reports every file that it saves
+    logging.disable_progress_bar()
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(steps, warmup))
     arguments = TrainingArguments(
@@ -150,6 +152,5 @@ def fit(
     )
     for printer in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(printer)
-    logging.getLogger("transformers.trainer").setLevel(logging.ERROR)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(folder))
     return trainer.state.log_history

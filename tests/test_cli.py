@@ -1,0 +1,146 @@
+"""A first session on the command line, with a tiny model, a tiny recipe, and what a user may get wrong."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import soundfile
+from click.testing import CliRunner
+
+from adapt.cli import main
+
+WORDS = ["play", "stop", "louder", "again", "please", "now", "tell", "what"]
+
+
+def adapt(*arguments):
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+def write_manifest(path, ids, text="play the song", entities=True):
+    lines = [{"id": i, "audio": f"{i}.wav", "text": text} for i in ids]
+    for line in lines:
+        line["entities"] = [{"text": "the song", "type": "track"}] if entities else []
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.fixture
+def recipe(tiny, noise, tmp_path):
+    folder = tmp_path / "recipe"
+    folder.mkdir()
+    for i, samples in enumerate(noise):
+        soundfile.write(folder / f"{i}.wav", samples / abs(samples).max(), 16_000)
+    write_manifest(folder / "test.jsonl", [0, 1])
+    write_manifest(folder / "source.jsonl", [1, 2], "tell me what it is", entities=False)
+    lines = [f"{a} {b} the song" for a in WORDS for b in WORDS]
+    (folder / "text.txt").write_text("\n".join(lines) + "\n")
+    (folder / "lexicon.tsv").write_text("the song\ttrack\nabsent name\ttrack\n")
+    (folder / "recipe.yaml").write_text(
+        f"""base: {tiny.name}
+data:
+  text: text.txt
+  lexicon: lexicon.tsv
+  test: test.jsonl
+  source_replay: source.jsonl
+  source_dev: source.jsonl
+  source_test: source.jsonl
+  dev_lines: 8
+prompt: {{length: 4, steps: 4, batch_size: 4, eval_every: 2}}
+decoder: {{steps: 4, batch_size: 4, eval_every: 2, pseudo_audio: soft-prompt+simulate}}
+transcribe: {{num_beams: 2, max_new_tokens: 8}}
+score: {{resamples: 50}}
+"""
+    )
+    return folder
+
+
+def test_every_command_has_help():
+    for name, command in main.commands.items():
+        result = adapt(name, "--help")
+        assert result.exit_code == 0 and command.help
+        options = [p for p in command.params if p.param_type_name == "option"]
+        assert [p.name for p in options if not p.help] == []
+
+
+def test_run_twice_then_with_a_changed_key(recipe, tmp_path):
+    out = tmp_path / "run"
+    first = adapt("run", recipe, "-o", out)
+    assert first.exit_code == 0, first.output
+    table = first.stdout
+    assert [line.split()[:2] for line in table.splitlines()[1:5]] == [
+        ["target", "base"],
+        ["target", "adapted"],
+        ["source", "base"],
+        ["source", "adapted"],
+    ]
+    assert "utts:2+2" in table
+    metrics = json.loads((out / "scores/metrics.json").read_text())
+    assert {row["system"] for row in metrics["rows"]} == {"base", "adapted"}
+    assert metrics["rows"][0]["counts"]["mentions"] == 2
+    assert "<svg" in (out / "report.html").read_text()
+    assert not list((out / "checkpoints").iterdir())
+
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p.name not in ("recipe.yaml", ".lock")}
+    again = adapt("run", recipe, "-o", out)
+    assert again.stdout == table
+    assert all(p.stat().st_mtime_ns == before[p] for p in before)
+    assert again.stderr.count("as before") == 8
+
+    changed = adapt("run", recipe, "-o", out, "-s", "decoder.steps=2")
+    assert changed.exit_code == 0
+    assert "decoder.steps changed: 4 -> 2" in changed.stderr
+    assert changed.stderr.count("as before") >= 4  # text, prompt, and both base transcripts
+
+
+def test_transcribe_prints_a_line_a_file(recipe, tiny):
+    result = adapt("transcribe", recipe / "0.wav", recipe / "1.wav", "--base", tiny.name, "--num-beams", 1)
+    assert result.exit_code == 0, result.output
+    assert [line.split("\t")[0] for line in result.stdout.splitlines()] == [
+        str(recipe / "0.wav"),
+        str(recipe / "1.wav"),
+    ]
+
+
+def test_score_by_hand(tmp_path):
+    write_manifest(tmp_path / "refs.jsonl", ["a", "b"])
+    for name, said in (("one", "play a song"), ("two", "play the song")):
+        lines = [json.dumps({"id": i, "text": said}) for i in "ab"]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    result = adapt("score", tmp_path / "refs.jsonl", tmp_path / "one.jsonl", tmp_path / "two.jsonl", "--json")
+    rows = json.loads(result.stdout)["rows"]
+    assert [(row["system"], row["wer"], row["eer"]) for row in rows] == [
+        ("one", pytest.approx(1 / 3), 1),
+        ("two", 0, 0),
+    ]
+
+
+WRONG = {
+    "a typo in the recipe": ("recipe.yaml", lambda s: s.replace("steps: 4", "stesp: 4", 1), "did you mean"),
+    "a missing text file": ("recipe.yaml", lambda s: s.replace("text.txt", "texts.txt"), "did you mean"),
+    "an empty text file": ("text.txt", lambda s: "", "text.txt"),
+    "a missing audio file": ("test.jsonl", lambda s: s.replace("0.wav", "9.wav"), "9.wav"),
+    "an unreadable wav": ("0.wav", lambda s: "not audio", "not readable as audio"),
+    "a broken manifest": ("test.jsonl", lambda s: s.replace('"id"', '"di"', 1), "test.jsonl:1"),
+    "a missing base": ("recipe.yaml", lambda s: s.replace("base: ", "base: tinny # "), "tinny"),
+}
+
+
+@pytest.mark.parametrize("mistake", WRONG)
+def test_a_mistake_gives_one_line_and_exit_code_1(recipe, tmp_path, mistake):
+    name, change, told = WRONG[mistake]
+    path = recipe / name
+    path.write_text(change("" if name.endswith("wav") else path.read_text()))
+    result = adapt("run", recipe, "-o", tmp_path / "run")
+    message = [line for line in result.stderr.splitlines() if told in line]
+    assert result.exit_code == 1 and len(message) == 1, result.output
+    assert "Traceback" not in result.stderr and result.stdout == ""
+    assert ";" in message[0]
+
+
+def test_help_and_usage(tmp_path):
+    assert adapt("rnu").exit_code == 2
+    assert adapt("transcribe", tmp_path / "absent.wav").exit_code == 1
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    result = adapt("check", empty)
+    assert result.exit_code == 1 and "no such recipe" in result.stderr
