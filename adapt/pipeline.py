@@ -6,6 +6,8 @@ A stage reads files and writes files; `RunFolder` skips it when nothing that it 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable
@@ -68,11 +70,17 @@ def _with_audio(utterances: list[Utterance]) -> list[Utterance]:
     return utterances
 
 
-def base_key(name: str) -> str:
-    """What a run records of its base: the hash of a folder's config and weights' sizes would miss an edit in place."""
-    from adapt.model.speech_llm import ASSETS
+@functools.cache
+def base_key(name: str) -> dict[str, str]:
+    """What a run records of its base: its name, and a hash of its config and weights."""
+    from adapt.model.speech_llm import locate
 
-    return str(ASSETS / name if (ASSETS / name).exists() else name)
+    digest = hashlib.sha256()
+    for path in sorted(locate(name).iterdir()):
+        if path.suffix in (".json", ".safetensors"):
+            with path.open("rb") as content:
+                digest.update(hashlib.file_digest(content, "sha256").digest())
+    return {"name": name, "sha": digest.hexdigest()[:16]}
 
 
 def _manifests(recipe: Recipe) -> dict[str, Path]:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from adapt.errors import DataError
@@ -133,7 +133,7 @@ class RunFolder:
             **key,
             "outputs": written,
             "seconds": seconds,
-            "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         provenance = {"versions": _versions(), "python": platform.python_version()}
         provenance |= {"device": self.device, "seed": self.seed}

@@ -96,14 +96,21 @@ def built_in() -> list[str]:
     return sorted(path.parent.name for path in ASSETS.glob("*/config.json"))
 
 
+def locate(name: str) -> Path:
+    """The folder of a built-in base or of the one that `name` is. Raises `ModelError` when it holds no model."""
+    path = ASSETS / name if name in built_in() else Path(name)
+    if not (path / "config.json").exists():
+        known = ", ".join(built_in())
+        raise ModelError(f"base: no model {name!r}; give a folder with a config.json, or one of: {known}")
+    return path
+
+
 def load(name: str, device: str = "auto") -> SpeechLLM:
     """Load a speech LLM: the name of a built-in one, or a folder. `auto`: CUDA where it is there, else CPU.
 
     Raises `ModelError` when there is no such model or its weights do not fit its config.
     """
-    path = ASSETS / name if name in built_in() else Path(name)
-    if not (path / "config.json").exists():
-        raise ModelError(f"base: no model {name!r}; give a folder with a config.json, or: {', '.join(built_in())}")
+    path = locate(name)
     config = AutoConfig.from_pretrained(path)
     if not isinstance(config, ComposedConfig):
         raise ModelError(f"base: {name!r} is a {config.model_type!r} model; only {ComposedConfig.model_type!r} so far")
