@@ -232,7 +232,7 @@ def train_decoder(
             rows = each_once(step)
         else:
             reach = int(len(texts) * min(1.0, 0.2 + step / steps))
-            start = rng.randint(0, reach - batch_size)
+            start = rng.randint(0, max(0, reach - batch_size))
             rows = by_length[start : start + batch_size]
         return {"rows": torch.tensor(rows), "noise": rng.choice(list(noises)), "seed": step}
 

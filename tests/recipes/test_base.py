@@ -1,0 +1,118 @@
+"""The recipe of the base model: its text filter, its speech, and each training stage at a tiny size."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+FOLDER = Path(__file__).parents[2] / "recipes/base"
+
+
+@pytest.fixture(autouse=True)
+def beside_the_recipe(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    for name in ("text", "speech", "settings", "make"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+
+def test_music_never_enters_the_text():
+    from text import keep
+
+    assert keep("could you tell me where the station is")
+    assert not any(map(keep, ["play the next song", "i love this band", "it is 5 o'clock", "yes", "b b b c"]))
+
+
+def test_held_out_voices_are_never_drawn():
+    from speech import HELD_OUT_VARIANTS, draw_voice, held_out_voice
+
+    rng = random.Random(0)
+    drawn = {draw_voice(rng).name for _ in range(3_000)}
+    assert "slt" not in drawn and not any(name.endswith(f"+{v}") for name in drawn for v in HELD_OUT_VARIANTS)
+    assert {held_out_voice("espeak", rng).name.partition("+")[2] for _ in range(50)} == set(HELD_OUT_VARIANTS)
+
+
+@pytest.mark.skipif(not shutil.which("espeak-ng"), reason="espeak-ng is not installed")
+def test_speech_becomes_a_shard_that_training_reads(tmp_path):
+    from speech import Voice, utterance, write_shard
+
+    from adapt.train.base import Shards
+
+    voice = Voice("espeak", "en-us+m1", 160, 50, 1.0)
+    made = [utterance((text, voice, 3, True)) for text in ("where is the station", "good morning to you all")]
+    write_shard(tmp_path, 0, made)
+    speech = Shards(tmp_path).grow(1)
+    assert [item[3] for item in speech.items] == ["where is the station", "good morning to you all"]
+    assert speech.features(speech.items[1]).shape == (speech.items[1][0], 80)
+
+
+def test_augmentation_keeps_the_shape_of_features():
+    from adapt.train.base import augment
+
+    rng = random.Random(1)
+    features = torch.randn(200, 80)
+    lengths = set()
+    for _ in range(40):
+        out = augment(features, rng, masks=True)
+        assert out.shape[1] == 80 and torch.isfinite(out).all()
+        lengths.add(len(out))
+    assert len(lengths) > 5 and min(lengths) > 150
+
+
+def test_greedy_path_merges_repeats_and_drops_blanks():
+    from adapt.train.base import ctc_greedy
+
+    path = torch.nn.functional.one_hot(torch.tensor([[0, 0, 3, 0, 2, 2, 1, 3, 3, 1]]), 4).float()
+    assert ctc_greedy(path, torch.tensor([9]), "ab ") == ["aa b"]
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """Twenty 'utterances' in which each letter is a tone of its own."""
+    from speech import write_shard
+
+    rng = np.random.default_rng(0)
+    texts = ["".join(rng.choice(list("abcd"), 3)) for _ in range(20)]
+    made = []
+    for text in texts:
+        rows = np.repeat([np.eye(80)[20 * "abcd".index(c)] * 4 for c in text], 16, axis=0)
+        made.append((text, "tone", (rows + 0.1 * rng.standard_normal(rows.shape)).astype(np.float16)))
+    write_shard(tmp_path, 0, made)
+    return tmp_path
+
+
+def test_each_training_stage_lowers_its_loss(tiny, shards, tmp_path):
+    from adapt.train.base import Shards, align, train_decoder, train_encoder
+
+    alphabet = tiny.model.config.alphabet
+    encoder = tiny.model.encoder
+    speech, human = Shards(shards), Shards(shards)
+    log = train_encoder(
+        encoder, speech, human, {"dev": Shards(shards).grow(1)}, alphabet, steps=60, batch_size=8, shards=1,
+        learning_rate=1e-2, folder=tmp_path / "e", bf16=False,
+    )  # fmt: skip
+    losses = [row["loss"] for row in log if "loss" in row]
+    assert losses[-1] < 0.7 * losses[0]
+    assert any("wer_dev" in row for row in log)
+
+    texts = ["play the song", "stop the music", "what is it", "tell me please"] * 8
+    log = train_decoder(
+        tiny, texts, texts[:4], kind="simulate", steps=40, batch_size=8, learning_rate=5e-3, folder=tmp_path / "d",
+        bf16=False,
+    )  # fmt: skip
+    assert [row for row in log if "dev_loss" in row][-1]["dev_loss"] < log[0]["dev_loss"]
+
+    rates = {"projector": 5e-3, "language_model": 5e-3, "encoder": 1e-3}
+    before = encoder.ctc_head.weight.clone()
+    log = align(
+        tiny, speech, human, steps=40, batch_size=8, shards=1, unfreeze_at=0.5, learning_rates=rates, spelled=0.25,
+        folder=tmp_path / "a", bf16=False,
+    )  # fmt: skip
+    losses = [row["loss"] for row in log if "loss" in row]
+    assert losses[1] < losses[0]
+    assert not torch.equal(before, encoder.ctc_head.weight)

@@ -1,0 +1,59 @@
+"""Every block of the README runs, or at least is what the command line and the recipe loader take."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from adapt import recipe
+from adapt.cli import main
+
+ROOT = Path(__file__).parent.parent
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+
+
+def test_python_blocks_run(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    blocks = [text for kind, text in BLOCKS if kind == "python"]
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})
+    assert len(capsys.readouterr().out.split()) > 2
+
+
+def test_yaml_blocks_are_recipes(tmp_path):
+    (text,) = [text for kind, text in BLOCKS if kind == "yaml"]
+    for name in re.findall(r"[\w-]+\.(?:txt|tsv|jsonl)", text):
+        (tmp_path / name).write_text("")
+    (tmp_path / "recipe.yaml").write_text(text)
+    assert recipe.load(tmp_path).data.source_dev == tmp_path / "general-dev.jsonl"
+
+
+def test_commands_are_real():
+    lines = [line for kind, text in BLOCKS if not kind for line in text.splitlines()]
+    calls = [part for line in lines for part in re.split(r"&&", line) if part.strip().startswith("adapt ")]
+    assert len(calls) >= 5
+    for call in calls:
+        _, name, *rest = shlex.split(call, comments=True)
+        command = main.commands[name]
+        with click.Context(command) as context:
+            command.parse_args(context, rest)
+
+
+def test_pseudo_audio_table_is_complete():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    spec, _ = recipe.KEYS["decoder.pseudo_audio"]
+    assert [c for c in spec.metadata["choices"] if f"| `{c}` |" not in text] == []
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(p.parent for p in (ROOT / "recipes").glob("*/recipe.yaml")), ids=lambda p: p.name
+)
+def test_every_recipe_loads(folder):
+    loaded = recipe.load(folder)
+    assert loaded.name == folder.name
+    assert recipe.load(folder, ["decoder.steps=7"]).decoder.steps == 7
