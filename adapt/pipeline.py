@@ -20,6 +20,7 @@ from adapt.run import RunFolder, StageResult, write_json, write_text
 from adapt.text.corpus import Corpus, Utterance, prepare, read_hypotheses, read_manifest, read_text
 from adapt.text.lexicon import entities_in, phrase_index, read_lexicon
 from adapt.text.normalise import NORMALISERS
+from adapt.text.swap import swap_entities
 
 NEEDS_SOFT_PROMPT = ("soft-prompt", "soft-prompt+simulate", "mixed")
 SCORED = {"target": "test", "dev": "dev", "source": "source_test"}  # set -> key of the recipe's data section
@@ -91,26 +92,44 @@ def _manifests(recipe: Recipe) -> dict[str, Path]:
 def corpus_of(recipe: Recipe) -> Corpus:
     """The domain text, normalised, without duplicates and without sentences of the scored sets."""
     normalise = NORMALISERS[recipe.data.normaliser]
-    held_out = [u.text for path in _manifests(recipe).values() for u in read_manifest(path, need_audio=False)]
-    return prepare(read_text(recipe.data.text), normalise, held_out, recipe.data.dev_lines, recipe.seed)
+    return prepare(read_text(recipe.data.text), normalise, _held_out(recipe), recipe.data.dev_lines, recipe.seed)
+
+
+def _held_out(recipe: Recipe) -> list[str]:
+    return [u.text for path in _manifests(recipe).values() for u in read_manifest(path, need_audio=False)]
 
 
 def text(run: Run) -> StageResult:
-    """Normalise, drop duplicates and leaks, set the development lines aside: `text/train.txt`, `text/dev.txt`."""
-    recipe = run.recipe
-    outputs = ["text/train.txt", "text/dev.txt", "text/leaks.txt"]
+    """Normalise, drop duplicates and leaks, set lines aside, add copies for the entities of the lexicon."""
+    recipe, normalise = run.recipe, NORMALISERS[run.recipe.data.normaliser]
+    outputs = ["text/train.txt", "text/dev.txt", "text/leaks.txt", "text/copies.txt"]
 
     def work(scratch: Path) -> None:
-        corpus = corpus_of(recipe)
-        for name, lines in zip(outputs, (corpus.train, corpus.dev, corpus.leaks), strict=True):
+        corpus, copies = corpus_of(recipe), []
+        if recipe.data.lexicon:
+            lexicon = read_lexicon(recipe.data.lexicon)
+            copies = swap_entities(corpus.train, lexicon, normalise, recipe.data.entity_copies, recipe.seed)
+        held_out = {normalise(text) for text in _held_out(recipe)}
+        copies = [line for line in copies if line not in held_out]
+        for name, lines in zip(outputs, (corpus.train, corpus.dev, corpus.leaks, copies), strict=True):
             write_text(run.path(name), "".join(line + "\n" for line in lines))
 
-    settings = {"data": {"normaliser": recipe.data.normaliser, "dev_lines": recipe.data.dev_lines}}
+    keys = ("normaliser", "dev_lines", "entity_copies")
+    settings = {"data": {key: getattr(recipe.data, key) for key in keys}, "seed": recipe.seed}
     inputs = [recipe.data.text, *_manifests(recipe).values()]
-    result = run.folder.stage("text", {**settings, "seed": recipe.seed}, inputs, outputs, work)
-    train, dev = (read_text(run.path(name)) for name in outputs[:2])
-    run.report(result, f"{len(train):,} train, {len(dev):,} dev")
+    inputs += [recipe.data.lexicon] if recipe.data.lexicon else []
+    result = run.folder.stage("text", settings, inputs, outputs, work)
+    train, dev, copies = (_lines(run.path(outputs[i])) for i in (0, 1, 3))
+    run.report(result, f"{len(train):,} train, {len(copies):,} copies with other entities, {len(dev):,} dev")
     return result
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+def _training_text(run: Run) -> list[str]:
+    return _lines(run.path("text/train.txt")) + _lines(run.path("text/copies.txt"))
 
 
 def _audio_of(*manifests: Path | None) -> list[Path]:
@@ -129,8 +148,8 @@ def prompt(run: Run) -> StageResult:
         examples = slot_examples(run.speech_llm(), replayed.slots if replayed else ())
         tuned = learn_prompt(
             run.speech_llm(),
-            read_text(run.path("text/train.txt")),
-            read_text(run.path("text/dev.txt")),
+            _training_text(run),
+            _lines(run.path("text/dev.txt")),
             examples=examples,
             folder=scratch,
             out=run.path("prompt/soft_prompt.safetensors"),
@@ -144,7 +163,7 @@ def prompt(run: Run) -> StageResult:
         "base": base_key(recipe.base),
         "seed": recipe.seed,
     }
-    inputs = [run.path("text/train.txt"), run.path("text/dev.txt")]
+    inputs = [run.path("text", f"{name}.txt") for name in ("train", "copies", "dev")]
     inputs += [p for p in (recipe.data.source_replay,) if p] + _audio_of(recipe.data.source_replay)
     outputs = ["prompt/soft_prompt.safetensors", "prompt/log.json"]
     result = run.folder.stage("prompt", settings, inputs, outputs, work)
@@ -168,8 +187,8 @@ def decoder(run: Run) -> StageResult:
         shutil.rmtree(run.path("adapter"), ignore_errors=True)
         tuned = tune_decoder(
             llm,
-            read_text(run.path("text/train.txt")),
-            read_text(run.path("text/dev.txt")),
+            _training_text(run),
+            _lines(run.path("text/dev.txt")),
             soft_prompt=vectors,
             replayed=replayed,
             guard=guard,
@@ -187,7 +206,8 @@ def decoder(run: Run) -> StageResult:
         "seed": recipe.seed,
     }
     sources = [p for p in (recipe.data.source_replay, recipe.data.source_dev) if p]
-    inputs = [run.path("text/train.txt"), run.path("text/dev.txt"), *sources, *_audio_of(*sources)]
+    inputs = [run.path("text", f"{name}.txt") for name in ("train", "copies", "dev")]
+    inputs += [*sources, *_audio_of(*sources)]
     inputs += [run.path("prompt/soft_prompt.safetensors")] if needs_prompt else []
     result = run.folder.stage("decoder", settings, inputs, ["adapter", "decoder/log.json"], work)
     run.report(result, _best(run.path("decoder/log.json")))
@@ -258,7 +278,7 @@ def score(run: Run) -> str:
         for name in manifests
     }
     lexicon = read_lexicon(recipe.data.lexicon) if recipe.data.lexicon else None
-    train, normalise = read_text(run.path("text/train.txt")), NORMALISERS[recipe.data.normaliser]
+    train, normalise = _lines(run.path("text/train.txt")), NORMALISERS[recipe.data.normaliser]
     scores = compute(
         sets,
         hyps,

@@ -49,6 +49,13 @@ class Data:
         metadata={"help": "what all text goes through first", "choices": tuple(NORMALISERS)},
     )
     dev_lines: int = field(default=300, metadata={"help": "lines of text kept for development", "low": 1})
+    entity_copies: int = field(
+        default=1,
+        metadata={
+            "help": "copies of each line that names an entity, with others of their type from the lexicon",
+            "low": 0,
+        },
+    )
 
 
 @dc.dataclass(frozen=True)

@@ -146,6 +146,7 @@ def ctc_texts(model: ParakeetForCTC, speech: Shards, alphabet: str) -> tuple[lis
     """References and greedy CTC hypotheses of every utterance."""
     references, hypotheses = [], []
     for items, inputs, mask in fixed_batches(speech.items, speech.features):
+        inputs, mask = inputs.to(model.device), mask.to(model.device)
         logits = model(input_features=inputs, attention_mask=mask).logits
         lengths = model._get_output_attention_mask(mask).sum(-1)
         hypotheses += ctc_greedy(logits, lengths, alphabet)

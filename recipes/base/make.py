@@ -215,17 +215,21 @@ def test(work: Path, name: str, num_beams: int) -> None:
     from adapt.train.base import ctc_texts, fixed_batches, word_error_rate
 
     llm = load(name)
-    click.echo(f"{'set':<8} {'utterances':>10} {'WER':>6} {'CTC':>6}")
+    click.echo(f"{'set':<7} {'voice':<20} {'utterances':>10} {'WER':>6} {'CTC':>6}")
     for kind, speech in _dev_sets(work).items():
-        references, hypotheses = [], []
-        for items, inputs, mask in fixed_batches(speech.items, speech.features, 30):
+        references, paths = ctc_texts(llm.model.encoder, speech, llm.model.config.alphabet)
+        voices, hypotheses = [item[4] for item in speech.items], []
+        for _, inputs, mask in fixed_batches(speech.items, speech.features, 30):
             with torch.no_grad():
                 slots = llm.model.get_audio_features(inputs.to(llm.device), mask.to(llm.device))
             hypotheses += generate(llm, [llm.prompt(slot) for slot in slots], num_beams)
-            references += [item[3] for item in items]
-        wer = word_error_rate(references, hypotheses)
-        ctc = word_error_rate(*ctc_texts(llm.model.encoder, speech, llm.model.config.alphabet))
-        click.echo(f"{kind:<8} {len(references):>10} {100 * wer:>6.1f} {100 * ctc:>6.1f}")
+        for voice in ("all", *sorted(set(voices))):
+            rows = [i for i, v in enumerate(voices) if voice in ("all", v)]
+            wers = [
+                100 * word_error_rate([references[i] for i in rows], [texts[i] for i in rows])
+                for texts in (hypotheses, paths)
+            ]
+            click.echo(f"{kind:<7} {voice:<20} {len(rows):>10} {wers[0]:>6.1f} {wers[1]:>6.1f}")
 
 
 @main.command()
