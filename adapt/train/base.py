@@ -270,6 +270,7 @@ def align(
     speech_llm: SpeechLLM,
     speech: Shards,
     human: Shards,
+    texts: Sequence[str],
     *,
     steps: int,
     batch_size: int,
@@ -277,14 +278,16 @@ def align(
     unfreeze_at: float,
     learning_rates: dict[str, float],
     spelled: float,
+    letters_weight: float,
     folder: Path,
     bf16: bool,
 ) -> list[dict]:
     """Projector and decoder on real encoder output; the encoder joins after `unfreeze_at` of the steps.
 
-    `learning_rates`: peaks for `projector`, `language_model` and `encoder`. A share `spelled` of each batch keeps a
-    simulated slot, so that the decoder goes on reading what text-only adaptation will show it. While the encoder
-    trains, a tenth of its CTC loss is added, so that its head keeps telling letters.
+    `learning_rates`: peaks for `projector`, `language_model` and `encoder`. To each batch of audio come `spelled` times
+    as many of `texts` with a simulated slot, so that the decoder goes on reading what text-only adaptation will show
+    it, and meets more sentences than are spoken. While the encoder
+    trains, its CTC loss is added with `letters_weight`, so that its head keeps telling letters.
     """
     model, alphabet = speech_llm.model, speech_llm.model.config.alphabet
     speech.grow(shards)
@@ -296,30 +299,27 @@ def align(
         start = rng.randrange(max(1, int(len(source.items) * min(1.0, 0.3 + 2 * step / steps)) - batch_size))
         items = source.items[start : start + batch_size]
         inputs, mask = pad_features([augment(source.features(item), rng, masks=True) for item in items])
-        texts = [item[3] for item in items]
-        return {"input_features": inputs, "attention_mask": mask, "texts": texts, "seed": step}
+        said = [item[3] for item in items] + rng.choices(texts, k=round(batch_size * spelled))
+        return {"input_features": inputs, "attention_mask": mask, "texts": said, "seed": step}
 
     def loss_of(_: torch.nn.Module, batch: dict) -> torch.Tensor:
-        rng, texts = random.Random(batch["seed"]), batch["texts"]
+        rng, said = random.Random(batch["seed"]), batch["texts"]
         joint = batch["seed"] >= unfreeze_at * steps
         with torch.set_grad_enabled(joint):
             frames, lengths = model.encode(batch["input_features"], batch["attention_mask"])
         count = (-(-lengths // model.config.stack)).tolist()
         in_slot = [row[:n] for row, n in zip(model.projector(frames), count, strict=True)]
-        read = rng.sample(range(len(texts)), round(len(texts) * spelled))
-        noisy = Source(speech_llm, None, rng.choice([0.05, 0.12, 0.2]))
-        for i, slot in zip(read, slots("simulate", noisy, [texts[i] for i in read], rng), strict=True):
-            in_slot[i] = slot
-        embeds, mask, labels = speech_llm.training_batch(in_slot, [speech_llm.target_ids(t) for t in texts])
+        spoken, written = said[: len(in_slot)], said[len(in_slot) :]
+        in_slot += slots("simulate", Source(speech_llm, None, rng.choice([0.05, 0.12, 0.2])), written, rng)
+        embeds, mask, labels = speech_llm.training_batch(in_slot, [speech_llm.target_ids(t) for t in said])
         loss = token_loss(model(inputs_embeds=embeds, attention_mask=mask).logits, labels)
-        if joint:
-            letters = [torch.tensor(ctc_ids(text, alphabet)) for text in texts]
+        if joint and letters_weight:
+            letters = [torch.tensor(ctc_ids(text, alphabet)) for text in spoken]
+            counts = torch.tensor([len(row) for row in letters])
             log_probs = model.encoder.ctc_head(frames).float().log_softmax(-1).transpose(0, 1)
-            spoken = F.ctc_loss(
-                log_probs, torch.cat(letters), lengths, torch.tensor(list(map(len, letters))), blank=len(alphabet),
-                zero_infinity=True,
-            )  # fmt: skip
-            loss = loss + 0.1 * spoken
+            blank = len(alphabet)
+            ctc = F.ctc_loss(log_probs, torch.cat(letters), lengths, counts, blank=blank, zero_infinity=True)
+            loss = loss + letters_weight * ctc
         return loss
 
     groups = [

@@ -34,7 +34,8 @@ class _StepTrainer(Trainer):
         self.loss_of = loss_of
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        return self.loss_of(model, inputs)
+        with self.accelerator.autocast():  # not every loss goes through the forward that is wrapped already
+            return self.loss_of(model, inputs)
 
     def _get_train_sampler(self, train_dataset=None):
         return torch.utils.data.SequentialSampler(train_dataset or self.train_dataset)

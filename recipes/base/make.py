@@ -174,9 +174,11 @@ def decoder(work: Path, lm_steps: int, read_steps: int, bf16: bool) -> None:
 
 @main.command(name="align")
 @work_option
-@steps_option(default=1500)
+@steps_option(default=2700)
 @click.option("--shards", default=40, show_default=True, help="Shards of 1,000 utterances to train on.")
-@click.option("--unfreeze-at", default=0.3, show_default=True, help="Share of the steps after which the encoder joins.")
+@click.option(
+    "--unfreeze-at", default=0.06, show_default=True, help="Share of the steps after which the encoder joins."
+)
 @bf16_option
 def align_command(work: Path, steps: int, shards: int, unfreeze_at: float, bf16: bool) -> None:
     """Projector and decoder on encoder output, then all three together."""
@@ -189,12 +191,14 @@ def align_command(work: Path, steps: int, shards: int, unfreeze_at: float, bf16:
         llm,
         Shards(work / "train"),
         Shards(work / "human"),
+        [text for text in _sentences(work, "train") if len(text) <= 60],
         steps=steps,
         batch_size=48,
         shards=shards,
         unfreeze_at=unfreeze_at,
-        learning_rates={"projector": 2e-3, "language_model": 6e-4, "encoder": 3e-4},
+        learning_rates={"projector": 2e-3, "language_model": 6e-4, "encoder": 8e-4},
         spelled=0.15,
+        letters_weight=0.3,
         folder=work / "checkpoints-aligned",
         bf16=bf16,
     )
