@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from adapt.errors import DataError
+from adapt.model.bases import built_in, locate, parameters
 from adapt.recipe import Recipe, dump
 from adapt.run import RunFolder, StageResult, write_json, write_text
 from adapt.text.corpus import Corpus, Utterance, prepare, read_hypotheses, read_manifest, read_text
@@ -74,8 +75,6 @@ def _with_audio(utterances: list[Utterance]) -> list[Utterance]:
 @functools.cache
 def base_key(name: str) -> dict[str, str]:
     """What a run records of its base: its name, and a hash of its config and weights."""
-    from adapt.model.speech_llm import locate
-
     digest = hashlib.sha256()
     for path in sorted(locate(name).iterdir()):
         if path.suffix in (".json", ".safetensors"):
@@ -343,8 +342,10 @@ class Finding:
 
 def check(recipe: Recipe) -> list[Finding]:
     """What there is to know before spending: counts, duplicates, leaks, coverage of the lexicon."""
-    findings = []
     normalise = NORMALISERS[recipe.data.normaliser]
+    where = "built in" if recipe.base in built_in() else "folder"
+    size = f"{parameters(locate(recipe.base)) / 1e6:,.1f} M parameters"
+    findings = [Finding("ok", "base", f"{recipe.base} ({where}), {size}")]
     corpus = corpus_of(recipe)
     words = sum(len(line.split()) for line in corpus.train + corpus.dev)
     total = len(corpus.train) + len(corpus.dev)

@@ -49,9 +49,11 @@ def test_light_commands_never_import_torch(command, tmp_path):
     refs, hyps = tmp_path / "refs.jsonl", tmp_path / "hyps.jsonl"
     refs.write_text('{"id": "a", "audio": "a.wav", "text": "play it"}\n')
     hyps.write_text('{"id": "a", "text": "play"}\n')
-    (tmp_path / "recipe").mkdir()
+    (tmp_path / "recipe/model").mkdir(parents=True)
+    (tmp_path / "recipe/model/config.json").write_text("{}")
+    (tmp_path / "recipe/model/model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
     (tmp_path / "recipe/text.txt").write_text("".join(f"line {'abcdefghij'[i % 10] * (i + 1)}\n" for i in range(20)))
-    (tmp_path / "recipe/recipe.yaml").write_text("data:\n  text: text.txt\n  dev_lines: 3\n")
+    (tmp_path / "recipe/recipe.yaml").write_text("base: ./model\ndata:\n  text: text.txt\n  dev_lines: 3\n")
     places = {"RECIPE": str(tmp_path / "recipe"), "REFS": str(refs), "HYPS": str(hyps)}
     arguments = [places.get(word, word) for word in command]
     program = (

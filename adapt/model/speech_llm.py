@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,11 +11,11 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from adapt.errors import ModelError
+from adapt.model.bases import locate
 from adapt.model.composed import ComposedConfig, ComposedForSpeechRecognition
 from adapt.model.features import log_mel, pad_features
 from adapt.text.template import split_template
 
-ASSETS = Path(__file__).parent.parent / "assets"
 IGNORED = -100  # label of positions without a loss
 
 
@@ -89,20 +88,6 @@ def token_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.cross_entropy(
         logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORED
     )
-
-
-def built_in() -> list[str]:
-    """Names of the base models that come with the package."""
-    return sorted(path.parent.name for path in ASSETS.glob("*/config.json"))
-
-
-def locate(name: str) -> Path:
-    """The folder of a built-in base or of the one that `name` is. Raises `ModelError` when it holds no model."""
-    path = ASSETS / name if name in built_in() else Path(name)
-    if not (path / "config.json").exists():
-        known = ", ".join(built_in())
-        raise ModelError(f"base: no model {name!r}; give a folder with a config.json, or one of: {known}")
-    return path
 
 
 def load(name: str, device: str = "auto") -> SpeechLLM:

@@ -140,7 +140,7 @@ def fit(
         max_grad_norm=1.0,
         seed=seed,
         bf16=bf16,
-        use_cpu=not torch.cuda.is_available(),
+        use_cpu=next(model.parameters()).device.type == "cpu",
     )
     trainer = _StepTrainer(
         model,

@@ -110,8 +110,8 @@ def test_each_training_stage_lowers_its_loss(tiny, shards, tmp_path):
     rates = {"projector": 5e-3, "language_model": 5e-3, "encoder": 1e-3}
     before = encoder.ctc_head.weight.clone()
     log = align(
-        tiny, speech, human, texts, steps=40, batch_size=8, shards=1, unfreeze_at=0.5, learning_rates=rates, spelled=0.25,
-        letters_weight=0.3, folder=tmp_path / "a", bf16=False,
+        tiny, speech, human, texts, steps=40, batch_size=8, shards=1, unfreeze_at=0.5, learning_rates=rates,
+        spelled=0.25, letters_weight=0.3, folder=tmp_path / "a", bf16=False,
     )  # fmt: skip
     losses = [row["loss"] for row in log if "loss" in row]
     assert losses[1] < losses[0]
