@@ -14,7 +14,8 @@ from adapt.errors import ModelError
 from adapt.model import prompt
 from adapt.model.speech_llm import SpeechLLM
 
-TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj)"
+# Names are knowledge, and that sits in the feed-forward layers as much as in attention.
+TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 WEIGHTS = "adapter_model.safetensors"
 
 CARD = """---
@@ -36,7 +37,7 @@ model = PeftModel.from_pretrained(base, "{folder}")
 
 
 def add_lora(speech_llm: SpeechLLM, rank: int, alpha: int, dropout: float) -> peft.PeftModel:
-    """Freeze the model and put a fresh LoRA on the attention projections of its decoder, and nowhere else."""
+    """Freeze the model and put a fresh LoRA on every linear layer of its decoder's blocks, and nowhere else."""
     logging.getLogger("peft").setLevel(logging.ERROR)
     config = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=TARGETS)
     model = peft.get_peft_model(speech_llm.model, config)

@@ -250,7 +250,7 @@ def pack(work: Path, out: Path) -> None:
 
     llm = load(str(work / "aligned"), device="cpu")
     speech = _shards(work, "train")
-    items = speech.items[:: len(speech.items) // 24][:24]
+    items = speech.items[:: len(speech.items) // 12][:12]
     with torch.no_grad():
         vectors = llm.model.get_audio_features(*pad_features([speech.features(item) for item in items]))
     llm.model.half().save_pretrained(out)
