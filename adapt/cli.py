@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +43,8 @@ def main() -> None:
     adapt run recipes/music        every stage, then the table and report.html
     adapt transcribe call.wav --adapter runs/music/adapter
     """
+    if not sys.warnoptions:  # what libraries tell their developers; -W shows it
+        warnings.simplefilter("ignore")
 
 
 recipe_argument = click.argument("recipe", metavar="RECIPE")

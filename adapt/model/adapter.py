@@ -41,13 +41,15 @@ def add_lora(speech_llm: SpeechLLM, rank: int, alpha: int, dropout: float) -> pe
     logging.getLogger("peft").setLevel(logging.ERROR)
     config = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=TARGETS)
     model = peft.get_peft_model(speech_llm.model, config)
-    model.peft_config["default"].base_model_name_or_path = speech_llm.name
+    # With a name PEFT would look on the hub, each time it saves, for a changed vocabulary.
+    model.peft_config["default"].base_model_name_or_path = None
     return model
 
 
 def save(folder: Path, model: peft.PeftModel, metadata: dict, soft_prompt: torch.Tensor | None = None) -> None:
     """Write the adapter, then read it back and compare. Raises `ModelError` when they differ."""
-    model.save_pretrained(folder)
+    model.peft_config["default"].base_model_name_or_path = metadata["base"]
+    model.save_pretrained(folder, save_embedding_layers=False)
     if soft_prompt is not None:
         prompt.save(folder / "soft_prompt.safetensors", soft_prompt)
     (folder / "adapt.json").write_text(json.dumps({"format": 1, **metadata}, indent=2) + "\n", encoding="utf-8")
@@ -74,7 +76,7 @@ def attach(speech_llm: SpeechLLM, folder: Path) -> SpeechLLM:
 
 def _compare(folder: Path, model: peft.PeftModel) -> None:
     written = load_file(folder / WEIGHTS)
-    held = peft.get_peft_model_state_dict(model)
+    held = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
     amiss = sorted(set(written) ^ set(held))
     amiss += [key for key in written if key in held and not torch.equal(written[key], held[key].cpu())]
     if amiss:

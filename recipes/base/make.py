@@ -148,7 +148,7 @@ def _composed(work: Path, encoder: bool = False, decoder: str | None = None):
 @main.command()
 @work_option
 @click.option("--lm-steps", default=1000, show_default=True, help="Steps as a language model.")
-@click.option("--read-steps", default=800, show_default=True, help="Steps of reading spelled slots.")
+@click.option("--read-steps", default=1500, show_default=True, help="Steps of reading spelled slots.")
 @bf16_option
 def decoder(work: Path, lm_steps: int, read_steps: int, bf16: bool) -> None:
     """Language-model training of the decoder, then reading its slot, both from text alone."""
@@ -174,7 +174,7 @@ def decoder(work: Path, lm_steps: int, read_steps: int, bf16: bool) -> None:
 
 @main.command(name="align")
 @work_option
-@steps_option(default=2700)
+@steps_option(default=2200)
 @click.option("--shards", default=40, show_default=True, help="Shards of 1,000 utterances to train on.")
 @click.option(
     "--unfreeze-at", default=0.06, show_default=True, help="Share of the steps after which the encoder joins."
