@@ -25,7 +25,7 @@ tags: [speech-recognition, domain-adaptation, lora]
 ---
 # {name}
 
-A LoRA adapter of the decoder of `{base}`, tuned with [adapt-asr](https://pypi.org/project/adapt-asr/) on text
+A LoRA adapter of the decoder of `{base}`, tuned with adapt-asr on text
 alone. What stood in the slot while it was tuned: `{pseudo_audio}`. Real audio takes the slot back at inference;
 `soft_prompt.safetensors`, if it is here, is not needed then.
 
