@@ -95,7 +95,15 @@ def test_interrupted_decoder_ends_in_the_same_weights(tiny, noise, tmp_path, mon
     monkeypatch.undo()
     assert (tmp_path / "killed/checkpoint-4").exists()
     torch.manual_seed(99)
+    steps = []
+
+    def count(self, args, state, control, **kwargs):
+        steps.append(state.global_step)
+        return original(self, args, state, control, **kwargs)
+
+    monkeypatch.setattr(fitting._Progress, "on_step_end", count)
     tune(load(path, "cpu"), noise, tmp_path / "killed")
+    assert steps == list(range(5, 13))  # from the checkpoint, not from the start
     one, other = (load_file(tmp_path / n / "adapter/adapter_model.safetensors") for n in ("whole", "killed"))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[k], other[k]) for k in one)
