@@ -24,6 +24,7 @@ from adapt.text.normalise import NORMALISERS
 from adapt.text.swap import swap_entities
 
 NEEDS_SOFT_PROMPT = ("soft-prompt", "soft-prompt+simulate", "mixed")
+SIMULATES = ("simulate", "soft-prompt+simulate", "mixed")
 SCORED = {"target": "test", "dev": "dev", "source": "source_test"}  # set -> key of the recipe's data section
 
 
@@ -64,6 +65,22 @@ class Run:
                 slots += llm.slot_vectors([read_audio(u.audio) for u in utterances[start : start + 16]])
             self._loaded[key] = Replay(slots, [llm.target_ids(normalise(u.text)) for u in utterances])
         return self._loaded[key]
+
+    def channel(self):
+        """How the base hears letters, learned from the replayed source audio; None without it."""
+        from adapt.model.features import read_audio
+        from adapt.text.channel import learn
+
+        if not self.recipe.data.source_replay:
+            return None
+        llm, normalise = self.speech_llm(), NORMALISERS[self.recipe.data.normaliser]
+        utterances = _with_audio(read_manifest(self.recipe.data.source_replay))
+        paths = []
+        for start in range(0, len(utterances), 16):
+            paths += llm.ctc_paths([read_audio(u.audio) for u in utterances[start : start + 16]])
+        alphabet = llm.model.config.alphabet
+        said = ["".join(c for c in normalise(u.text) if c in alphabet) for u in utterances]
+        return learn(zip(paths, said, strict=True))
 
 
 def _with_audio(utterances: list[Utterance]) -> list[Utterance]:
@@ -189,6 +206,7 @@ def decoder(run: Run) -> StageResult:
             _training_text(run),
             _lines(run.path("text/dev.txt")),
             soft_prompt=vectors,
+            channel=run.channel() if recipe.decoder.pseudo_audio in SIMULATES else None,
             replayed=replayed,
             guard=guard,
             folder=scratch,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,25 +36,30 @@ def read_audio(path: Path | str) -> np.ndarray:
 
 
 @functools.cache
-def _filters(bins: int) -> torch.Tensor:
+def _filters(bins: int, device: torch.device) -> torch.Tensor:
     filters = mel_filter_bank(N_FFT // 2 + 1, bins, 20.0, 7_600.0, SAMPLE_RATE, mel_scale="htk")
-    return torch.from_numpy(filters.T.astype(np.float32))
+    return torch.from_numpy(filters.T.astype(np.float32)).to(device)
 
 
-def log_mel(samples: np.ndarray, bins: int = 80) -> torch.Tensor:
-    """Log-mel energies, mean 0 and deviation 1 per bin over the utterance, float32 `[frames, bins]`.
+def pad(rows: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Recordings as one batch of samples `[batch, length]`, zero beyond each one's own, and their lengths `[batch]`."""
+    batch = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(row) for row in rows], batch_first=True)
+    return batch, torch.tensor([len(row) for row in rows])
 
-    One frame every 10 ms. Audio shorter than one window is padded with silence to one.
+
+def log_mel(samples: torch.Tensor, lengths: torch.Tensor, bins: int = 80) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-mel energies, mean 0 and deviation 1 per bin over each utterance.
+
+    `samples` float32 `[batch, length]` and `lengths` as `pad` returns them -> features `[batch, frames, bins]`, zero
+    beyond each utterance, and their boolean mask `[batch, frames]`. One frame every 10 ms, centred, silence around
+    the recording: what an utterance gives does not depend on the batch it is in.
     """
-    if len(samples) < WINDOW:
-        samples = np.pad(samples, (0, WINDOW - len(samples)))
-    spectrum = torch.stft(torch.from_numpy(samples), N_FFT, HOP, WINDOW, torch.hann_window(WINDOW), return_complex=True)
-    energies = torch.log(_filters(bins) @ spectrum.abs().square() + FLOOR).T
-    return (energies - energies.mean(0)) / (energies.std(0) + 1e-3)
-
-
-def pad_features(features: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Features of several utterances as one batch `[batch, frames, bins]` and its boolean mask `[batch, frames]`."""
-    batch = torch.nn.utils.rnn.pad_sequence(features, batch_first=True)
-    lengths = torch.tensor([len(f) for f in features])
-    return batch, torch.arange(batch.shape[1])[None] < lengths[:, None]
+    window = torch.hann_window(WINDOW, device=samples.device)
+    spectrum = torch.stft(samples, N_FFT, HOP, WINDOW, window, pad_mode="constant", return_complex=True)
+    energies = torch.log(_filters(bins, samples.device) @ spectrum.abs().square() + FLOOR).transpose(1, 2)
+    frames = (lengths // HOP + 1).to(samples.device)
+    mask = torch.arange(energies.shape[1], device=samples.device)[None] < frames[:, None]
+    inside, count = mask[..., None], frames[:, None, None]
+    centred = (energies - (energies * inside).sum(1, keepdim=True) / count) * inside
+    deviation = (centred.square().sum(1, keepdim=True) / (count - 1).clamp_min(1)).sqrt()
+    return centred / (deviation + 1e-3), mask

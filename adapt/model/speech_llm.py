@@ -13,7 +13,8 @@ from transformers.utils import logging
 from adapt.errors import ModelError
 from adapt.model.bases import locate
 from adapt.model.composed import ComposedConfig, ComposedForSpeechRecognition
-from adapt.model.features import log_mel, pad_features
+from adapt.model.features import log_mel, pad
+from adapt.text.channel import BLANK
 from adapt.text.template import split_template
 
 IGNORED = -100  # label of positions without a loss
@@ -52,8 +53,18 @@ class SpeechLLM:
     def slot_vectors(self, samples: Sequence[np.ndarray]) -> list[torch.Tensor]:
         """What real audio (mono, 16 kHz) puts into the slot: `[slots, hidden]` for each recording."""
         bins = self.model.config.audio_config.encoder_config.num_mel_bins
-        features, mask = pad_features([log_mel(s, bins) for s in samples])
-        return self.model.get_audio_features(features.to(self.device, self.model.dtype), mask.to(self.device))
+        features, mask = log_mel(*(x.to(self.device) for x in pad(samples)), bins)
+        return self.model.get_audio_features(features.to(self.model.dtype), mask)
+
+    @torch.no_grad()
+    def ctc_paths(self, samples: Sequence[np.ndarray]) -> list[str]:
+        """The encoder's most probable symbol of each frame of real audio, `_` for the blank."""
+        bins = self.model.config.audio_config.encoder_config.num_mel_bins
+        features, mask = log_mel(*(x.to(self.device) for x in pad(samples)), bins)
+        frames, lengths = self.model.encode(features.to(self.model.dtype), mask)
+        symbols = self.model.config.alphabet + BLANK
+        best = self.model.encoder.ctc_head(frames).argmax(-1)
+        return ["".join(symbols[s] for s in row[:n]) for row, n in zip(best.tolist(), lengths.tolist(), strict=True)]
 
     def prompt(self, slot: torch.Tensor | None) -> torch.Tensor:
         """Embeddings of the prompt with `slot` (`[slots, hidden]`) in its place; None leaves the prompt away.

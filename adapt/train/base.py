@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,25 +16,36 @@ import torch.nn.functional as F
 from rapidfuzz.distance import Levenshtein
 from transformers import ParakeetForCTC
 
-from adapt.model.features import pad_features
-from adapt.model.speech_llm import SpeechLLM, token_loss
+from adapt.model.features import log_mel, pad
+from adapt.model.speech_llm import IGNORED, SpeechLLM, token_loss
 from adapt.train.fit import fit
-from adapt.train.pseudo_audio import Source, slots
+from adapt.train.perturb import perturb_audio, perturb_features
+from adapt.train.pseudo_audio import Source, simulated_ids, symbol_ids
 from adapt.train.stages import mean_loss
+
+
+class Utterance(NamedTuple):
+    """A row of a shard. samples: how many; offset: where they begin in the shard's array."""
+
+    samples: int
+    shard: int
+    offset: int
+    text: str
+    voice: str
 
 
 @dataclass
 class Shards:
-    """Log-mel shards of a folder: pairs of `NNNN.npy` and `NNNN.jsonl` (text, voice, frames)."""
+    """Speech of a folder, 16 kHz: pairs of `NNNN.npy` (int16 samples end to end) and `NNNN.jsonl` (an index)."""
 
     folder: Path
-    items: list[tuple[int, int, int, str, str]] = field(default_factory=list)  # frames, shard, offset, text, voice
-    _features: dict[int, np.ndarray] = field(default_factory=dict)
+    items: list[Utterance] = field(default_factory=list)  # the shortest first
+    _samples: list[np.ndarray] = field(default_factory=list)
 
     def grow(self, shards: int, patience: float = 600.0) -> Shards:
         """Read the indices of the first `shards` shards, waiting for those that are still being made."""
-        while len(self._features) < shards:
-            number = len(self._features)
+        while len(self._samples) < shards:
+            number = len(self._samples)
             index = self.folder / f"{number:04d}.jsonl"
             waited = 0.0
             while not index.exists():
@@ -44,78 +56,71 @@ class Shards:
             offset = 0
             for line in index.read_text(encoding="utf-8").splitlines():
                 item = json.loads(line)
-                self.items.append((item["frames"], number, offset, item["text"], item["voice"]))
-                offset += item["frames"]
-            self._features[number] = np.load(index.with_suffix(".npy"), mmap_mode="r")
+                self.items.append(Utterance(item["samples"], number, offset, item["text"], item["voice"]))
+                offset += item["samples"]
+            self._samples.append(np.load(index.with_suffix(".npy"), mmap_mode="r"))
             self.items.sort()
         return self
 
-    def features(self, item: tuple[int, int, int, str, str]) -> torch.Tensor:
-        frames, shard, offset, _, _ = item
-        return torch.from_numpy(self._features[shard][offset : offset + frames].astype(np.float32))
+    def audio(self, items: Sequence[Utterance]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Samples of `items`, int16 `[batch, length]`, and their lengths `[batch]`."""
+        batch, lengths = pad([np.array(self._samples[i.shard][i.offset : i.offset + i.samples]) for i in items])
+        # Whole half seconds: a Fourier transform is planned anew, slowly, for each length that it meets.
+        return F.pad(batch, (0, -batch.shape[1] % 8_000)), lengths
 
 
-def augment(features: torch.Tensor, rng: random.Random, masks: bool) -> torch.Tensor:
-    """Vocal-tract warp (0.85..1.18 along mel bins), time stretch (0.85..1.2) and, with `masks`, SpecAugment."""
-    frames, bins = features.shape
-    if rng.random() < 0.3:
-        warp, stretch = rng.uniform(0.85, 1.18), rng.uniform(0.85, 1.2)
-        grid_y = torch.linspace(-1, 1, max(8, round(frames * stretch)))
-        # Mel bins are near linear below 1 kHz and logarithmic above: a shift along them is a formant shift.
-        grid_x = ((torch.arange(bins) * warp + (1 - warp) * 4) / (bins - 1) * 2 - 1).clamp(-1, 1)
-        grid = torch.stack(torch.meshgrid(grid_x, grid_y, indexing="xy"), dim=-1)
-        features = F.grid_sample(
-            features[None, None], grid[None], mode="bilinear", padding_mode="border", align_corners=True
-        )[0, 0]
-    if masks:
-        features, frames = features.clone(), len(features)
-        width = rng.randint(0, 10)
-        start = rng.randint(0, bins - width)
-        features[:, start : start + width] = 0
-        for _ in range(max(1, frames // 150)):
-            width = rng.randint(0, 10)
-            start = rng.randint(0, max(1, frames - width))
-            features[start : start + width] = 0
-    return features
+def features_of(samples: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features and mask of int16 samples as they are."""
+    return log_mel(samples.float() / 32_768, lengths)
+
+
+def perturbed(samples: torch.Tensor, lengths: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features and mask of int16 samples, perturbed; the same for the same seed and device."""
+    generator = torch.Generator(samples.device).manual_seed(seed)
+    with torch.autocast(samples.device.type, enabled=False):
+        features, mask = log_mel(perturb_audio(samples.float() / 32_768, lengths, generator), lengths)
+        return perturb_features(features, mask, generator)
 
 
 def ctc_ids(text: str, alphabet: str) -> list[int]:
     return [alphabet.index(character) for character in text]
 
 
-def encoder_batches(
-    speech: Shards, human: Shards, alphabet: str, *, steps: int, batch_size: int, shards: int, seed: int = 1
-) -> Callable[[int], dict]:
-    """Batches of like length; the pool begins with the short utterances of the first shards and grows.
+def audio_batches(
+    speech: Shards, human: Shards, *, steps: int, batch_size: int, shards: int, short: float, seed: int
+) -> Callable[[int], tuple[torch.Tensor, torch.Tensor, list[str]]]:
+    """Samples, lengths and transcripts of utterances of like length.
 
-    Character targets leave the blank plateau soonest on short utterances. A tenth of the batches are human speech.
+    The pool begins with the short utterances of the first shards and is whole after the share `short` of the steps;
+    then one batch in ten is human speech.
     """
     human.grow(1)
 
-    def batch_of(step: int) -> dict:
+    def batch_of(step: int) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
         rng = random.Random(seed * 1_000_003 + step)
         progress = step / steps
         speech.grow(min(shards, 6 + int(1.6 * progress * shards)))
-        source = human if step > 300 and rng.random() < 0.08 else speech
-        reach = len(source.items) if step > 400 else int(len(source.items) * (0.15 + 0.85 * step / 400))
+        source = human if progress >= short and rng.random() < 0.1 else speech
+        share = 1.0 if progress >= short else 0.15 + 0.85 * progress / short
+        reach = int(len(source.items) * share)
         start = rng.randrange(max(1, reach - batch_size))
         items = source.items[start : start + batch_size]
-        features = [augment(source.features(item), rng, masks=step > 1000) for item in items]
-        inputs, mask = pad_features(features)
-        pad = len(alphabet)
-        labels = [torch.tensor(ctc_ids(item[3], alphabet)) for item in items]
-        labels = torch.nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=pad)
-        return {"input_features": inputs, "attention_mask": mask, "labels": labels}
+        return *source.audio(items), [item.text for item in items]
 
     return batch_of
 
 
 def fixed_batches(
-    items: Sequence, features: Callable, size: int = 50
-) -> Iterator[tuple[list, torch.Tensor, torch.Tensor]]:
-    for start in range(0, len(items), size):
-        chosen = list(items[start : start + size])
-        yield chosen, *pad_features([features(item) for item in chosen])
+    speech: Shards, device: torch.device, size: int = 50
+) -> Iterator[tuple[list[Utterance], torch.Tensor, torch.Tensor]]:
+    """(utterances, features, mask) of all there is, unperturbed."""
+    for start in range(0, len(speech.items), size):
+        chosen = speech.items[start : start + size]
+        yield chosen, *features_of(*(x.to(device) for x in speech.audio(chosen)))
+
+
+def padded(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
+    return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)
 
 
 def ctc_greedy(logits: torch.Tensor, lengths: torch.Tensor, alphabet: str) -> list[str]:
@@ -145,12 +150,11 @@ def text_batches(targets: Sequence[Sequence[int]], *, batch_size: int, seed: int
 def ctc_texts(model: ParakeetForCTC, speech: Shards, alphabet: str) -> tuple[list[str], list[str]]:
     """References and greedy CTC hypotheses of every utterance."""
     references, hypotheses = [], []
-    for items, inputs, mask in fixed_batches(speech.items, speech.features):
-        inputs, mask = inputs.to(model.device), mask.to(model.device)
-        logits = model(input_features=inputs, attention_mask=mask).logits
+    for items, features, mask in fixed_batches(speech, model.device):
+        logits = model(input_features=features, attention_mask=mask).logits
         lengths = model._get_output_attention_mask(mask).sum(-1)
         hypotheses += ctc_greedy(logits, lengths, alphabet)
-        references += [item[3] for item in items]
+        references += [item.text for item in items]
     return references, hypotheses
 
 
@@ -174,13 +178,29 @@ def train_encoder(
     batch_size: int,
     shards: int,
     learning_rate: float,
+    short: float,
     folder: Path,
     bf16: bool,
+    workers: int = 0,
 ) -> list[dict]:
-    """CTC over characters. Every tenth of the way the WER of the greedy path on each set of `dev` is logged."""
+    """CTC over characters. Every tenth of the way the WER of the greedy path on each set of `dev` is logged.
+
+    Character targets leave the plateau of blanks soonest on short utterances: those are the first share `short`.
+    """
+    batches = audio_batches(speech, human, steps=steps, batch_size=batch_size, shards=shards, short=short, seed=1)
+    save_every = max(1, steps // 20)
+
+    def batch_of(step: int) -> dict:
+        samples, lengths, texts = batches(step)
+        labels = padded([ctc_ids(text, alphabet) for text in texts], len(alphabet))
+        return {"samples": samples, "lengths": lengths, "labels": labels, "seed": step}
+
+    def loss_of(model: ParakeetForCTC, batch: dict) -> torch.Tensor:
+        features, mask = perturbed(batch["samples"], batch["lengths"], batch["seed"])
+        return model(input_features=features, attention_mask=mask, labels=batch["labels"]).loss
 
     def evaluate(step: int, log: list[dict]) -> dict:
-        if step == 0 or step % max(1, steps // 10):
+        if step == 0 or step % (2 * save_every):
             return {}
         model.eval()
         figures = {name: word_error_rate(*ctc_texts(model, speech, alphabet)) for name, speech in dev.items()}
@@ -189,17 +209,18 @@ def train_encoder(
 
     return fit(
         model,
-        encoder_batches(speech, human, alphabet, steps=steps, batch_size=batch_size, shards=shards),
-        lambda model, batch: model(**batch).loss,
+        batch_of,
+        loss_of,
         steps=steps,
         groups=[{"params": list(model.parameters()), "lr": learning_rate}],
         warmup=min(400, steps // 10),
         folder=folder,
-        save_every=100,
+        save_every=save_every,
         evaluate=evaluate,
         label="encoder",
         bf16=bf16,
         weight_decay=0.01,
+        workers=workers,
     )
 
 
@@ -208,15 +229,16 @@ def train_decoder(
     texts: Sequence[str],
     dev: Sequence[str],
     *,
-    kind: str,
+    reads: bool,
     steps: int,
     batch_size: int,
     learning_rate: float,
     folder: Path,
     bf16: bool,
-    noises: Sequence[float] = (0.02, 0.1, 0.2),
+    noise: float = 0.12,
+    workers: int = 0,
 ) -> list[dict]:
-    """The decoder alone, on text: a language model (`kind` empty), or one that reads its slot (`simulate`).
+    """The decoder alone, on text: a language model with an empty slot, or one that `reads` its slot.
 
     To read, it sees each sentence in its slot spelled letter by letter with noise, the shortest sentences first;
     the loss stands still for some hundreds of steps and then breaks.
@@ -225,27 +247,30 @@ def train_decoder(
     dev_targets = [speech_llm.target_ids(text) for text in dev]
     by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     each_once = text_batches(targets, batch_size=batch_size)
-    decoder = speech_llm.model.language_model
+    decoder, source = speech_llm.model.language_model, Source(speech_llm, None, noise)
 
     def batch_of(step: int) -> dict:
         rng = random.Random(step)
-        if kind == "empty":
-            rows = each_once(step)
-        else:
-            reach = int(len(texts) * min(1.0, 0.2 + step / steps))
+        if reads:
+            reach = int(len(texts) * min(1.0, 0.2 + 2 * step / steps))
             start = rng.randint(0, max(0, reach - batch_size))
             rows = by_length[start : start + batch_size]
-        return {"rows": torch.tensor(rows), "noise": rng.choice(list(noises)), "seed": step}
+        else:
+            rows = each_once(step)
+        slot = {i: simulated_ids(source, texts[i], rng) if reads else [] for i in rows}
+        prompts = [[*speech_llm.before, *slot[i], *speech_llm.after] for i in rows]
+        ids = [prompt + targets[i] for prompt, i in zip(prompts, rows, strict=True)]
+        labels = [[IGNORED] * len(prompt) + targets[i] for prompt, i in zip(prompts, rows, strict=True)]
+        mask = padded([[1] * len(row) for row in ids], 0)
+        return {"input_ids": padded(ids, 0), "attention_mask": mask, "labels": padded(labels, IGNORED)}
 
     def loss_of(model: torch.nn.Module, batch: dict) -> torch.Tensor:
-        rows, source = batch["rows"].tolist(), Source(speech_llm, None, batch["noise"])
-        in_slot = slots(kind, source, [texts[i] for i in rows], random.Random(batch["seed"]))
-        embeds, mask, labels = speech_llm.training_batch(in_slot, [targets[i] for i in rows])
-        return token_loss(model(inputs_embeds=embeds, attention_mask=mask).logits, labels)
+        return token_loss(model(batch["input_ids"], batch["attention_mask"]).logits, batch["labels"])
 
     def evaluate(step: int, log: list[dict]) -> dict:
         decoder.eval()
-        in_slot = slots(kind, Source(speech_llm), dev, random.Random(0))
+        rng = random.Random(0)
+        in_slot = [speech_llm.embed(simulated_ids(source, text, rng) if reads else []) for text in dev]
         loss = mean_loss(speech_llm, in_slot, dev_targets)
         decoder.train()
         return {"dev_loss": loss}
@@ -258,12 +283,38 @@ def train_decoder(
         groups=[{"params": list(decoder.parameters()), "lr": learning_rate}],
         warmup=min(100, steps // 10),
         folder=folder,
-        save_every=100,
+        save_every=max(1, steps // 20),
         evaluate=evaluate,
-        label="lm" if kind == "empty" else "read",
+        label="read" if reads else "lm",
         bf16=bf16,
         weight_decay=0.01,
+        workers=workers,
     )
+
+
+@dataclass(frozen=True)
+class AlignSettings:
+    """How `align` goes on. Rates are peaks; shares are of the steps or of the batch.
+
+    `encoder_from` and `decoder_from`: after which share of the steps each joins the projector. `spelled`: to each
+    batch of audio come so many times as many texts with a simulated slot, so that the decoder goes on reading what
+    text-only adaptation will show it, and meets more sentences than are spoken. `letters`: weight of the encoder's
+    CTC loss. `spelling`: weight of the mean squared distance between a slot vector and the embeddings of the letters
+    that the CTC head hears in its frames, weighted by their posteriors; it keeps real slots near simulated ones.
+    """
+
+    steps: int
+    batch_size: int
+    shards: int
+    projector_rate: float = 2e-3
+    encoder_rate: float = 4e-4
+    decoder_rate: float = 3e-4
+    encoder_from: float = 0.1
+    decoder_from: float = 0.4
+    spelled: float = 0.5
+    noise: float = 0.12
+    letters: float = 0.3
+    spelling: float = 1.0
 
 
 def align(
@@ -271,70 +322,88 @@ def align(
     speech: Shards,
     human: Shards,
     texts: Sequence[str],
+    settings: AlignSettings,
     *,
-    steps: int,
-    batch_size: int,
-    shards: int,
-    unfreeze_at: float,
-    learning_rates: dict[str, float],
-    spelled: float,
-    letters_weight: float,
     folder: Path,
     bf16: bool,
+    workers: int = 0,
 ) -> list[dict]:
-    """Projector and decoder on real encoder output; the encoder joins after `unfreeze_at` of the steps.
-
-    `learning_rates`: peaks for `projector`, `language_model` and `encoder`. To each batch of audio come `spelled` times
-    as many of `texts` with a simulated slot, so that the decoder goes on reading what text-only adaptation will show
-    it, and meets more sentences than are spoken. While the encoder
-    trains, its CTC loss is added with `letters_weight`, so that its head keeps telling letters.
-    """
+    """Teach the projector to speak the language that the decoder reads, then encoder and decoder beside it."""
     model, alphabet = speech_llm.model, speech_llm.model.config.alphabet
-    speech.grow(shards)
-    human.grow(1)
+    speech.grow(settings.shards)
+    batches = audio_batches(
+        speech,
+        human,
+        steps=settings.steps,
+        batch_size=settings.batch_size,
+        shards=settings.shards,
+        short=0.2,
+        seed=3,
+    )
+    source = Source(speech_llm, None, settings.noise)
+    symbols = symbol_ids(speech_llm)
+    letters = torch.tensor([symbols[c] for c in [*alphabet, "_"]])
 
     def batch_of(step: int) -> dict:
         rng = random.Random(3_000_017 + step)
-        source = human if rng.random() < 0.08 else speech
-        start = rng.randrange(max(1, int(len(source.items) * min(1.0, 0.3 + 2 * step / steps)) - batch_size))
-        items = source.items[start : start + batch_size]
-        inputs, mask = pad_features([augment(source.features(item), rng, masks=True) for item in items])
-        said = [item[3] for item in items] + rng.choices(texts, k=round(batch_size * spelled))
-        return {"input_features": inputs, "attention_mask": mask, "texts": said, "seed": step}
+        samples, lengths, said = batches(step)
+        written = rng.choices(texts, k=round(settings.batch_size * settings.spelled))
+        return {
+            "samples": samples,
+            "lengths": lengths,
+            "labels": padded([ctc_ids(text, alphabet) for text in said], len(alphabet)),
+            "label_lengths": torch.tensor([len(text) for text in said]),
+            "targets": [speech_llm.target_ids(text) for text in [*said, *written]],
+            "spelled": [simulated_ids(source, text, rng) for text in written],
+            "step": step,
+        }
 
     def loss_of(_: torch.nn.Module, batch: dict) -> torch.Tensor:
-        rng, said = random.Random(batch["seed"]), batch["texts"]
-        joint = batch["seed"] >= unfreeze_at * steps
-        with torch.set_grad_enabled(joint):
-            frames, lengths = model.encode(batch["input_features"], batch["attention_mask"])
-        count = (-(-lengths // model.config.stack)).tolist()
-        in_slot = [row[:n] for row, n in zip(model.projector(frames), count, strict=True)]
-        spoken, written = said[: len(in_slot)], said[len(in_slot) :]
-        in_slot += slots("simulate", Source(speech_llm, None, rng.choice([0.05, 0.12, 0.2])), written, rng)
-        embeds, mask, labels = speech_llm.training_batch(in_slot, [speech_llm.target_ids(t) for t in said])
-        loss = token_loss(model(inputs_embeds=embeds, attention_mask=mask).logits, labels)
-        if joint and letters_weight:
-            letters = [torch.tensor(ctc_ids(text, alphabet)) for text in spoken]
-            counts = torch.tensor([len(row) for row in letters])
-            log_probs = model.encoder.ctc_head(frames).float().log_softmax(-1).transpose(0, 1)
-            blank = len(alphabet)
-            ctc = F.ctc_loss(log_probs, torch.cat(letters), lengths, counts, blank=blank, zero_infinity=True)
-            loss = loss + letters_weight * ctc
+        step, stack = batch["step"], model.config.stack
+        joint = step >= settings.encoder_from * settings.steps
+        model.encoder.train(joint)
+        model.encoder.requires_grad_(joint)
+        model.language_model.requires_grad_(step >= settings.decoder_from * settings.steps)
+        features, mask = perturbed(batch["samples"], batch["lengths"], 3_000_017 + step)
+        frames, lengths = model.encode(features, mask)
+        vectors = model.projector(frames)
+        in_slot = [row[:n] for row, n in zip(vectors, (-(-lengths // stack)).tolist(), strict=True)]
+        in_slot += [speech_llm.embed(ids) for ids in batch["spelled"]]
+        embeds, places, labels = speech_llm.training_batch(in_slot, batch["targets"])
+        loss = token_loss(model(inputs_embeds=embeds, attention_mask=places).logits, labels)
+
+        log_probs = model.encoder.ctc_head(frames).float().log_softmax(-1)
+        if joint:
+            loss = loss + settings.letters * F.ctc_loss(
+                log_probs.transpose(0, 1),
+                batch["labels"],
+                lengths,
+                batch["label_lengths"],
+                blank=len(alphabet),
+                zero_infinity=True,
+            )
+        if settings.spelling:
+            table = model.get_input_embeddings().weight[letters.to(vectors.device)].detach().float()
+            heard = log_probs.detach().exp() @ table
+            heard = F.pad(heard, (0, 0, 0, -heard.shape[1] % stack)).unflatten(1, (-1, stack)).mean(2)
+            inside = torch.arange(heard.shape[1], device=heard.device)[None] < (-(-lengths // stack))[:, None]
+            distance = (vectors.float() - heard).square().sum(-1)[inside].mean()
+            loss = loss + settings.spelling * distance / table.square().sum(-1).mean()
         return loss
 
-    groups = [
-        {"params": [p for p in getattr(model, part).parameters()], "lr": rate} for part, rate in learning_rates.items()
-    ]
+    parts = {"projector": settings.projector_rate, "encoder": settings.encoder_rate}
+    parts["language_model"] = settings.decoder_rate
     return fit(
         model,
         batch_of,
         loss_of,
-        steps=steps,
-        groups=groups,
-        warmup=min(50, steps // 10),
+        steps=settings.steps,
+        groups=[{"params": list(getattr(model, part).parameters()), "lr": rate} for part, rate in parts.items()],
+        warmup=min(50, settings.steps // 10),
         folder=folder,
-        save_every=100,
+        save_every=max(1, settings.steps // 20),
         label="align",
         bf16=bf16,
         weight_decay=0.01,
+        workers=workers,
     )

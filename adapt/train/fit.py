@@ -113,13 +113,14 @@ def fit(
     seed: int = 1,
     bf16: bool = False,
     weight_decay: float = 0.0,
+    workers: int = 0,
 ) -> list[dict]:
     """Train `model` for `steps` batches and return the log: `{"step", "loss", ...}` a row.
 
     `batch_of(i)` makes batch `i` (a dictionary of tensors and plain things), `loss_of(model, batch)` its loss.
     `groups` are optimizer parameter groups with their peak learning rates (`params`, `lr`). Every `save_every`
     steps `evaluate(step, log)` adds its figures to the log, `stop(log)` may end the training, and a checkpoint is
-    written to `folder`, from which the next call with the same folder goes on.
+    written to `folder`, from which the next call with the same folder goes on. `workers` processes make batches ahead.
     """
     folder.mkdir(parents=True, exist_ok=True)
     logging.set_verbosity_error()  # Trainer reports every file that it saves
@@ -136,6 +137,8 @@ def fit(
         report_to=[],
         disable_tqdm=True,
         remove_unused_columns=False,
+        dataloader_num_workers=workers,
+        dataloader_prefetch_factor=4 if workers else None,
         dataloader_pin_memory=False,
         max_grad_norm=1.0,
         seed=seed,

@@ -10,6 +10,7 @@ import torch
 
 from adapt.errors import ModelError
 from adapt.model.speech_llm import SpeechLLM
+from adapt.text.channel import BLANK, Channel
 
 
 @dataclass(frozen=True)
@@ -17,36 +18,52 @@ class Source:
     """What the functions of `PSEUDO_AUDIO` draw from.
 
     `soft_prompt`: pseudo audio embeddings `[length, hidden]`, None before they are learnt.
-    `noise`: share of the symbols of a simulated slot that are disturbed, 0 to 1.
+    `noise`: share of the letters of a simulated slot that are disturbed, 0 to 1.
+    `channel`: how the encoder hears letters; None lets each last a frame or two, unmistaken.
     """
 
     speech_llm: SpeechLLM
     soft_prompt: torch.Tensor | None = None
     noise: float = 0.12
+    channel: Channel | None = None
 
 
-def spelled(text: str, alphabet: str, noise: float, rng: random.Random) -> str:
-    """`text` letter by letter as a CTC encoder might hear it; letters are substituted, dropped and inserted.
+def disturbed(text: str, alphabet: str, noise: float, rng: random.Random) -> str:
+    """`text` with letters substituted (half of those disturbed), dropped (a quarter) and inserted (a quarter).
 
-    Half of the disturbed symbols are substituted, a quarter dropped, a quarter preceded by an insertion; one in
-    seven gaps between symbols holds a blank, written `_`.
+    The share that is disturbed is drawn for each sentence, between 0 and twice `noise`.
 
-    >>> spelled("go on", "gon ", 0.0, random.Random(1)), spelled("go on", "gon ", 0.9, random.Random(2))
-    ('go on_', 'ggng ')
+    >>> disturbed("go on", "gon ", 0.0, random.Random(1)), disturbed("go on", "gon ", 0.4, random.Random(2))
+    ('go on', 'ggonoo')
     """
-    symbols = []
-    for symbol in text:
+    noise *= 2 * rng.random()
+    letters = []
+    for letter in text:
         chance = rng.random()
         if chance < noise / 2:
-            symbol = rng.choice(alphabet)
+            letter = rng.choice(alphabet)
         elif chance < 0.75 * noise:
             continue
         elif chance < noise:
-            symbols.append(rng.choice(alphabet))
-        symbols.append(symbol)
-        if rng.random() < 0.15:
-            symbols.append("_")
-    return "".join(symbols)
+            letters.append(rng.choice(alphabet))
+        letters.append(letter)
+    return "".join(letters)
+
+
+def timed(letters: str, rng: random.Random) -> str:
+    """A CTC path at 25 frames a second that says `letters`; durations and blanks are those of the built-in model.
+
+    >>> timed("hello", random.Random(1))
+    'hhel_loo_______'
+    """
+    frames: list[str] = []
+    for letter in letters:
+        if frames and frames[-1] == letter:
+            frames.append(BLANK)
+        frames += letter * (1 + (rng.random() < 0.3))
+        if rng.random() < 0.12:
+            frames.append(BLANK)
+    return "".join(frames) + BLANK * rng.randrange(8)
 
 
 def symbol_ids(speech_llm: SpeechLLM) -> dict[str, int]:
@@ -60,15 +77,21 @@ def symbol_ids(speech_llm: SpeechLLM) -> dict[str, int]:
     missing = [c for c, i in ids.items() if i is None or i == tokenizer.unk_token_id]
     if missing:
         raise ModelError(f"{speech_llm.name}: no single-letter piece for {missing[0]!r}; use pseudo_audio: soft-prompt")
-    return {**ids, "_": tokenizer.pad_token_id}
+    return {**ids, BLANK: tokenizer.pad_token_id}
+
+
+def simulated_ids(source: Source, text: str, rng: random.Random) -> list[int]:
+    """Token ids of single-letter pieces and blanks, frame by frame, as a CTC encoder might hear `text`."""
+    ids = symbol_ids(source.speech_llm)
+    letters = "".join(c for c in text if c in ids)
+    letters = disturbed(letters, source.speech_llm.model.config.alphabet, source.noise, rng)
+    path = source.channel.play(letters, rng) if source.channel else timed(letters, rng)
+    return [ids[c] for c in path]
 
 
 def simulate(source: Source, text: str, rng: random.Random) -> torch.Tensor:
-    """The sentence spelled in single-letter token embeddings, with noise like a CTC encoder's."""
-    ids = symbol_ids(source.speech_llm)
-    symbols = [c for c in text if c in ids]
-    heard = spelled("".join(symbols), source.speech_llm.model.config.alphabet, source.noise, rng)
-    return source.speech_llm.embed([ids[c] for c in heard]).detach()
+    """The sentence spelled in single-letter token embeddings, as a CTC encoder might hear it."""
+    return source.speech_llm.embed(simulated_ids(source, text, rng)).detach()
 
 
 def soft_prompt(source: Source, text: str, rng: random.Random) -> torch.Tensor:

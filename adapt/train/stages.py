@@ -13,6 +13,7 @@ import torch
 
 from adapt.model import adapter, prompt
 from adapt.model.speech_llm import IGNORED, SpeechLLM, token_loss
+from adapt.text.channel import Channel
 from adapt.train.fit import fit
 from adapt.train.pseudo_audio import Source, slots
 
@@ -151,6 +152,7 @@ def tune_decoder(
     dev: Sequence[str],
     *,
     soft_prompt: torch.Tensor | None,
+    channel: Channel | None,
     replayed: Replay | None,
     guard: Replay | None,
     folder: Path,
@@ -181,7 +183,7 @@ def tune_decoder(
     """
     torch.manual_seed(seed)
     model = adapter.add_lora(speech_llm, rank, alpha, dropout)
-    source = Source(speech_llm, soft_prompt, noise)
+    source = Source(speech_llm, soft_prompt, noise, channel)
     targets, dev_targets = ([speech_llm.target_ids(t) for t in texts] for texts in (train, dev))
     replay_rows = round(batch_size * replay) if replayed else 0
 

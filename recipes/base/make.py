@@ -63,14 +63,16 @@ def text(work: Path, data: Path) -> None:
 @main.command()
 @work_option
 @data_option
-@click.option("--count", default=50_000, show_default=True, help="Utterances to speak.")
+@click.option("--count", default=120_000, show_default=True, help="Utterances to speak.")
 @click.option("--processes", default=os.cpu_count(), show_default=True, help="Processes to speak with.")
 def speech(work: Path, data: Path, count: int, processes: int) -> None:
     """Speak the sentences in many voices, and read the human recordings, as log-mel shards."""
     from speech import held_out_sets, human_sets, synthesise
 
     human_sets(data, work)
-    held_out_sets(_sentences(work, "held_out"), work)
+    held_out = _sentences(work, "held_out")  # the decoder's development text is what follows here
+    held_out_sets(held_out[:300], work, ["espeak", "slt"])
+    held_out_sets(held_out[300:500], work, ["dev-espeak"])
     # Short sentences carry as much about letters per second as long ones, and fit more into a batch.
     short = [s for s in _sentences(work, "train") if len(s) <= 60]
     synthesise(short, work, count, processes, _log)
@@ -82,8 +84,7 @@ def _shards(work: Path, name: str):
     return Shards(work / name).grow(1)
 
 
-def _dev_sets(work: Path) -> dict:
-    return {name: _shards(work, name) for name in ("espeak", "slt", "an4")}
+TEST_SETS, DEV_SETS = ("espeak", "slt", "an4"), ("dev-espeak", "dev-human")
 
 
 def _finish(work: Path, name: str, model, log: list[dict]) -> None:
@@ -100,15 +101,39 @@ def _done(work: Path, name: str) -> bool:
 
 
 steps_option = partial(click.option, "--steps", type=click.IntRange(1), show_default=True, help="Optimiser steps.")
+shards_option = click.option(
+    "--shards", default=120, show_default=True, help="Shards of 1,000 utterances to train on."
+)
+batch_option = partial(click.option, "--batch-size", type=click.IntRange(1), show_default=True, help="Utterances.")
 bf16_option = click.option("--bf16/--no-bf16", default=True, show_default=True, help="Mixed precision.")
+workers_option = click.option("--workers", default=0, show_default=True, help="Processes that make batches ahead.")
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @main.command()
 @work_option
-@steps_option(default=4800)
-@click.option("--shards", default=40, show_default=True, help="Shards of 1,000 utterances to train on.")
+@steps_option(default=8000)
+@batch_option(default=256)
+@shards_option
 @bf16_option
-def encoder(work: Path, steps: int, shards: int, bf16: bool) -> None:
+@workers_option
+@click.option("--learning-rate", default=2e-3, show_default=True, help="Its peak.")
+@click.option("--start", type=click.Path(path_type=Path, exists=True), help="Folder of a trained encoder to go on from.")
+def encoder(
+    work: Path,
+    steps: int,
+    batch_size: int,
+    shards: int,
+    bf16: bool,
+    workers: int,
+    learning_rate: float,
+    start: Path | None,
+) -> None:
     """CTC training of the Conformer; may begin while speech is still being made."""
     import torch
     from settings import ALPHABET, ENCODER
@@ -119,10 +144,13 @@ def encoder(work: Path, steps: int, shards: int, bf16: bool) -> None:
     if _done(work, "encoder"):
         return
     torch.manual_seed(1)
-    model = ParakeetForCTC(ENCODER)
+    model = (ParakeetForCTC.from_pretrained(start) if start else ParakeetForCTC(ENCODER)).to(_device())
     speech, human = Shards(work / "train"), Shards(work / "human")
-    more = {"steps": steps, "batch_size": 32, "shards": shards, "learning_rate": 2e-3, "bf16": bf16}
-    log = train_encoder(model, speech, human, _dev_sets(work), ALPHABET, folder=work / "checkpoints-encoder", **more)
+    dev = {name: _shards(work, name) for name in DEV_SETS}
+    more = {"steps": steps, "batch_size": batch_size, "shards": shards, "learning_rate": learning_rate, "bf16": bf16}
+    more |= {"short": 0.0 if start else 0.05}
+    folder = work / "checkpoints-encoder"
+    log = train_encoder(model, speech, human, dev, ALPHABET, folder=folder, workers=workers, **more)
     _finish(work, "encoder", model, log)
 
 
@@ -142,75 +170,75 @@ def _composed(work: Path, encoder: bool = False, decoder: str | None = None):
     if decoder:
         trained = AutoModelForCausalLM.from_pretrained(work / decoder, dtype=torch.float32)
         model.language_model.load_state_dict(trained.state_dict())
-    return view("tiny", model, AutoTokenizer.from_pretrained(work / "tokenizer"))
+    return view("tiny", model.to(_device()), AutoTokenizer.from_pretrained(work / "tokenizer"))
 
 
 @main.command()
 @work_option
-@click.option("--lm-steps", default=1000, show_default=True, help="Steps as a language model.")
-@click.option("--read-steps", default=1500, show_default=True, help="Steps of reading spelled slots.")
+@click.option("--lm-steps", default=2000, show_default=True, help="Steps as a language model.")
+@click.option("--read-steps", default=4000, show_default=True, help="Steps of reading spelled slots.")
+@batch_option(default=256)
 @bf16_option
-def decoder(work: Path, lm_steps: int, read_steps: int, bf16: bool) -> None:
+@workers_option
+def decoder(work: Path, lm_steps: int, read_steps: int, batch_size: int, bf16: bool, workers: int) -> None:
     """Language-model training of the decoder, then reading its slot, both from text alone."""
     from text import train_tokenizer
 
     from adapt.train.base import train_decoder
 
-    human = [item[3] for item in _shards(work, "human").items]
-    texts = [*_sentences(work, "train"), *sorted(set(human))]
+    human = sorted({item.text for item in _shards(work, "human").items})
+    texts = [*_sentences(work, "train"), *human * 5]
     if not (work / "tokenizer").exists():
         train_tokenizer(texts, 1000).save_pretrained(work / "tokenizer")
     dev = _sentences(work, "held_out")[500:]
-    for name, kind, steps, size, rate in (
-        ("lm", "empty", lm_steps, 96, 1.5e-3),
-        ("read", "simulate", read_steps, 48, 1e-3),
-    ):
+    for name, steps, rate in (("lm", lm_steps, 1.5e-3), ("read", read_steps, 1e-3)):
         if not _done(work, name):
             llm = _composed(work, decoder="lm" if name == "read" else None)
-            more = {"steps": steps, "batch_size": size, "learning_rate": rate, "bf16": bf16}
-            log = train_decoder(llm, texts, dev, kind=kind, folder=work / f"checkpoints-{name}", **more)
+            more = {"steps": steps, "batch_size": batch_size, "learning_rate": rate, "bf16": bf16, "workers": workers}
+            folder = work / f"checkpoints-{name}"
+            log = train_decoder(llm, texts, dev, reads=name == "read", folder=folder, **more)
             _finish(work, name, llm.model.language_model, log)
 
 
 @main.command(name="align")
 @work_option
-@steps_option(default=2200)
-@click.option("--shards", default=40, show_default=True, help="Shards of 1,000 utterances to train on.")
-@click.option(
-    "--unfreeze-at", default=0.06, show_default=True, help="Share of the steps after which the encoder joins."
-)
+@steps_option(default=3000)
+@batch_option(default=192)
+@shards_option
 @bf16_option
-def align_command(work: Path, steps: int, shards: int, unfreeze_at: float, bf16: bool) -> None:
-    """Projector and decoder on encoder output, then all three together."""
-    from adapt.train.base import Shards, align
+@workers_option
+@click.option("--name", default="aligned", show_default=True, help="Where it goes, below the work folder.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=NUMBER", help="A field of AlignSettings.")
+def align_command(
+    work: Path, steps: int, batch_size: int, shards: int, bf16: bool, workers: int, name: str, settings: tuple[str, ...]
+) -> None:
+    """Projector on encoder output, then the encoder too, then the decoder too."""
+    from adapt.train.base import AlignSettings, Shards, align
 
-    if _done(work, "aligned"):
+    if _done(work, name):
         return
     llm = _composed(work, encoder=True, decoder="read")
+    chosen = {key: float(value) for key, value in (pair.split("=") for pair in settings)}
     log = align(
         llm,
         Shards(work / "train"),
         Shards(work / "human"),
-        [text for text in _sentences(work, "train") if len(text) <= 60],
-        steps=steps,
-        batch_size=48,
-        shards=shards,
-        unfreeze_at=unfreeze_at,
-        learning_rates={"projector": 2e-3, "language_model": 6e-4, "encoder": 8e-4},
-        spelled=0.15,
-        letters_weight=0.3,
-        folder=work / "checkpoints-aligned",
+        _sentences(work, "train"),
+        AlignSettings(steps, batch_size, shards, **chosen),
+        folder=work / f"checkpoints-{name}",
         bf16=bf16,
+        workers=workers,
     )
-    _finish(work, "aligned", llm.model, log)
-    llm.tokenizer.save_pretrained(work / "aligned")
+    _finish(work, name, llm.model, log)
+    llm.tokenizer.save_pretrained(work / name)
 
 
 @main.command()
 @work_option
 @click.option("--model", "name", default="tiny", show_default=True, help="A built-in base, or a folder.")
 @click.option("--num-beams", default=4, show_default=True, type=click.IntRange(1))
-def test(work: Path, name: str, num_beams: int) -> None:
+@click.option("--dev", is_flag=True, help="The development sets instead.")
+def test(work: Path, name: str, num_beams: int, dev: bool) -> None:
     """WER of the decoder and of the encoder's own greedy path, for each held-out set."""
     import torch
 
@@ -219,13 +247,14 @@ def test(work: Path, name: str, num_beams: int) -> None:
     from adapt.train.base import ctc_texts, fixed_batches, word_error_rate
 
     llm = load(name)
-    click.echo(f"{'set':<7} {'voice':<20} {'utterances':>10} {'WER':>6} {'CTC':>6}")
-    for kind, speech in _dev_sets(work).items():
+    click.echo(f"{'set':<10} {'voice':<20} {'utterances':>10} {'WER':>6} {'CTC':>6}")
+    for kind in DEV_SETS if dev else TEST_SETS:
+        speech = _shards(work, kind)
         references, paths = ctc_texts(llm.model.encoder, speech, llm.model.config.alphabet)
-        voices, hypotheses = [item[4] for item in speech.items], []
-        for _, inputs, mask in fixed_batches(speech.items, speech.features, 30):
+        voices, hypotheses = [item.voice for item in speech.items], []
+        for _, features, mask in fixed_batches(speech, llm.device, 30):
             with torch.no_grad():
-                slots = llm.model.get_audio_features(inputs.to(llm.device), mask.to(llm.device))
+                slots = llm.model.get_audio_features(features, mask)
             hypotheses += generate(llm, [llm.prompt(slot) for slot in slots], num_beams)
         for voice in ("all", *sorted(set(voices))):
             rows = [i for i, v in enumerate(voices) if voice in ("all", v)]
@@ -233,7 +262,7 @@ def test(work: Path, name: str, num_beams: int) -> None:
                 100 * word_error_rate([references[i] for i in rows], [texts[i] for i in rows])
                 for texts in (hypotheses, paths)
             ]
-            click.echo(f"{kind:<7} {voice:<20} {len(rows):>10} {wers[0]:>6.1f} {wers[1]:>6.1f}")
+            click.echo(f"{kind:<10} {voice:<20} {len(rows):>10} {wers[0]:>6.1f} {wers[1]:>6.1f}")
 
 
 @main.command()
@@ -244,15 +273,15 @@ def pack(work: Path, out: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
-    from adapt.model.features import pad_features
     from adapt.model.prompt import SLOT_EXAMPLES
     from adapt.model.speech_llm import load
+    from adapt.train.base import features_of
 
     llm = load(str(work / "aligned"), device="cpu")
     speech = _shards(work, "train")
     items = speech.items[:: len(speech.items) // 12][:12]
     with torch.no_grad():
-        vectors = llm.model.get_audio_features(*pad_features([speech.features(item) for item in items]))
+        vectors = llm.model.get_audio_features(*features_of(*speech.audio(items)))
     llm.model.half().save_pretrained(out)
     llm.tokenizer.save_pretrained(out)
     lengths = torch.tensor([len(v) for v in vectors])

@@ -1,9 +1,10 @@
-"""Speech for the base model: espeak-ng, flite and festival, perturbed, with noise and rooms, as log-mel shards.
+"""Speech for the base model: espeak-ng, flite, RHVoice and pico2wave in many voices, and CMU AN4, as shards.
 
     python recipes/base/make.py speech
 
-A shard is a pair of files, `NNNN.npy` (features of all its utterances, half precision, frames x 80) and
-`NNNN.jsonl` (a line an utterance: text, voice, frames), so that a killed run goes on at the next shard.
+A shard is a pair of files, `NNNN.npy` (int16 samples at 16 kHz of all its utterances, end to end) and `NNNN.jsonl`
+(a line an utterance: text, voice, samples), so that a killed run goes on at the next shard. Noise and rooms come in
+training, anew each time.
 """
 
 from __future__ import annotations
@@ -17,169 +18,106 @@ from multiprocessing import Pool
 from pathlib import Path
 
 import numpy as np
-from scipy.signal import fftconvolve, resample_poly
+from scipy.signal import resample_poly
 
-from adapt.model.features import SAMPLE_RATE, log_mel, read_audio
+from adapt.errors import DataError
+from adapt.model.features import SAMPLE_RATE, read_audio
 from adapt.text.normalise import NORMALISERS
 
-HELD_OUT_VARIANTS = ("m5", "f4")  # and flite slt: never trained on
-VARIANTS = [
-    "m1",
-    "m2",
-    "m3",
-    "m4",
-    "m6",
-    "m7",
-    "m8",
-    "f1",
-    "f2",
-    "f3",
-    "f5",
-    "Alex",
-    "Alicia",
-    "Andy",
-    "Annie",
-    "Denis",
-    "Gene",
-    "Hugo",
-    "Lee",
-    "Marco",
-    "Mario",
-    "Michael",
-    "Mike",
-    "Nguyen",
-    "Storm",
-    "adam",
-    "anika",
-    "antonio",
-    "belinda",
-    "benjamin",
-    "boris",
-    "caleb",
-    "david",
-    "ed",
-    "edward",
-    "grandma",
-    "grandpa",
-    "gustave",
-    "iven",
-    "john",
-    "klatt",
-    "linda",
-    "marcelo",
-    "max",
-    "michel",
-    "miguel",
-    "norbert",
-    "pablo",
-    "paul",
-    "pedro",
-    "quincy",
-    "rob",
-    "robert",
-    "sandro",
-    "shelby",
-    "steph",
-    "travis",
-    "victor",
-]
+TEST_VARIANTS = ("m5", "f4")  # and flite slt: no stage hears them
+DEV_VARIANTS = ("m7", "f2")
+VARIANTS = (
+    "m1 m2 m3 m4 m6 m8 f1 f3 f5 Alex Alicia Andy Annie Denis Gene Hugo Lee Marco Mario Michael Mike "
+    "Nguyen Storm adam anika antonio belinda benjamin boris caleb david ed edward grandma grandpa gustave "
+    "iven john klatt linda marcelo max michel miguel norbert pablo paul pedro quincy rob robert sandro "
+    "shelby steph travis victor "
+).split()
 ACCENTS = ("en-us", "en-us", "en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-029")
 FLITE = ("kal16", "awb", "rms", "rms")
+RHVOICE = ("clb", "clb", "bdl", "alan")
+PICO = ("en-US", "en-GB")
+DEV_SPEAKERS = 8  # of the 74 in the training split of AN4
 SHARD = 1_000
 MAX_SECONDS = 8.0
 
 
 @dataclass(frozen=True)
 class Voice:
-    engine: str  # espeak, flite or festival
+    engine: str  # espeak, flite, rhvoice or pico
     name: str
-    rate: float  # words a minute for espeak, a duration factor for the others
-    pitch: int  # 0..99, espeak alone
+    rate: float  # words a minute for espeak, a factor for the others (flite: of duration)
+    pitch: int  # 0..99 for espeak, per cent for rhvoice and pico
     warp: float  # the recording is played this much faster: pitch, formants and tempo together
 
 
 def draw_voice(rng: random.Random) -> Voice:
     """A training voice."""
     kind = rng.random()
-    warp = rng.uniform(0.8, 1.25)
-    if kind < 0.55:
+    warp = rng.uniform(0.85, 1.2)
+    if kind < 0.45:
         name = f"{rng.choice(ACCENTS)}+{rng.choice(VARIANTS)}"
         warp = rng.uniform(0.9, 1.12)  # the variants differ already
         return Voice("espeak", name, rng.uniform(140, 200) / warp, rng.randint(25, 75), warp)
-    if kind < 0.93:
+    if kind < 0.68:
         return Voice("flite", rng.choice(FLITE), rng.uniform(0.85, 1.2) * warp, 0, warp)
-    return Voice("festival", "ked_diphone", rng.uniform(0.85, 1.2) * warp, 0, warp)
+    if kind < 0.9:
+        return Voice("rhvoice", rng.choice(RHVOICE), rng.uniform(0.8, 1.25) / warp, rng.randint(85, 120), warp)
+    return Voice("pico", rng.choice(PICO), rng.uniform(0.85, 1.2) / warp, rng.randint(80, 125), warp)
 
 
 def held_out_voice(kind: str, rng: random.Random) -> Voice:
-    """A voice of one of the sets `espeak` (variants that were never trained on) and `slt` (flite)."""
+    """A voice of one of the test sets `espeak` and `slt` (flite), or of the development set `dev-espeak`."""
     if kind == "slt":
         return Voice("flite", "slt", rng.uniform(0.9, 1.1), 0, 1.0)
-    name = f"{rng.choice(('en-us', 'en-gb'))}+{rng.choice(HELD_OUT_VARIANTS)}"
+    variants = DEV_VARIANTS if kind == "dev-espeak" else TEST_VARIANTS
+    name = f"{rng.choice(('en-us', 'en-gb'))}+{rng.choice(variants)}"
     return Voice("espeak", name, rng.uniform(150, 180), 50, 1.0)
 
 
 def speak(text: str, voice: Voice) -> np.ndarray:
-    """Samples at 16 kHz, before any noise."""
+    """Float32 samples at 16 kHz."""
+    rate, pitch, name, said = voice.rate, voice.pitch, voice.name, None
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "speech.wav"
         if voice.engine == "espeak":
-            command = ["espeak-ng", "-v", voice.name, "-s", f"{voice.rate:.0f}", "-p", str(voice.pitch)]
-            command += ["-w", str(out), text]
+            command = ["espeak-ng", "-v", name, "-s", f"{rate:.0f}", "-p", str(pitch), "-w", str(out), text]
         elif voice.engine == "flite":
-            stretch = f"duration_stretch={voice.rate:.2f}"
-            command = ["flite", "-voice", voice.name, "--setf", stretch, "-t", text, "-o", str(out)]
+            command = ["flite", "-voice", name, "--setf", f"duration_stretch={rate:.2f}", "-t", text, "-o", str(out)]
+        elif voice.engine == "rhvoice":
+            command, said = ["RHVoice-test", "-p", name, "-r", f"{100 * rate:.0f}", "-t", str(pitch), "-o", str(out)], text
         else:
-            source = Path(folder) / "text"
-            source.write_text(text)
-            setup = f"(begin (voice_{voice.name}) (Parameter.set 'Duration_Stretch {voice.rate:.2f}))"
-            command = ["text2wave", "-eval", setup, "-o", str(out), str(source)]
-        subprocess.run(command, check=True, capture_output=True)
+            marked = f'<pitch level="{pitch}"><speed level="{100 * rate:.0f}">{text}</speed></pitch>'
+            command = ["pico2wave", "-l", name, "-w", str(out), marked]
+        subprocess.run(command, check=True, capture_output=True, input=said and said.encode())
         samples = read_audio(out)
-    if voice.warp != 1.0:
-        samples = resample_poly(samples, 100, round(100 * voice.warp)).astype(np.float32)
-    return samples
+    return samples if voice.warp == 1.0 else _played(samples, voice.warp)
 
 
-def disturb(samples: np.ndarray, rng: random.Random) -> np.ndarray:
-    """Add a room (a third of the time), coloured noise, and a channel's spectral tilt."""
-    noise_rng = np.random.default_rng(rng.getrandbits(32))
-    if rng.random() < 0.33:
-        length = int(SAMPLE_RATE * rng.uniform(0.05, 0.3))
-        room = noise_rng.standard_normal(length) * np.exp(-6.9 * np.arange(length) / length)
-        room *= rng.uniform(0.1, 0.5) / np.sqrt((room**2).sum())
-        room[0] = 1.0
-        samples = fftconvolve(samples, room)[: len(samples)]
-    if rng.random() < 0.5:
-        tilt = rng.uniform(-0.6, 0.6)
-        samples = np.append(samples[:1], samples[1:] - tilt * samples[:-1])
-    noise = noise_rng.standard_normal(len(samples))
-    if rng.random() < 0.5:
-        noise = fftconvolve(noise, rng.uniform(0.6, 0.95) ** np.arange(64))[: len(samples)]
-    level = np.sqrt((samples**2).mean() / ((noise**2).mean() + 1e-12)) * 10 ** (-rng.uniform(8, 40) / 20)
-    return (samples + level * noise).astype(np.float32)
+def _played(samples: np.ndarray, faster: float) -> np.ndarray:
+    return resample_poly(samples, 100, round(100 * faster)).astype(np.float32)
 
 
-def utterance(job: tuple[str, Voice, int, bool]) -> tuple[str, str, np.ndarray] | None:
-    """(text, voice name, features [frames, 80]) of one job (text, voice, seed, whether to disturb)."""
-    text, voice, seed, noisy = job
+def _int16(samples: np.ndarray) -> np.ndarray:
+    peak = max(1.0, float(np.abs(samples).max()))
+    return (samples / peak * 32_767).astype(np.int16)
+
+
+def utterance(job: tuple[str, Voice]) -> tuple[str, str, np.ndarray] | None:
+    """(text, voice name, int16 samples) of one job; None when the engine fails, or the speech is far too long."""
+    text, voice = job
     try:
         samples = speak(text, voice)
-    except subprocess.CalledProcessError:
+    except (subprocess.CalledProcessError, DataError):
         return None
     if not 0.3 <= len(samples) / SAMPLE_RATE <= MAX_SECONDS:
         return None
-    rng = random.Random(seed)
-    samples = disturb(samples, rng) if noisy else samples
-    return text, f"{voice.engine}:{voice.name}", log_mel(samples).half().numpy()
+    return text, f"{voice.engine}:{voice.name}", _int16(samples)
 
 
 def write_shard(folder: Path, number: int, utterances: list[tuple[str, str, np.ndarray]]) -> None:
     stem = folder / f"{number:04d}"
-    np.save(folder / "partial.npy", np.concatenate([features for _, _, features in utterances]))
-    lines = [
-        json.dumps({"text": text, "voice": voice, "frames": len(features)}) for text, voice, features in utterances
-    ]
+    np.save(folder / "partial.npy", np.concatenate([samples for _, _, samples in utterances]))
+    lines = [json.dumps({"text": text, "voice": voice, "samples": len(samples)}) for text, voice, samples in utterances]
     (folder / "partial.npy").replace(stem.with_suffix(".npy"))
     # The index is written last: a shard without one is not there.
     (folder / "partial.jsonl").write_text("\n".join(lines) + "\n")
@@ -196,36 +134,33 @@ def synthesise(sentences: list[str], folder: Path, count: int, processes: int, r
                 continue
             rng = random.Random(number)
             chosen = [sentences[(number * SHARD + i) % len(sentences)] for i in range(SHARD)]
-            jobs = [(text, draw_voice(rng), rng.getrandbits(32), True) for text in chosen]
-            write_shard(folder, number, [u for u in pool.imap(utterance, jobs, chunksize=20) if u])
+            jobs = [(text, draw_voice(rng)) for text in chosen]
+            write_shard(folder, number, [u for u in pool.imap(utterance, jobs, chunksize=10) if u])
             report(f"speech: {(number + 1) * SHARD:,} of {count:,} utterances")
 
 
-def held_out_sets(sentences: list[str], folder: Path, count: int = 300) -> None:
-    """`count` held-out sentences in each set of held-out voices, without added noise, in `folder/espeak` and `slt`."""
-    for kind in ("espeak", "slt"):
+def held_out_sets(sentences: list[str], folder: Path, kinds: list[str]) -> None:
+    """`sentences` in each set of `kinds`, in the voices that are held out for it."""
+    for kind in kinds:
         (folder / kind).mkdir(parents=True, exist_ok=True)
         rng = random.Random(kind)
-        jobs = [(text, held_out_voice(kind, rng), 0, False) for text in sentences[:count]]
+        jobs = [(text, held_out_voice(kind, rng)) for text in sentences]
         write_shard(folder / kind, 0, [u for u in map(utterance, jobs) if u])
 
 
-def human_sets(data: Path, folder: Path, copies: int = 6) -> None:
-    """CMU AN4: the training split, `copies` times with different noise and speed, and the test split as it is."""
-    rng, normalise = random.Random(4), NORMALISERS["basic"]
-    train, test = [], []
-    for line in (data / "an4/manifest.jsonl").read_text(encoding="utf-8").splitlines():
-        item = json.loads(line)
+def human_sets(data: Path, folder: Path) -> None:
+    """CMU AN4: `human` to train on, also played slower and faster; `dev-human`, other speakers; `an4`, its test split."""
+    normalise = NORMALISERS["basic"]
+    sets: dict[str, list] = {"human": [], "dev-human": [], "an4": []}
+    items = [json.loads(line) for line in (data / "an4/manifest.jsonl").read_text(encoding="utf-8").splitlines()]
+    speakers = sorted({item["id"].split("-")[1] for item in items if item["split"] == "train"})
+    for item in items:
         text, samples = normalise(item["text"]), read_audio(data / "an4" / item["audio"])
-        if item["split"] == "test":
-            test.append((text, "human", log_mel(samples).half().numpy()))
-            continue
-        for copy in range(copies):
-            warped = samples
-            if copy:
-                warped = resample_poly(samples, 100, rng.randint(85, 118)).astype(np.float32)
-                warped = disturb(warped, rng)
-            train.append((text, "human", log_mel(warped).half().numpy()))
-    for name, utterances in (("human", train), ("an4", test)):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        write_shard(folder / name, 0, utterances)
+        kind = "an4" if item["split"] == "test" else "human"
+        if kind == "human" and item["id"].split("-")[1] in speakers[:: len(speakers) // DEV_SPEAKERS][:DEV_SPEAKERS]:
+            kind = "dev-human"
+        for faster in (1.0, 0.87, 0.94, 1.07, 1.14) if kind == "human" else (1.0,):
+            sets[kind].append((text, "human", _int16(_played(samples, faster) if faster != 1.0 else samples)))
+    for kind, utterances in ((kind, made) for kind, made in sets.items() if made):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        write_shard(folder / kind, 0, utterances)

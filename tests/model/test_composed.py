@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from adapt.errors import ModelError
-from adapt.model.features import log_mel, pad_features
+from adapt.model.features import log_mel, pad
 from adapt.model.speech_llm import load
 
 
@@ -23,7 +23,7 @@ def test_ids_with_audio_equal_embeddings_with_slot_vectors(tiny, noise):
     slots = tiny.slot_vectors(noise[1:2])
     audio = tiny.model.config.audio_token_id
     ids = torch.tensor([[*tiny.before, *[audio] * len(slots[0]), *tiny.after]])
-    features, mask = pad_features([log_mel(noise[1])])
+    features, mask = log_mel(*pad([noise[1]]))
     with torch.no_grad():
         by_ids = tiny.model(input_ids=ids, input_features=features, feature_attention_mask=mask).logits
         by_embeddings = tiny.model(inputs_embeds=tiny.prompt(slots[0])[None]).logits
@@ -36,7 +36,7 @@ def test_generate_takes_audio_as_other_speech_llms_do(tiny, noise):
     slots = tiny.slot_vectors(noise[1:2])
     audio = tiny.model.config.audio_token_id
     ids = torch.tensor([[*tiny.before, *[audio] * len(slots[0]), *tiny.after]])
-    features, mask = pad_features([log_mel(noise[1])])
+    features, mask = log_mel(*pad([noise[1]]))
     more = {"max_new_tokens": 8, "do_sample": False, "num_beams": 2, "eos_token_id": 2, "pad_token_id": 3}
     by_ids = tiny.model.generate(ids, input_features=features, feature_attention_mask=mask, **more)
     by_embeddings = tiny.model.generate(inputs_embeds=tiny.prompt(slots[0])[None], **more)
@@ -66,7 +66,10 @@ def test_log_mel_of_a_tone_peaks_at_its_bin():
     time = np.arange(16_000) / 16_000
     quiet = 1e-3 * np.random.default_rng(0).standard_normal(16_000)
     rising = np.sin(2 * np.pi * 1_000 * time) * time + quiet
-    energies = log_mel(rising.astype(np.float32))
+    (energies,), _ = log_mel(*pad([rising.astype(np.float32)]))
     assert energies.shape == (101, 80)
     assert abs(energies.mean(0)).max() < 1e-4
-    assert log_mel(np.zeros(10, np.float32)).shape[1] == 80
+    assert log_mel(*pad([np.zeros(10, np.float32)]))[0].shape == (1, 1, 80)
+    together, mask = log_mel(*pad([rising.astype(np.float32), np.tile(quiet, 2).astype(np.float32)]))
+    torch.testing.assert_close(together[0, :101], energies, atol=1e-4, rtol=1e-4)
+    assert mask.sum(1).tolist() == [101, 201]

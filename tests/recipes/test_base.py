@@ -29,12 +29,12 @@ def test_music_never_enters_the_text():
 
 
 def test_held_out_voices_are_never_drawn():
-    from speech import HELD_OUT_VARIANTS, draw_voice, held_out_voice
+    from speech import DEV_VARIANTS, TEST_VARIANTS, draw_voice, held_out_voice
 
     rng = random.Random(0)
     drawn = {draw_voice(rng).name for _ in range(3_000)}
-    assert "slt" not in drawn and not any(name.endswith(f"+{v}") for name in drawn for v in HELD_OUT_VARIANTS)
-    assert {held_out_voice("espeak", rng).name.partition("+")[2] for _ in range(50)} == set(HELD_OUT_VARIANTS)
+    assert "slt" not in drawn and not any(name.endswith(f"+{v}") for name in drawn for v in TEST_VARIANTS + DEV_VARIANTS)
+    assert {held_out_voice("espeak", rng).name.partition("+")[2] for _ in range(50)} == set(TEST_VARIANTS)
 
 
 @pytest.mark.skipif(not shutil.which("espeak-ng"), reason="espeak-ng is not installed")
@@ -44,24 +44,28 @@ def test_speech_becomes_a_shard_that_training_reads(tmp_path):
     from adapt.train.base import Shards
 
     voice = Voice("espeak", "en-us+m1", 160, 50, 1.0)
-    made = [utterance((text, voice, 3, True)) for text in ("where is the station", "good morning to you all")]
+    made = [utterance((text, voice)) for text in ("where is the station", "good morning to you all")]
     write_shard(tmp_path, 0, made)
     speech = Shards(tmp_path).grow(1)
-    assert [item[3] for item in speech.items] == ["where is the station", "good morning to you all"]
-    assert speech.features(speech.items[1]).shape == (speech.items[1][0], 80)
+    assert [item.text for item in speech.items] == ["where is the station", "good morning to you all"]
+    samples, lengths = speech.audio(speech.items)
+    assert lengths.tolist() == [item.samples for item in speech.items] and not samples[0, lengths[0] :].any()
 
 
-def test_augmentation_keeps_the_shape_of_features():
-    from adapt.train.base import augment
+def test_perturbation_keeps_the_shape_and_is_the_same_for_the_same_seed():
+    from adapt.train.base import features_of, perturbed
 
-    rng = random.Random(1)
-    features = torch.randn(200, 80)
-    lengths = set()
-    for _ in range(40):
-        out = augment(features, rng, masks=True)
-        assert out.shape[1] == 80 and torch.isfinite(out).all()
-        lengths.add(len(out))
-    assert len(lengths) > 5 and min(lengths) > 150
+    lengths = torch.tensor([16_000, 40_000])
+    samples = (3_000 * torch.randn(2, 40_000)).short() * (torch.arange(40_000)[None] < lengths[:, None])
+    plain, _ = features_of(samples, lengths)
+    counts = set()
+    for seed in range(30):
+        features, mask = perturbed(samples, lengths, seed)
+        assert features.shape == (*mask.shape, 80) and torch.isfinite(features).all()
+        assert not features[~mask].any() and not torch.equal(features[:, :100], plain[:, :100])
+        counts.add(int(mask[1].sum()))
+    assert len(counts) > 5 and min(counts) > 200
+    assert torch.equal(perturbed(samples, lengths, 7)[0], perturbed(samples, lengths, 7)[0])
 
 
 def test_greedy_path_merges_repeats_and_drops_blanks():
@@ -73,28 +77,27 @@ def test_greedy_path_merges_repeats_and_drops_blanks():
 
 @pytest.fixture
 def shards(tmp_path):
-    """Twenty 'utterances' in which each letter is a tone of its own."""
+    """Twenty 'utterances' in which each letter is a tone of its own, 0.2 s long."""
     from speech import write_shard
 
     rng = np.random.default_rng(0)
+    time = np.arange(3_200) / 16_000
+    tones = {c: np.sin(2 * np.pi * pitch * time) for c, pitch in zip("abcd", (300, 900, 2_000, 4_500), strict=True)}
     texts = ["".join(rng.choice(list("abcd"), 3)) for _ in range(20)]
-    made = []
-    for text in texts:
-        rows = np.repeat([np.eye(80)[20 * "abcd".index(c)] * 4 for c in text], 16, axis=0)
-        made.append((text, "tone", (rows + 0.1 * rng.standard_normal(rows.shape)).astype(np.float16)))
+    made = [(t, "tone", (9_000 * np.concatenate([tones[c] for c in t])).astype(np.int16)) for t in texts]
     write_shard(tmp_path, 0, made)
     return tmp_path
 
 
 def test_each_training_stage_lowers_its_loss(tiny, shards, tmp_path):
-    from adapt.train.base import Shards, align, train_decoder, train_encoder
+    from adapt.train.base import AlignSettings, Shards, align, train_decoder, train_encoder
 
     alphabet = tiny.model.config.alphabet
     encoder = tiny.model.encoder
     speech, human = Shards(shards), Shards(shards)
     log = train_encoder(
         encoder, speech, human, {"dev": Shards(shards).grow(1)}, alphabet, steps=60, batch_size=8, shards=1,
-        learning_rate=1e-2, folder=tmp_path / "e", bf16=False,
+        learning_rate=1e-2, short=0.1, folder=tmp_path / "e", bf16=False,
     )  # fmt: skip
     losses = [row["loss"] for row in log if "loss" in row]
     assert losses[-1] < 0.7 * losses[0]
@@ -102,17 +105,14 @@ def test_each_training_stage_lowers_its_loss(tiny, shards, tmp_path):
 
     texts = ["play the song", "stop the music", "what is it", "tell me please"] * 8
     log = train_decoder(
-        tiny, texts, texts[:4], kind="simulate", steps=40, batch_size=8, learning_rate=5e-3, folder=tmp_path / "d",
+        tiny, texts, texts[:4], reads=True, steps=40, batch_size=8, learning_rate=5e-3, folder=tmp_path / "d",
         bf16=False,
     )  # fmt: skip
     assert [row for row in log if "dev_loss" in row][-1]["dev_loss"] < log[0]["dev_loss"]
 
-    rates = {"projector": 5e-3, "language_model": 5e-3, "encoder": 1e-3}
     before = encoder.ctc_head.weight.clone()
-    log = align(
-        tiny, speech, human, texts, steps=40, batch_size=8, shards=1, unfreeze_at=0.5, learning_rates=rates,
-        spelled=0.25, letters_weight=0.3, folder=tmp_path / "a", bf16=False,
-    )  # fmt: skip
+    settings = AlignSettings(40, 8, 1, projector_rate=5e-3, encoder_rate=1e-3, decoder_rate=5e-3, encoder_from=0.5)
+    log = align(tiny, speech, human, texts, settings, folder=tmp_path / "a", bf16=False)
     losses = [row["loss"] for row in log if "loss" in row]
     assert losses[1] < losses[0]
     assert not torch.equal(before, encoder.ctc_head.weight)

@@ -54,6 +54,7 @@ def tune(tiny, noise, folder, **changes):
     prompt = torch.cat(list(heard.slots))[:5].clone()
     more = {
         "soft_prompt": prompt,
+        "channel": None,
         "replayed": heard,
         "guard": heard,
         "folder": folder,

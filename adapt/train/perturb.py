@@ -1,0 +1,91 @@
+"""Perturbation of speech on the device it is trained on, anew each time an utterance is seen."""
+
+from __future__ import annotations
+
+import torch
+
+from adapt.model.features import SAMPLE_RATE
+
+ROOM = SAMPLE_RATE * 3 // 10  # samples of the longest room's response
+
+
+def _uniform(like: torch.Tensor, low: float, high: float, generator: torch.Generator) -> torch.Tensor:
+    """One number a row, `[batch, 1]`."""
+    return torch.empty(len(like), 1, device=like.device).uniform_(low, high, generator=generator)
+
+
+def perturb_audio(samples: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """A room (a third of the rows), a channel's spectral tilt (half), coloured noise at 8 to 40 dB (three quarters).
+
+    `samples` float32 `[batch, length]`, zero beyond `lengths`, and again so on return.
+    """
+    batch, length = samples.shape
+
+    def chance(share: float) -> torch.Tensor:
+        return _uniform(samples, 0, 1, generator) < share
+
+    def randn(columns: int) -> torch.Tensor:
+        return torch.randn(batch, columns, device=samples.device, generator=generator)
+
+    time = torch.arange(ROOM, device=samples.device)[None]
+    decay = SAMPLE_RATE * _uniform(samples, 0.05, 0.3, generator)
+    room = randn(ROOM) * torch.exp(-6.9 * time / decay) * (time < decay)
+    room *= _uniform(samples, 0.1, 0.5, generator) * chance(0.33) / room.square().sum(1, keepdim=True).sqrt()
+    room[:, 0] = 1.0
+    size = length + ROOM
+    heard = torch.fft.irfft(torch.fft.rfft(samples, size) * torch.fft.rfft(room, size), size)[:, :length]
+
+    tilt = _uniform(samples, -0.6, 0.6, generator) * chance(0.5)
+    heard = torch.cat([heard[:, :1], heard[:, 1:] - tilt * heard[:, :-1]], dim=1)
+
+    spectrum = torch.fft.rfft(randn(length))
+    frequency = torch.arange(1, spectrum.shape[1] + 1, device=samples.device)[None] / spectrum.shape[1]
+    slope = _uniform(samples, 0, 1, generator) * chance(0.7)
+    noise = torch.fft.irfft(spectrum * frequency**-slope, length)
+    inside = torch.arange(length, device=samples.device)[None] < lengths.to(samples.device)[:, None]
+    power = (heard * inside).square().sum(1, keepdim=True) / inside.sum(1, keepdim=True)
+    ratio = 10 ** (-_uniform(samples, 8, 40, generator) / 20) * chance(0.75)
+    level = ratio * (power / noise.square().mean(1, keepdim=True)).sqrt()
+    return (heard + level * noise) * inside
+
+
+def perturb_features(
+    features: torch.Tensor, mask: torch.Tensor, generator: torch.Generator, share: float = 0.4
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Vocal-tract warp and time stretch of a `share` of the rows, then SpecAugment (1904.08779) of all.
+
+    `features [batch, frames, bins]` and their boolean `mask [batch, frames]` -> the same, with other lengths. The warp
+    moves the mel bins by 0.88 to 1.14 (bins are near logarithmic, so that is a shift of the formants), the stretch
+    is 0.87 to 1.18. Masked are up to 12 bins, and up to 10 frames in every 100.
+    """
+    batch, frames, bins = features.shape
+    device, lengths = features.device, mask.sum(1, keepdim=True)
+    warped = (_uniform(features, 0, 1, generator) < share).float()
+    warp = 1 + warped * (_uniform(features, 0.88, 1.14, generator) - 1)
+    stretch = 1 + warped * (_uniform(features, 0.87, 1.18, generator) - 1)
+    stretched = (lengths * stretch).round().long().clamp_min(1)
+    time = torch.arange(int(stretched.max()), device=device)[None]
+    from_time = time * (lengths - 1) / (stretched - 1).clamp_min(1)
+    from_bin = torch.arange(bins, device=device)[None] * warp + (1 - warp) * 4
+    grid = torch.stack(
+        [
+            (from_bin / (bins - 1) * 2 - 1).clamp(-1, 1)[:, None, :].expand(-1, time.shape[1], -1),
+            (from_time / max(1, frames - 1) * 2 - 1)[:, :, None].expand(-1, -1, bins),
+        ],
+        dim=-1,
+    )
+    out = torch.nn.functional.grid_sample(features[:, None], grid, padding_mode="border", align_corners=True)[:, 0]
+    mask = time < stretched
+    keep = mask[..., None]
+
+    def span(size: int, reach: torch.Tensor, longest: int) -> torch.Tensor:
+        width = _uniform(features, 0, longest + 1, generator).floor()
+        start = (_uniform(features, 0, 1, generator) * (reach - width).clamp_min(0)).floor()
+        place = torch.arange(size, device=device)[None]
+        return (place >= start) & (place < start + width)
+
+    keep = keep & ~span(bins, torch.full_like(lengths, bins), 12)[:, None, :]
+    for number in range(4):
+        drop = span(out.shape[1], stretched, 10) & (stretched >= 100 * number)
+        keep = keep & ~drop[..., None]
+    return out * keep, mask
