@@ -296,11 +296,12 @@ def train_decoder(
 class AlignSettings:
     """How `align` goes on. Rates are peaks; shares are of the steps or of the batch.
 
-    `encoder_from` and `decoder_from`: after which share of the steps each joins the projector. `spelled`: to each
-    batch of audio come so many times as many texts with a simulated slot, so that the decoder goes on reading what
-    text-only adaptation will show it, and meets more sentences than are spoken. `letters`: weight of the encoder's
-    CTC loss. `spelling`: weight of the mean squared distance between a slot vector and the embeddings of the letters
-    that the CTC head hears in its frames, weighted by their posteriors; it keeps real slots near simulated ones.
+    `encoder_from` and `decoder_from`: after which share of the steps each joins the projector; 1 is never.
+    `spelled`: to each batch of audio come so many times as many texts with a simulated slot, so that the decoder goes
+    on reading what text-only adaptation will show it, and meets more sentences than are spoken. `letters`: weight of
+    the encoder's CTC loss, once it joins. `spelling`: weight of the mean squared distance between a slot vector and
+    the embeddings of the letters that the CTC head hears in its frames, weighted by their posteriors; it keeps real
+    slots near simulated ones.
     """
 
     steps: int
@@ -309,9 +310,9 @@ class AlignSettings:
     projector_rate: float = 2e-3
     encoder_rate: float = 4e-4
     decoder_rate: float = 3e-4
-    encoder_from: float = 0.1
-    decoder_from: float = 0.4
-    spelled: float = 0.5
+    encoder_from: float = 1.0
+    decoder_from: float = 0.2
+    spelled: float = 0.25
     noise: float = 0.12
     letters: float = 0.3
     spelling: float = 1.0

@@ -58,7 +58,7 @@ def perturb_features(
     moves the mel bins by 0.88 to 1.14 (bins are near logarithmic, so that is a shift of the formants), the stretch
     is 0.87 to 1.18. Masked are up to 12 bins, and up to 10 frames in every 100.
     """
-    batch, frames, bins = features.shape
+    _, frames, bins = features.shape
     device, lengths = features.device, mask.sum(1, keepdim=True)
     warped = (_uniform(features, 0, 1, generator) < share).float()
     warp = 1 + warped * (_uniform(features, 0.88, 1.14, generator) - 1)

@@ -4,7 +4,7 @@ python recipes/base/make.py text --data DIR     # DIR holds the corpora named in
 python recipes/base/make.py speech --data DIR
 python recipes/base/make.py encoder             # CTC training of the Conformer
 python recipes/base/make.py decoder             # language model, then reading its slot from text alone
-python recipes/base/make.py align               # projector and decoder on encoder output
+python recipes/base/make.py align               # projector, then decoder, on encoder output
 python recipes/base/make.py test                # WER per set
 python recipes/base/make.py pack                # half precision, into adapt/assets/tiny
 """
@@ -101,9 +101,7 @@ def _done(work: Path, name: str) -> bool:
 
 
 steps_option = partial(click.option, "--steps", type=click.IntRange(1), show_default=True, help="Optimiser steps.")
-shards_option = click.option(
-    "--shards", default=120, show_default=True, help="Shards of 1,000 utterances to train on."
-)
+shards_option = click.option("--shards", default=120, show_default=True, help="Shards of 1,000 utterances to train on.")
 batch_option = partial(click.option, "--batch-size", type=click.IntRange(1), show_default=True, help="Utterances.")
 bf16_option = click.option("--bf16/--no-bf16", default=True, show_default=True, help="Mixed precision.")
 workers_option = click.option("--workers", default=0, show_default=True, help="Processes that make batches ahead.")
@@ -117,13 +115,13 @@ def _device() -> str:
 
 @main.command()
 @work_option
-@steps_option(default=8000)
+@steps_option(default=3600)
 @batch_option(default=256)
 @shards_option
 @bf16_option
 @workers_option
 @click.option("--learning-rate", default=2e-3, show_default=True, help="Its peak.")
-@click.option("--start", type=click.Path(path_type=Path, exists=True), help="Folder of a trained encoder to go on from.")
+@click.option("--start", type=click.Path(path_type=Path, exists=True), help="Folder of an encoder to go on from.")
 def encoder(
     work: Path,
     steps: int,
@@ -175,7 +173,7 @@ def _composed(work: Path, encoder: bool = False, decoder: str | None = None):
 
 @main.command()
 @work_option
-@click.option("--lm-steps", default=2000, show_default=True, help="Steps as a language model.")
+@click.option("--lm-steps", default=1500, show_default=True, help="Steps as a language model.")
 @click.option("--read-steps", default=4000, show_default=True, help="Steps of reading spelled slots.")
 @batch_option(default=256)
 @bf16_option
@@ -202,8 +200,8 @@ def decoder(work: Path, lm_steps: int, read_steps: int, batch_size: int, bf16: b
 
 @main.command(name="align")
 @work_option
-@steps_option(default=3000)
-@batch_option(default=192)
+@steps_option(default=300)
+@batch_option(default=48)
 @shards_option
 @bf16_option
 @workers_option
@@ -212,7 +210,7 @@ def decoder(work: Path, lm_steps: int, read_steps: int, batch_size: int, bf16: b
 def align_command(
     work: Path, steps: int, batch_size: int, shards: int, bf16: bool, workers: int, name: str, settings: tuple[str, ...]
 ) -> None:
-    """Projector on encoder output, then the encoder too, then the decoder too."""
+    """Projector on encoder output, then the decoder too."""
     from adapt.train.base import AlignSettings, Shards, align
 
     if _done(work, name):

@@ -26,12 +26,64 @@ from adapt.text.normalise import NORMALISERS
 
 TEST_VARIANTS = ("m5", "f4")  # and flite slt: no stage hears them
 DEV_VARIANTS = ("m7", "f2")
-VARIANTS = (
-    "m1 m2 m3 m4 m6 m8 f1 f3 f5 Alex Alicia Andy Annie Denis Gene Hugo Lee Marco Mario Michael Mike "
-    "Nguyen Storm adam anika antonio belinda benjamin boris caleb david ed edward grandma grandpa gustave "
-    "iven john klatt linda marcelo max michel miguel norbert pablo paul pedro quincy rob robert sandro "
-    "shelby steph travis victor "
-).split()
+VARIANTS = [
+    "m1",
+    "m2",
+    "m3",
+    "m4",
+    "m6",
+    "m8",
+    "f1",
+    "f3",
+    "f5",
+    "Alex",
+    "Alicia",
+    "Andy",
+    "Annie",
+    "Denis",
+    "Gene",
+    "Hugo",
+    "Lee",
+    "Marco",
+    "Mario",
+    "Michael",
+    "Mike",
+    "Nguyen",
+    "Storm",
+    "adam",
+    "anika",
+    "antonio",
+    "belinda",
+    "benjamin",
+    "boris",
+    "caleb",
+    "david",
+    "ed",
+    "edward",
+    "grandma",
+    "grandpa",
+    "gustave",
+    "iven",
+    "john",
+    "klatt",
+    "linda",
+    "marcelo",
+    "max",
+    "michel",
+    "miguel",
+    "norbert",
+    "pablo",
+    "paul",
+    "pedro",
+    "quincy",
+    "rob",
+    "robert",
+    "sandro",
+    "shelby",
+    "steph",
+    "travis",
+    "victor",
+]
 ACCENTS = ("en-us", "en-us", "en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-029")
 FLITE = ("kal16", "awb", "rms", "rms")
 RHVOICE = ("clb", "clb", "bdl", "alan")
@@ -84,7 +136,8 @@ def speak(text: str, voice: Voice) -> np.ndarray:
         elif voice.engine == "flite":
             command = ["flite", "-voice", name, "--setf", f"duration_stretch={rate:.2f}", "-t", text, "-o", str(out)]
         elif voice.engine == "rhvoice":
-            command, said = ["RHVoice-test", "-p", name, "-r", f"{100 * rate:.0f}", "-t", str(pitch), "-o", str(out)], text
+            command = ["RHVoice-test", "-p", name, "-r", f"{100 * rate:.0f}", "-t", str(pitch), "-o", str(out)]
+            said = text
         else:
             marked = f'<pitch level="{pitch}"><speed level="{100 * rate:.0f}">{text}</speed></pitch>'
             command = ["pico2wave", "-l", name, "-w", str(out), marked]
@@ -149,7 +202,7 @@ def held_out_sets(sentences: list[str], folder: Path, kinds: list[str]) -> None:
 
 
 def human_sets(data: Path, folder: Path) -> None:
-    """CMU AN4: `human` to train on, also played slower and faster; `dev-human`, other speakers; `an4`, its test split."""
+    """CMU AN4: `human` to train on, also slower and faster; `dev-human`, other speakers; `an4`, its test split."""
     normalise = NORMALISERS["basic"]
     sets: dict[str, list] = {"human": [], "dev-human": [], "an4": []}
     items = [json.loads(line) for line in (data / "an4/manifest.jsonl").read_text(encoding="utf-8").splitlines()]
