@@ -89,12 +89,7 @@ class Decoder:
         },
     )
     noise: float = field(
-        default=0.12,
-        metadata={
-            "help": "share of a simulated slot's letters disturbed at random, beside what the encoder mishears",
-            "low": 0,
-            "high": 1,
-        },
+        default=0.12, metadata={"help": "share of simulated letters disturbed at random", "low": 0, "high": 1}
     )
     steps: int = field(default=400, metadata={"help": "optimiser steps", "low": 1})
     batch_size: int = field(default=32, metadata={"help": "sentences a step", "low": 1})

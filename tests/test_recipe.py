@@ -185,7 +185,7 @@ def test_describe_is_a_recipe_of_all_defaults(folder):
     lines = text.splitlines()
     keys = [i for i, line in enumerate(lines) if line and "#" not in line]
     assert all(lines[i - 1].lstrip().startswith("#") for i in keys)
-    assert "  # share of symbols disturbed in a simulated slot (a number from 0 to 1)\n  noise: 0.12" in text
+    assert "  # share of simulated letters disturbed at random (a number from 0 to 1)\n  noise: 0.12" in text
 
 
 def test_torch_is_not_imported():
