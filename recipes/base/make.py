@@ -205,30 +205,25 @@ def decoder(work: Path, lm_steps: int, read_steps: int, batch_size: int, bf16: b
 @shards_option
 @bf16_option
 @workers_option
-@click.option("--name", default="aligned", show_default=True, help="Where it goes, below the work folder.")
-@click.option("--set", "settings", multiple=True, metavar="NAME=NUMBER", help="A field of AlignSettings.")
-def align_command(
-    work: Path, steps: int, batch_size: int, shards: int, bf16: bool, workers: int, name: str, settings: tuple[str, ...]
-) -> None:
+def align_command(work: Path, steps: int, batch_size: int, shards: int, bf16: bool, workers: int) -> None:
     """Projector on encoder output, then the decoder too."""
     from adapt.train.base import AlignSettings, Shards, align
 
-    if _done(work, name):
+    if _done(work, "aligned"):
         return
     llm = _composed(work, encoder=True, decoder="read")
-    chosen = {key: float(value) for key, value in (pair.split("=") for pair in settings)}
     log = align(
         llm,
         Shards(work / "train"),
         Shards(work / "human"),
         _sentences(work, "train"),
-        AlignSettings(steps, batch_size, shards, **chosen),
-        folder=work / f"checkpoints-{name}",
+        AlignSettings(steps, batch_size, shards),
+        folder=work / "checkpoints-aligned",
         bf16=bf16,
         workers=workers,
     )
-    _finish(work, name, llm.model, log)
-    llm.tokenizer.save_pretrained(work / name)
+    _finish(work, "aligned", llm.model, log)
+    llm.tokenizer.save_pretrained(work / "aligned")
 
 
 @main.command()
