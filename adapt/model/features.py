@@ -56,7 +56,8 @@ def log_mel(samples: torch.Tensor, lengths: torch.Tensor, bins: int = 80) -> tup
     """
     window = torch.hann_window(WINDOW, device=samples.device)
     spectrum = torch.stft(samples, N_FFT, HOP, WINDOW, window, pad_mode="constant", return_complex=True)
-    energies = torch.log(_filters(bins, samples.device) @ spectrum.abs().square() + FLOOR).transpose(1, 2)
+    power = torch.view_as_real(spectrum).square().sum(-1)  # without the square root of abs()
+    energies = torch.log(_filters(bins, samples.device) @ power + FLOOR).transpose(1, 2)
     frames = (lengths // HOP + 1).to(samples.device)
     mask = torch.arange(energies.shape[1], device=samples.device)[None] < frames[:, None]
     inside, count = mask[..., None], frames[:, None, None]

@@ -183,9 +183,10 @@ def train_encoder(
     bf16: bool,
     workers: int = 0,
 ) -> list[dict]:
-    """CTC over characters. Every tenth of the way the WER of the greedy path on each set of `dev` is logged.
+    """CTC over characters, of what in `model` requires a gradient.
 
-    Character targets leave the plateau of blanks soonest on short utterances: those are the first share `short`.
+    Every tenth of the way the WER of the greedy path on each set of `dev` is logged. Character targets leave the
+    plateau of blanks soonest on short utterances: those are the first share `short`.
     """
     batches = audio_batches(speech, human, steps=steps, batch_size=batch_size, shards=shards, short=short, seed=1)
     save_every = max(1, steps // 20)
@@ -212,7 +213,7 @@ def train_encoder(
         batch_of,
         loss_of,
         steps=steps,
-        groups=[{"params": list(model.parameters()), "lr": learning_rate}],
+        groups=[{"params": [p for p in model.parameters() if p.requires_grad], "lr": learning_rate}],
         warmup=min(400, steps // 10),
         folder=folder,
         save_every=save_every,

@@ -30,10 +30,12 @@ def perturb_audio(samples: torch.Tensor, lengths: torch.Tensor, generator: torch
     time = torch.arange(ROOM, device=samples.device)[None]
     decay = SAMPLE_RATE * _uniform(samples, 0.05, 0.3, generator)
     room = randn(ROOM) * torch.exp(-6.9 * time / decay) * (time < decay)
-    room *= _uniform(samples, 0.1, 0.5, generator) * chance(0.33) / room.square().sum(1, keepdim=True).sqrt()
+    room *= _uniform(samples, 0.1, 0.5, generator) / room.square().sum(1, keepdim=True).sqrt()
     room[:, 0] = 1.0
-    size = length + ROOM
-    heard = torch.fft.irfft(torch.fft.rfft(samples, size) * torch.fft.rfft(room, size), size)[:, :length]
+    size, heard, rows = length + ROOM, samples.clone(), chance(0.33)[:, 0]
+    if rows.any():
+        spectrum = torch.fft.rfft(samples[rows], size) * torch.fft.rfft(room[rows], size)
+        heard[rows] = torch.fft.irfft(spectrum, size)[:, :length]
 
     tilt = _uniform(samples, -0.6, 0.6, generator) * chance(0.5)
     heard = torch.cat([heard[:, :1], heard[:, 1:] - tilt * heard[:, :-1]], dim=1)

@@ -143,6 +143,8 @@ def encoder(
         return
     torch.manual_seed(1)
     model = (ParakeetForCTC.from_pretrained(start) if start else ParakeetForCTC(ENCODER)).to(_device())
+    if start:  # the first convolutions are a third of the time, and have learned what they can
+        model.encoder.subsampling.layers.requires_grad_(False)
     speech, human = Shards(work / "train"), Shards(work / "human")
     dev = {name: _shards(work, name) for name in DEV_SETS}
     more = {"steps": steps, "batch_size": batch_size, "shards": shards, "learning_rate": learning_rate, "bf16": bf16}
