@@ -211,9 +211,18 @@ def transcribe(
     "--normaliser",
     default="basic",
     show_default=True,
-    type=click.Choice(["none", "basic"]),
+    type=click.Choice(["none", "basic", "english"]),
     help="Applied to all text.",
 )
+@click.option(
+    "--convention",
+    default="adapt",
+    show_default=True,
+    type=click.Choice(["adapt", "is21"]),
+    help="How to align and count: ours, or that of is21_deep_bias.",
+)
+@click.option("--lenient", is_flag=True, help="Score what all files have in common.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to write report.html, scores/ and hyps/ into.")
 @click.option("--resamples", default=1000, show_default=True, type=click.IntRange(1), help="Bootstrap resamples.")
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Seed of the resamples.")
 @json_option
@@ -222,23 +231,40 @@ def score(
     hyps: tuple[Path, ...],
     lexicon: Path | None,
     normaliser: str,
+    convention: str,
+    lenient: bool,
+    out: Path | None,
     resamples: int,
     seed: int,
     as_json: bool,
 ) -> None:
-    """Score hypotheses (JSONL with id and text) against a manifest; the first HYPS is the baseline."""
+    """Score hypotheses against references; the first HYPS is the baseline.
+
+    Files may be JSONL manifests (ours, SLAM-LLM's, NeMo's), TSV of id and text, NIST trn, Kaldi text, or the biasing
+    TSV of fbai-speech, each also as .gz.
+    """
     from adapt.score.score import score as compute
-    from adapt.text.corpus import read_hypotheses, read_manifest
     from adapt.text.lexicon import read_lexicon
+    from adapt.text.transcripts import read_hypothesis_texts, read_references
 
     names = [path.stem for path in hyps]
     systems = names if len(set(names)) == len(names) else [str(path) for path in hyps]
+    sets = {refs.stem: read_references(refs)}
+    texts = {name: read_hypothesis_texts(path) for name, path in zip(systems, hyps, strict=True)}
     scores = compute(
-        {refs.stem: read_manifest(refs, need_audio=False)},
-        {refs.stem: {name: read_hypotheses(path) for name, path in zip(systems, hyps, strict=True)}},
+        sets,
+        {refs.stem: texts},
         read_lexicon(lexicon) if lexicon else None,
         normaliser=normaliser,
         resamples=resamples,
         seed=seed,
+        convention=convention,
+        lenient=lenient,
     )
+    if out:
+        from adapt.score.report import save_hypotheses, save_scores
+
+        for name, lines in texts.items():
+            save_hypotheses(out, refs.stem, name, lines)
+        save_scores(out, scores, sets)
     click.echo(json.dumps(scores.to_json(), indent=2, ensure_ascii=False) if as_json else scores.table())

@@ -282,7 +282,7 @@ def _system(run: Run, system: str):
 
 def score(run: Run) -> str:
     """WER and EER of every set and system: `scores/metrics.json`, `report.html`; the table comes back."""
-    from adapt.score.report import write_report
+    from adapt.score.report import hypotheses_path, save_scores
     from adapt.score.score import score as compute
 
     recipe = run.recipe
@@ -291,7 +291,9 @@ def score(run: Run) -> str:
         raise DataError("recipe.yaml: no set to score; name data.test, data.dev or data.source_test")
     sets = {name: read_manifest(path, need_audio=False) for name, path in manifests.items()}
     hyps = {
-        name: {system: read_hypotheses(run.path(f"hyps/{name}.{system}.jsonl")) for system in ("base", "adapted")}
+        name: {
+            system: read_hypotheses(hypotheses_path(run.folder.path, name, system)) for system in ("base", "adapted")
+        }
         for name in manifests
     }
     lexicon = read_lexicon(recipe.data.lexicon) if recipe.data.lexicon else None
@@ -307,15 +309,16 @@ def score(run: Run) -> str:
     )
 
     def work(scratch: Path) -> None:
-        write_json(run.path("scores/metrics.json"), scores.to_json())
         logs = {name: run.path(name, "log.json") for name in ("prompt", "decoder")}
         curves = {k: json.loads(p.read_text(encoding="utf-8"))["log"] for k, p in logs.items() if p.exists()}
-        write_report(run.path("report.html"), scores.to_json(), sets, hyps, curves, dump(recipe))
+        save_scores(run.folder.path, scores, sets, curves, dump(recipe))
 
     settings = {"score": dataclasses.asdict(recipe.score), "seed": recipe.seed}
-    inputs = [*manifests.values(), *run.path("hyps").glob("*.jsonl"), run.path("text/train.txt")]
+    inputs = [hypotheses_path(run.folder.path, name, system) for name in hyps for system in hyps[name]]
+    inputs += [*manifests.values(), run.path("text/train.txt")]
     inputs += [recipe.data.lexicon] if recipe.data.lexicon else []
-    result = run.folder.stage("score", settings, inputs, ["scores/metrics.json", "report.html"], work)
+    outputs = [f"scores/{name}" for name in ("metrics.json", "errors.tsv", "table.md")]
+    result = run.folder.stage("score", settings, inputs, [*outputs, "report.html"], work)
     run.report(result, f"{len(scores.rows)} rows")
     return scores.table()
 

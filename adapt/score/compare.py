@@ -56,16 +56,30 @@ def p_value(base: tuple[np.ndarray, np.ndarray], system: tuple[np.ndarray, np.nd
     return float(np.sum(strays) + 1) / (len(differences) + 1)
 
 
-def signature(normaliser: str, lexicon: Lexicon | None, utterances: Sequence[int], resamples: int, seed: int) -> str:
+def signature(
+    normaliser: str,
+    lexicon: Lexicon | None,
+    utterances: Sequence[int],
+    resamples: int,
+    seed: int,
+    convention: str = "adapt",
+    given: Sequence[int] | None = None,
+) -> str:
     """What a number needs in order to be compared; `utterances` counts them set by set.
+
+    A `convention` other than ours is named, and so is lenience: `given` counts the references, scored or not.
 
     >>> signature("basic", Lexicon("music", "3f9c1e", ()), [300, 200], 1000, 1).rpartition("|")[0]
     'wer|norm:basic|lex:music@3f9c1e|utts:300+200|bs:1000|seed:1'
+    >>> signature("none", None, [290], 1000, 1, "is21", [300]).rpartition("|")[0]
+    'wer|conv:is21|norm:none|lex:none|utts:290|lenient:of 300|bs:1000|seed:1'
     """
     try:
         release = version("adapt-asr")
     except PackageNotFoundError:
         release = "source"
-    lex = f"{lexicon.name}@{lexicon.sha}" if lexicon else "none"
-    counts = "+".join(map(str, utterances))
-    return f"wer|norm:{normaliser}|lex:{lex}|utts:{counts}|bs:{resamples}|seed:{seed}|v:{release}"
+    parts = ["wer", *([] if convention == "adapt" else [f"conv:{convention}"]), f"norm:{normaliser}"]
+    parts += [f"lex:{lexicon.name}@{lexicon.sha}" if lexicon else "lex:none"]
+    parts += [f"utts:{'+'.join(map(str, utterances))}"]
+    parts += [] if given is None else [f"lenient:of {'+'.join(map(str, given))}"]
+    return "|".join([*parts, f"bs:{resamples}", f"seed:{seed}", f"v:{release}"])

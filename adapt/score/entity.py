@@ -138,3 +138,25 @@ def entity_errors(
         elif op.kind == "insert":
             errors += len(named.intersection(range(op.hyp_start, op.hyp_end)))
     return EntityErrors(judged, biased_words, errors, None if index is None else len(false_alarms))
+
+
+def rare_word_errors(
+    ref: Sequence[str], hyp: Sequence[str], ops: Sequence[Op], mentions: Sequence[Mention]
+) -> tuple[int, int]:
+    """Biased words and errors on them as is21_deep_bias counts: by word, wherever it stands in the utterance.
+
+    A reference word is biased if it is a word of any mention, and so is an inserted word.
+
+    >>> from adapt.score.wer import align_is21
+    >>> ref, hyp = "ann and ann".split(), "ann and dan ann".split()
+    >>> rare_word_errors(ref, hyp, align_is21(ref, hyp), [Mention(0, 1, "rare", "ann")])
+    (2, 0)
+    """
+    rare = {word for m in mentions for word in ref[m.start : m.end]}
+    errors = 0
+    for op in ops:
+        if op.kind == "insert":
+            errors += sum(word in rare for word in hyp[op.hyp_start : op.hyp_end])
+        elif op.kind != "equal":
+            errors += sum(word in rare for word in ref[op.ref_start : op.ref_end])
+    return sum(word in rare for word in ref), errors

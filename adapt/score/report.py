@@ -1,19 +1,23 @@
-"""report.html: one page without script: a run's scores, what changed in the text, and how it trained."""
+"""Scores on disk, and report.html: one page without script of a run's scores, what changed, and how it trained."""
 
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import jinja2
 import matplotlib as mpl
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from adapt.run import write_json, write_text
+from adapt.score.score import Scores
 from adapt.score.wer import align
-from adapt.text.corpus import Utterance
+from adapt.text.corpus import Utterance, read_hypotheses
 from adapt.text.normalise import NORMALISERS
 
 SHOWN = 10
@@ -32,22 +36,53 @@ _MARKERS = "osD^vP"
 _NAMES = {"loss": "training loss", "dev_loss": "development loss", "guard_loss": "guard loss (source)"}
 
 
-def write_report(
-    path: str | Path,
-    metrics: dict,
+def save_scores(
+    folder: Path,
+    scores: Scores,
     sets: Mapping[str, Sequence[Utterance]],
-    hyps: Mapping[str, Mapping[str, Mapping[str, str]]],
     curves: Mapping[str, Sequence[Mapping[str, float]]] | None = None,
     recipe_yaml: str = "",
 ) -> None:
-    """Write the page of one run.
+    """Write `scores/metrics.json`, `scores/errors.tsv`, `scores/table.md` and `report.html` into a folder.
 
-    `metrics` is `Scores.to_json()`, `sets` and `hyps` what was scored. Examples compare the first set's base
-    with its last system. `curves` holds points `{"step", "loss", "dev_loss"?, "guard_loss"?}` by stage; None
-    or an empty stage: no figure.
+    Its `hyps/` must hold the hypotheses (`hypotheses_path`); the references are written beside them. `curves` holds
+    points `{"step", "loss", "dev_loss"?, "guard_loss"?}` by stage; None or an empty stage: no figure.
     """
-    signed = dict(part.split(":", 1) for part in metrics["signature"].split("|") if ":" in part)
-    examples = _examples(next(iter(sets.items()), None), hyps, signed.get("norm", "basic"))
+    for name, utterances in sets.items():
+        save_hypotheses(folder, name, None, {u.id: u.text for u in utterances})
+    write_json(folder / "scores/metrics.json", scores.to_json() | {"curves": curves or {}, "recipe": recipe_yaml})
+    write_text(folder / "scores/errors.tsv", scores.errors_tsv())
+    write_text(folder / "scores/table.md", scores.markdown())
+    write_text(folder / "report.html", report(folder))
+
+
+def save_hypotheses(folder: Path, name: str, system: str | None, texts: Mapping[str, str]) -> None:
+    """Write the texts of a system for a set, by id, where `hypotheses_path` says."""
+    lines = (json.dumps({"id": key, "text": text}, ensure_ascii=False) for key, text in texts.items())
+    write_text(hypotheses_path(folder, name, system), "".join(line + "\n" for line in lines))
+
+
+def hypotheses_path(folder: Path, name: str, system: str | None = None) -> Path:
+    """Where a folder has the hypotheses of a system for a set; None: the references of the set.
+
+    >>> hypotheses_path(Path("runs/music"), "target", "base").as_posix()
+    'runs/music/hyps/target.base.jsonl'
+    """
+    parts = [quote(part, safe=" +") for part in (name, system) if part is not None]
+    return folder / "hyps" / f"{'.'.join(parts)}.jsonl"
+
+
+def report(folder: Path) -> str:
+    """The page of one run, from its `scores/metrics.json` and `hyps/` alone.
+
+    Examples, gains and confusions are of the first set, its last system against its first.
+    """
+    metrics = json.loads((folder / "scores/metrics.json").read_text(encoding="utf-8"))
+    rows, signature = metrics["rows"], metrics["signature"]
+    signed = dict(part.split(":", 1) for part in signature.split("|") if ":" in part)
+    first = rows[0]["set"]
+    systems = [row["system"] for row in rows if row["set"] == first]
+    shown = list(dict.fromkeys((systems[0], systems[-1])))
     # The folder of this file is the template's: no package loader, so that it works from a checkout, too.
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -57,18 +92,40 @@ def write_report(
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["percent"] = lambda value: "n/a" if value is None else f"{100 * value:.1f}"
+
+    def of_last(listed: Sequence[Mapping]) -> list[Mapping]:
+        return [one for one in listed if (one["set"], one["system"]) == (first, systems[-1])]
+
     with mpl.rc_context(_STYLE):
-        page = environment.get_template("report.html.jinja").render(
-            rows=metrics["rows"],
-            signature=metrics["signature"],
+        return environment.get_template("report.html.jinja").render(
+            rows=rows,
+            signature=signature,
+            sentences=metrics["sentences"],
             resamples=int(signed.get("bs", 0)),
-            types=sorted({name for row in metrics["rows"] for name in row["by_type"]}),
-            scatter=_scatter(metrics["rows"]),
-            examples=examples,
-            curves=[(stage, _curve(stage, points)) for stage, points in (curves or {}).items() if points],
-            recipe=recipe_yaml.strip(),
+            types=sorted({name for row in rows for name in row["by_type"]}),
+            scatter=_scatter(rows),
+            first=first,
+            systems=shown,
+            changes=_changes(of_last(metrics["changes"])),
+            confusions=of_last(metrics["errors"])[: 2 * SHOWN],
+            examples=_examples(folder, first, shown, signed.get("norm", "basic")),
+            curves=[(stage, _curve(stage, points)) for stage, points in metrics["curves"].items() if points],
+            recipe=metrics["recipe"].strip(),
         )
-    Path(path).write_text(page, encoding="utf-8")
+
+
+def _changes(changes: Sequence[Mapping]) -> list[dict]:
+    """By type, the entities that are gained and lost, those with the greatest net change first."""
+    found = []
+    for kind in sorted({change["type"] for change in changes}):
+        of_type = [change for change in changes if change["type"] == kind]
+        row: dict = {"type": kind}
+        for way, other in (("gained", "lost"), ("lost", "gained")):
+            row[way] = sum(change[way] for change in of_type)
+            ordered = sorted(of_type, key=lambda c: (c[other] - c[way], c["entity"]))
+            row[f"{way}_names"] = [c["entity"] for c in ordered if c[way] > c[other]][:SHOWN]
+        found.append(row)
+    return found
 
 
 def _svg(figure: Figure, name: str, label: str) -> Markup:
@@ -136,38 +193,35 @@ def _curve(stage: str, points: Sequence[Mapping[str, float]]) -> Markup:
     return _svg(figure, f"curve-{safe}", f"Loss by training step, stage {safe}")
 
 
-def _examples(
-    first: tuple[str, Sequence[Utterance]] | None,
-    hyps: Mapping[str, Mapping[str, Mapping[str, str]]],
-    normaliser: str,
-) -> dict | None:
-    """The utterances where the last system gains and loses most errors on base; None without hypotheses."""
-    if not first or not hyps.get(first[0]):
-        return None
+def _examples(folder: Path, name: str, shown: Sequence[str], normaliser: str) -> dict | None:
+    """The utterances where the last system gains and loses most errors on the first."""
     normalise = NORMALISERS[normaliser]
-    systems = hyps[first[0]]
-    shown = list(dict.fromkeys((next(iter(systems)), list(systems)[-1])))
+    references = read_hypotheses(hypotheses_path(folder, name))
+    texts = {system: read_hypotheses(hypotheses_path(folder, name, system)) for system in shown}
     found = []
-    for utterance in first[1]:
-        ref = normalise(utterance.text).split()
-        lines = [_line(ref, normalise(systems[system][utterance.id]).split()) for system in shown]
+    for key, said in references.items():
+        if any(key not in heard for heard in texts.values()):
+            continue  # scored leniently
+        ref = normalise(said).split()
+        lines = [_line(ref, normalise(texts[system][key]).split()) for system in shown]
         errors = [sum(max(len(a), len(b)) for kind, a, b in line if kind != "equal") for line in lines]
-        found.append(
-            {
-                "id": utterance.id,
-                "ref": " ".join(ref),
-                "lines": [
-                    {"system": system, "errors": count, "words": line}
-                    for system, count, line in zip(shown, errors, lines, strict=True)
-                ],
-                # With one system only, its own errors take the place of the change.
-                "change": errors[-1] - errors[0] if len(errors) > 1 else errors[0],
-                "left": errors[-1],
-            }
-        )
-    found.sort(key=lambda one: (one["change"], one["left"], one["id"]))
+        # With one system only, its own errors take the place of the change.
+        change = errors[-1] - errors[0] if len(errors) > 1 else errors[0]
+        found.append((change, errors[-1], key, ref, errors, lines))
+    found.sort(key=lambda one: one[:3])
+    listed = [
+        {
+            "id": key,
+            "ref": " ".join(ref),
+            "lines": [
+                {"system": system, "errors": count, "words": line}
+                for system, count, line in zip(shown, errors, lines, strict=True)
+            ],
+        }
+        for _, _, key, ref, errors, lines in found[:SHOWN] + found[SHOWN:][-SHOWN:]
+    ]
     half = min(SHOWN, (len(found) + 1) // 2)
-    return {"set": first[0], "systems": shown, "best": found[:half], "worst": found[half:][::-1][:SHOWN]}
+    return {"best": listed[:half], "worst": listed[half:][::-1][:SHOWN]}
 
 
 def _line(ref: list[str], hyp: list[str]) -> list[tuple[str, list[str], list[str]]]:

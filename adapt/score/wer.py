@@ -47,6 +47,40 @@ def align(ref: Sequence[str], hyp: Sequence[str]) -> list[Op]:
     return [Op(*op) for op in Levenshtein.opcodes(ref, hyp)]
 
 
+def align_is21(ref: Sequence[str], hyp: Sequence[str]) -> list[Op]:
+    """Align words as NIST sclite and the is21 scorer weigh them: 4 a substitution, 3 an insertion or a deletion.
+
+    Of alignments that weigh the same it takes, from the end, a match or substitution first, then an insertion, then
+    a deletion, which is what the published figures of fbai-speech (is21_deep_bias) hang on.
+
+    >>> align_is21(["a", "b"], ["b"])
+    ... # doctest: +NORMALIZE_WHITESPACE
+    [Op(kind='delete', ref_start=0, ref_end=1, hyp_start=0, hyp_end=0),
+     Op(kind='equal', ref_start=1, ref_end=2, hyp_start=0, hyp_end=1)]
+    """
+    if ref == hyp:
+        return align(ref, hyp)
+    weights = [[3 * (i + j) for j in range(len(hyp) + 1)] for i in range(len(ref) + 1)]
+    for i, said in enumerate(ref, 1):
+        above, row = weights[i - 1], weights[i]
+        for j, heard in enumerate(hyp, 1):
+            row[j] = min(above[j - 1] + (0 if said == heard else 4), row[j - 1] + 3, above[j] + 3)
+    ops: list[Op] = []
+    i, j = len(ref), len(hyp)
+    while i or j:
+        same = i and j and ref[i - 1] == hyp[j - 1]
+        if i and j and weights[i][j] == weights[i - 1][j - 1] + (0 if same else 4):
+            kind, i, j = "equal" if same else "replace", i - 1, j - 1
+            ops.append(Op(kind, i, i + 1, j, j + 1))
+        elif j and weights[i][j] == weights[i][j - 1] + 3:
+            j -= 1
+            ops.append(Op("insert", i, i, j, j + 1))
+        else:
+            i -= 1
+            ops.append(Op("delete", i, i + 1, j, j))
+    return ops[::-1]
+
+
 def count(ref: Sequence[str], hyp: Sequence[str], ops: Sequence[Op]) -> Counts:
     """Count the errors of an alignment.
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import gzip
 import json
 import random
 import unicodedata
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,11 +51,14 @@ class Corpus:
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """The bytes of a file; DataError in place of OSError."""
+    """The bytes of a file, unpacked if its name ends in `.gz`; DataError in place of OSError."""
     try:
-        return Path(path).read_bytes()
+        data = Path(path).read_bytes()
+        return gzip.decompress(data) if Path(path).suffix == ".gz" else data
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; check the path") from None
+    except (gzip.BadGzipFile, EOFError, zlib.error):
+        raise DataError(f"{path}: not a whole gzip file; pack it again") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path and its rights") from None
 

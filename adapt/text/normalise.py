@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from collections.abc import Callable
@@ -13,7 +14,7 @@ class _Characters(dict[int, str | None]):
     def __missing__(self, code: int) -> str | None:
         char, category = chr(code), unicodedata.category(chr(code))
         # Joiners and marks belong to the words of many scripts, so only what never does is dropped.
-        if category in ("Pd", "Pc", "Cc") or category.startswith("Z") or char in "/\\\u2044:;,|":
+        if category in ("Pd", "Pc", "Cc") or category.startswith("Z") or char in "/\\\u2044:;,|@":
             self[code] = " "
         elif char in "'." or category[0] in "LMN":
             self[code] = char
@@ -53,4 +54,22 @@ def basic(text: str) -> str:
     return unicodedata.normalize("NFKC", " ".join(_QUOTES.sub("", text).split()))
 
 
-NORMALISERS: dict[str, Callable[[str], str]] = {"none": none, "basic": basic}
+def english(text: str) -> str:
+    """As Whisper's for English (2212.04356, appendix C): numbers in digits, contractions in full, one spelling.
+
+    Hesitations ("um") and what stands in brackets are dropped. The rules are those of the package whisper-normalizer.
+
+    >>> english("We\u2019ll play twenty-one colours, um, at five p.m. (live)")
+    'we will play 21 colors at 5 p m'
+    """
+    return " ".join(_whisper()(text.translate(_APOSTROPHES)).split())
+
+
+@functools.cache
+def _whisper() -> Callable[[str], str]:
+    from whisper_normalizer.english import EnglishTextNormalizer
+
+    return EnglishTextNormalizer()
+
+
+NORMALISERS: dict[str, Callable[[str], str]] = {"none": none, "basic": basic, "english": english}

@@ -1,0 +1,124 @@
+"""Reference and hypothesis files as the field writes them, for scoring: the format shows in the lines themselves."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from adapt.errors import DataError
+from adapt.text.corpus import Entity, Utterance, read_hypotheses, read_lines, read_manifest
+
+_TRN = re.compile(r"(?P<text>.*)\((?P<id>[^()\s]+)\)$")
+RARE = "rare"  # the type of an entity that is named by a list of rare words
+
+
+def read_references(path: str | Path) -> list[Utterance]:
+    """Utterances of a file in any of these formats; it may be packed as `.gz`.
+
+    - JSONL manifest: ours, SLAM-LLM's or NeMo's (`corpus.read_manifest`)
+    - biasing TSV of fbai-speech: `id<TAB>text<TAB>["rare", "words"]<TAB>["distractors", …]`; each occurrence of a
+      rare word is an entity of type `rare`, distractors are not read
+    - TSV: `id<TAB>text`
+    - NIST trn: `text (id)`
+    - Kaldi text: `id text`
+
+    Raises DataError with every bad line of the file, and when an id is doubled or there is no utterance.
+    """
+    lines = read_lines(path)
+    if lines and lines[0][1].startswith("{"):
+        return read_manifest(path, need_audio=False)
+    utterances, problems = _rows(path, lines)
+    if doubled := _doubled([u.id for u in utterances]):
+        problems.append(f"{path}: {doubled}; make ids unique")
+    if not utterances and not problems:
+        problems.append(f"{path}: holds no utterances; write one a line, its id first")
+    if problems:
+        raise DataError(*problems)
+    return utterances
+
+
+def read_hypothesis_texts(path: str | Path) -> dict[str, str]:
+    """Text by id of a file in any format of `read_references`, or in JSONL of `{"id", "text"}` or `pred_text` (NeMo).
+
+    Raises DataError as `read_references` does; a file without lines is one without hypotheses.
+    """
+    lines = read_lines(path)
+    if not lines:
+        return {}
+    if lines[0][1].startswith("{"):
+        keys = _keys(lines[0][1])
+        return read_hypotheses(path) if "id" in keys and "pred_text" not in keys else _predicted(path, lines)
+    return {u.id: u.text for u in read_references(path)}
+
+
+def _keys(line: str) -> set[str]:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return set()
+    return set(row) if isinstance(row, dict) else set()
+
+
+def _predicted(path: str | Path, lines: list[tuple[int, str]]) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    problems, ids = [], []
+    for number, line in lines:
+        try:
+            row = json.loads(line)
+            key = row.get("id") or row.get("key") or Path(row["audio_filepath"]).stem
+            text = next(row[name] for name in ("pred_text", "pred", "target", "text") if name in row)
+            texts[str(key)] = text.strip()
+        except (ValueError, TypeError, KeyError, AttributeError, StopIteration):
+            problems.append(f'{path}:{number}: no id or no text; write {{"id": …, "text": …}}')
+            continue
+        ids.append(str(key))
+    if doubled := _doubled(ids):
+        problems.append(f"{path}: {doubled}; make ids unique")
+    if problems:
+        raise DataError(*problems)
+    return texts
+
+
+def _rows(path: str | Path, lines: list[tuple[int, str]]) -> tuple[list[Utterance], list[str]]:
+    utterances, problems = [], []
+    if lines and all("\t" not in line and _TRN.match(line) for _, line in lines):
+        for _, line in lines:
+            found = _TRN.match(line)
+            utterances.append(Utterance(found["id"], found["text"].strip()))
+        return utterances, problems
+    for number, line in lines:
+        if "\t" not in line:  # Kaldi's; in a TSV, an id whose text is empty
+            key, _, text = line.partition(" ")
+            utterances.append(Utterance(key, text.strip()))
+            continue
+        key, text, *lists = (cell.strip() for cell in line.split("\t"))
+        rare = _words(lists[0]) if lists else None
+        if lists and rare is None:
+            problems.append(f'{path}:{number}: third field is not a JSON list of rare words; write ["word", …]')
+            continue
+        entities = None if rare is None else tuple(Entity(word, RARE) for word in text.split() if word in rare)
+        utterances.append(Utterance(key, text, entities=entities))
+    return utterances, problems
+
+
+def _words(cell: str) -> frozenset[str] | None:
+    try:
+        words = json.loads(cell)
+    except ValueError:
+        return None
+    return frozenset(words) if isinstance(words, list) and all(isinstance(w, str) for w in words) else None
+
+
+def _doubled(ids: list[str]) -> str | None:
+    """The first id that stands twice and how many more do; None if none does."""
+    seen: set[str] = set()
+    doubled: dict[str, None] = {}
+    for key in ids:
+        if key in seen:
+            doubled[key] = None
+        seen.add(key)
+    if not doubled:
+        return None
+    more = f" and {len(doubled) - 1:,} more" if len(doubled) > 1 else ""
+    return f"id {next(iter(doubled))!r}{more} doubled"

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import gzip
+
+import pytest
+
+from adapt.errors import DataError
+from adapt.text.corpus import Entity, Utterance
+from adapt.text.transcripts import read_hypothesis_texts, read_references
+
+TEXTS = {"u1": "play abba", "u2": "", "u-3": "stop (now) please"}
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["u1\tplay abba", "u2", "u-3\tstop (now) please"],
+        ["u1\tplay abba", "u2\t", "u-3\tstop (now) please"],
+        ["u1 play abba", "u2", "u-3 stop (now) please"],
+        ["play abba (u1)", "(u2)", "stop (now) please (u-3)"],
+        ['{"id": "u1", "text": "play abba"}', '{"id": "u2", "text": ""}', '{"id": "u-3", "text": "stop (now) please"}'],
+        [
+            '{"key": "u1", "source": "1.wav", "target": "play abba"}',
+            '{"key": "u2", "target": ""}',
+            '{"key": "u-3", "target": "stop (now) please"}',
+        ],
+        [
+            '{"audio_filepath": "a/u1.wav", "duration": 1.0, "text": "play abba"}',
+            '{"audio_filepath": "a/u2.wav", "text": ""}',
+            '{"audio_filepath": "a/u-3.wav", "text": "stop (now) please"}',
+        ],
+    ],
+    ids=["tsv", "tsv with an empty field", "kaldi", "trn", "jsonl", "slam-llm", "nemo"],
+)
+def test_formats(tmp_path, lines):
+    path = tmp_path / "text"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    assert {u.id: u.text for u in read_references(path)} == TEXTS
+    assert read_hypothesis_texts(path) == TEXTS
+    packed = tmp_path / "text.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    assert read_references(packed) == read_references(path)
+
+
+def test_predicted_text_of_nemo(tmp_path):
+    path = tmp_path / "out.json"
+    path.write_text('{"audio_filepath": "a/u1.wav", "text": "said", "pred_text": "heard"}\n')
+    assert read_hypothesis_texts(path) == {"u1": "heard"}
+
+
+def test_rare_words_are_entities_wherever_they_stand(tmp_path):
+    path = tmp_path / "refs.tsv"
+    path.write_text('1\tann and ann\t["ann"]\t["dan", "jan"]\n2\tno\t[]\t[]\n')
+    ann = Entity("ann", "rare")
+    assert read_references(path) == [Utterance("1", "ann and ann", None, (ann, ann)), Utterance("2", "no", None, ())]
+
+
+def test_bad_files_say_what_is_wrong(tmp_path):
+    path = tmp_path / "bad"
+    for text, problem in (
+        ("", "holds no utterances"),
+        ("1 a\n2 b\n1 c\n2 d\n", "id '1' and 1 more doubled"),
+        ("1\ta\tnot json\n", "bad:1: third field is not a JSON list"),
+    ):
+        path.write_text(text)
+        with pytest.raises(DataError, match=problem):
+            read_references(path)
+    path.write_text('{"pred_text": "a"}\n')
+    with pytest.raises(DataError, match="bad:1: no id or no text"):
+        read_hypothesis_texts(path)
+    broken = tmp_path / "broken.gz"
+    broken.write_bytes(gzip.compress(b"1 a\n")[:-4])
+    with pytest.raises(DataError, match="not a whole gzip file"):
+        read_references(broken)
