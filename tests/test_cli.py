@@ -114,6 +114,24 @@ def test_score_by_hand(tmp_path):
     ]
 
 
+def test_score_of_other_tools_files(tmp_path):
+    (tmp_path / "refs.tsv").write_text('a\tcall ann\t["ann"]\t[]\nb\tstop\t[]\t[]\nc\tgo\t[]\t[]\n')
+    (tmp_path / "one.trn").write_text("call dan (a)\nstop (b)\n")
+    (tmp_path / "two").write_text("a call ann\nb stop\n")
+    files = [tmp_path / name for name in ("refs.tsv", "one.trn", "two")]
+    refused = adapt("score", *files)
+    assert refused.exit_code == 1
+    assert [line for line in refused.stderr.splitlines() if "hypothesis of 'c' missing" in line and "--lenient" in line]
+    result = adapt("score", *files, "--lenient", "--convention", "is21", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "refs, two: EER 100.0 -> 0.0, 100 % lower" in result.stdout
+    assert "wer|conv:is21|norm:basic|lex:none|utts:2|lenient:of 3|" in result.stdout
+    found = sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file())
+    scores = [f"scores/{name}" for name in ("errors.tsv", "metrics.json", "table.md")]
+    assert found == ["hyps/refs.jsonl", "hyps/refs.one.jsonl", "hyps/refs.two.jsonl", "report.html", *scores]
+    assert "ann\tann\tdan" in (tmp_path / "out/scores/errors.tsv").read_text()
+
+
 WRONG = {
     "a typo in the recipe": ("recipe.yaml", lambda s: s.replace("steps: 4", "stesp: 4", 1), "did you mean"),
     "a missing text file": ("recipe.yaml", lambda s: s.replace("text.txt", "texts.txt"), "did you mean"),

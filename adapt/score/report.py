@@ -14,7 +14,6 @@ import matplotlib as mpl
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from adapt.run import write_json, write_text
 from adapt.score.score import Scores
 from adapt.score.wer import align
 from adapt.text.corpus import Utterance, read_hypotheses
@@ -50,16 +49,22 @@ def save_scores(
     """
     for name, utterances in sets.items():
         save_hypotheses(folder, name, None, {u.id: u.text for u in utterances})
-    write_json(folder / "scores/metrics.json", scores.to_json() | {"curves": curves or {}, "recipe": recipe_yaml})
-    write_text(folder / "scores/errors.tsv", scores.errors_tsv())
-    write_text(folder / "scores/table.md", scores.markdown())
-    write_text(folder / "report.html", report(folder))
+    metrics = scores.to_json() | {"curves": curves or {}, "recipe": recipe_yaml}
+    _write(folder / "scores/metrics.json", json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    _write(folder / "scores/errors.tsv", scores.errors_tsv())
+    _write(folder / "scores/table.md", scores.markdown())
+    _write(folder / "report.html", report(folder))
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
 
 
 def save_hypotheses(folder: Path, name: str, system: str | None, texts: Mapping[str, str]) -> None:
     """Write the texts of a system for a set, by id, where `hypotheses_path` says."""
     lines = (json.dumps({"id": key, "text": text}, ensure_ascii=False) for key, text in texts.items())
-    write_text(hypotheses_path(folder, name, system), "".join(line + "\n" for line in lines))
+    _write(hypotheses_path(folder, name, system), "".join(line + "\n" for line in lines))
 
 
 def hypotheses_path(folder: Path, name: str, system: str | None = None) -> Path:
