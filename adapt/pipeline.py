@@ -25,6 +25,7 @@ from adapt.text.swap import swap_entities
 
 NEEDS_SOFT_PROMPT = ("soft-prompt", "soft-prompt+simulate", "mixed")
 SIMULATES = ("simulate", "soft-prompt+simulate", "mixed")
+PERTURBED = 2  # copies of the replayed audio from which the channel learns, beside what is there
 SCORED = {"target": "test", "dev": "dev", "source": "source_test"}  # set -> key of the recipe's data section
 
 
@@ -68,19 +69,27 @@ class Run:
 
     def channel(self):
         """How the base hears letters, learned from the replayed source audio; None without it."""
-        from adapt.model.features import read_audio
-        from adapt.text.channel import learn
+        from adapt.model.features import log_mel, read_audio
+        from adapt.train.channel import learn
+        from adapt.train.perturb import perturbed
 
         if not self.recipe.data.source_replay:
             return None
         llm, normalise = self.speech_llm(), NORMALISERS[self.recipe.data.normaliser]
-        utterances = _with_audio(read_manifest(self.recipe.data.source_replay))
-        paths = []
-        for start in range(0, len(utterances), 16):
-            paths += llm.ctc_paths([read_audio(u.audio) for u in utterances[start : start + 16]])
         alphabet = llm.model.config.alphabet
-        said = ["".join(c for c in normalise(u.text) if c in alphabet) for u in utterances]
-        return learn(zip(paths, said, strict=True))
+        utterances = _with_audio(read_manifest(self.recipe.data.source_replay))
+
+        def recordings():
+            for start in range(0, len(utterances), 16):
+                batch = utterances[start : start + 16]
+                audio = [read_audio(u.audio) for u in batch]
+                said = ["".join(c for c in normalise(u.text) if c in alphabet) for u in batch]
+                for copy in range(1 + PERTURBED):
+                    seed = copy * len(utterances) + start
+                    paths, slots = llm.heard(audio, functools.partial(perturbed, seed=seed) if copy else log_mel)
+                    yield from zip(paths, said, slots, strict=True)
+
+        return learn(recordings(), llm.model.config.stack)
 
 
 def _with_audio(utterances: list[Utterance]) -> list[Utterance]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +14,10 @@ from adapt.errors import ModelError
 from adapt.model.bases import locate
 from adapt.model.composed import ComposedConfig, ComposedForSpeechRecognition
 from adapt.model.features import log_mel, pad
-from adapt.text.channel import BLANK
 from adapt.text.template import split_template
 
 IGNORED = -100  # label of positions without a loss
+BLANK = "_"  # the CTC blank in a path that is written out
 
 
 @dataclass
@@ -57,14 +57,22 @@ class SpeechLLM:
         return self.model.get_audio_features(features.to(self.model.dtype), mask)
 
     @torch.no_grad()
-    def ctc_paths(self, samples: Sequence[np.ndarray]) -> list[str]:
-        """The encoder's most probable symbol of each frame of real audio, `_` for the blank."""
+    def heard(
+        self, samples: Sequence[np.ndarray], to_features: Callable[..., tuple[torch.Tensor, torch.Tensor]] = log_mel
+    ) -> tuple[list[str], list[torch.Tensor]]:
+        """CTC path and slot vectors `[slots, hidden]` of each recording.
+
+        A path is the encoder's most probable symbol of each frame, `_` for the blank. `to_features` takes what
+        `features.log_mel` takes.
+        """
         bins = self.model.config.audio_config.encoder_config.num_mel_bins
-        features, mask = log_mel(*(x.to(self.device) for x in pad(samples)), bins)
-        frames, lengths = self.model.encode(features.to(self.model.dtype), mask)
+        features, mask = to_features(*(x.to(self.device) for x in pad(samples)), bins)
+        features = features.to(self.model.dtype)
+        frames, lengths = self.model.encode(features, mask)
         symbols = self.model.config.alphabet + BLANK
-        best = self.model.encoder.ctc_head(frames).argmax(-1)
-        return ["".join(symbols[s] for s in row[:n]) for row, n in zip(best.tolist(), lengths.tolist(), strict=True)]
+        best = self.model.encoder.ctc_head(frames).argmax(-1).tolist()
+        paths = ["".join(symbols[s] for s in row[:n]) for row, n in zip(best, lengths.tolist(), strict=True)]
+        return paths, self.model.get_audio_features(features, mask)
 
     def prompt(self, slot: torch.Tensor | None) -> torch.Tensor:
         """Embeddings of the prompt with `slot` (`[slots, hidden]`) in its place; None leaves the prompt away.

@@ -19,7 +19,7 @@ from transformers import ParakeetForCTC
 from adapt.model.features import log_mel, pad
 from adapt.model.speech_llm import IGNORED, SpeechLLM, token_loss
 from adapt.train.fit import fit
-from adapt.train.perturb import perturb_audio, perturb_features
+from adapt.train.perturb import perturbed
 from adapt.train.pseudo_audio import Source, simulated_ids, symbol_ids
 from adapt.train.stages import mean_loss
 
@@ -72,14 +72,6 @@ class Shards:
 def features_of(samples: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Features and mask of int16 samples as they are."""
     return log_mel(samples.float() / 32_768, lengths)
-
-
-def perturbed(samples: torch.Tensor, lengths: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Features and mask of int16 samples, perturbed; the same for the same seed and device."""
-    generator = torch.Generator(samples.device).manual_seed(seed)
-    with torch.autocast(samples.device.type, enabled=False):
-        features, mask = log_mel(perturb_audio(samples.float() / 32_768, lengths, generator), lengths)
-        return perturb_features(features, mask, generator)
 
 
 def ctc_ids(text: str, alphabet: str) -> list[int]:
@@ -179,11 +171,16 @@ def train_encoder(
     shards: int,
     learning_rate: float,
     short: float,
+    batch_statistics: bool,
     folder: Path,
     bf16: bool,
     workers: int = 0,
 ) -> list[dict]:
     """CTC over characters, of what in `model` requires a gradient.
+
+    `batch_statistics`: batch normalisation takes those of the batch, as is usual; without, the running ones, as in
+    inference. A batch is all human or all synthetic speech, and what each of them looks like under its own statistics
+    is not what it looks like under the common ones: the last stretch of training has to be without.
 
     Every tenth of the way the WER of the greedy path on each set of `dev` is logged. Character targets leave the
     plateau of blanks soonest on short utterances: those are the first share `short`.
@@ -196,8 +193,12 @@ def train_encoder(
         labels = padded([ctc_ids(text, alphabet) for text in texts], len(alphabet))
         return {"samples": samples, "lengths": lengths, "labels": labels, "seed": step}
 
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm1d)]
+
     def loss_of(model: ParakeetForCTC, batch: dict) -> torch.Tensor:
-        features, mask = perturbed(batch["samples"], batch["lengths"], batch["seed"])
+        for norm in norms:
+            norm.train(batch_statistics)
+        features, mask = perturbed(batch["samples"].float() / 32_768, batch["lengths"], seed=batch["seed"])
         return model(input_features=features, attention_mask=mask, labels=batch["labels"]).loss
 
     def evaluate(step: int, log: list[dict]) -> dict:
@@ -366,7 +367,7 @@ def align(
         model.encoder.train(joint)
         model.encoder.requires_grad_(joint)
         model.language_model.requires_grad_(step >= settings.decoder_from * settings.steps)
-        features, mask = perturbed(batch["samples"], batch["lengths"], 3_000_017 + step)
+        features, mask = perturbed(batch["samples"].float() / 32_768, batch["lengths"], seed=3_000_017 + step)
         frames, lengths = model.encode(features, mask)
         vectors = model.projector(frames)
         in_slot = [row[:n] for row, n in zip(vectors, (-(-lengths // stack)).tolist(), strict=True)]

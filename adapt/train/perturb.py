@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from adapt.model.features import SAMPLE_RATE
+from adapt.model.features import SAMPLE_RATE, log_mel
 
 ROOM = SAMPLE_RATE * 3 // 10  # samples of the longest room's response
 
@@ -91,3 +91,13 @@ def perturb_features(
         drop = span(out.shape[1], stretched, 10) & (stretched >= 100 * number)
         keep = keep & ~drop[..., None]
     return out * keep, mask
+
+
+def perturbed(
+    samples: torch.Tensor, lengths: torch.Tensor, bins: int = 80, *, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What `features.log_mel` gives, perturbed; the same for the same seed and device."""
+    generator = torch.Generator(samples.device).manual_seed(seed)
+    with torch.autocast(samples.device.type, enabled=False):
+        features, mask = log_mel(perturb_audio(samples, lengths, generator), lengths, bins)
+        return perturb_features(features, mask, generator)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from adapt.errors import ModelError
-from adapt.model.speech_llm import SpeechLLM
-from adapt.text.channel import BLANK, Channel
+from adapt.model.speech_llm import BLANK, SpeechLLM
+from adapt.train.channel import Channel
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Source:
 
     `soft_prompt`: pseudo audio embeddings `[length, hidden]`, None before they are learnt.
     `noise`: share of the letters of a simulated slot that are disturbed, 0 to 1.
-    `channel`: how the encoder hears letters; None lets each last a frame or two, unmistaken.
+    `channel`: how the base hears letters; None spells them in their own embeddings, a frame or two each.
     """
 
     speech_llm: SpeechLLM
@@ -83,14 +83,18 @@ def symbol_ids(speech_llm: SpeechLLM) -> dict[str, int]:
 def simulated_ids(source: Source, text: str, rng: random.Random) -> list[int]:
     """Token ids of single-letter pieces and blanks, frame by frame, as a CTC encoder might hear `text`."""
     ids = symbol_ids(source.speech_llm)
-    letters = "".join(c for c in text if c in ids)
-    letters = disturbed(letters, source.speech_llm.model.config.alphabet, source.noise, rng)
-    path = source.channel.play(letters, rng) if source.channel else timed(letters, rng)
-    return [ids[c] for c in path]
+    return [ids[c] for c in timed(_letters(source, text, rng), rng)]
+
+
+def _letters(source: Source, text: str, rng: random.Random) -> str:
+    alphabet = source.speech_llm.model.config.alphabet
+    return disturbed("".join(c for c in text if c in alphabet), alphabet, source.noise, rng)
 
 
 def simulate(source: Source, text: str, rng: random.Random) -> torch.Tensor:
-    """The sentence spelled in single-letter token embeddings, as a CTC encoder might hear it."""
+    """The sentence letter by letter as the base hears it; without a channel, in single-letter token embeddings."""
+    if source.channel:
+        return source.channel.play(_letters(source, text, rng), rng)
     return source.speech_llm.embed(simulated_ids(source, text, rng)).detach()
 
 

@@ -13,7 +13,7 @@ import torch
 
 from adapt.model import adapter, prompt
 from adapt.model.speech_llm import IGNORED, SpeechLLM, token_loss
-from adapt.text.channel import Channel
+from adapt.train.channel import Channel
 from adapt.train.fit import fit
 from adapt.train.pseudo_audio import Source, slots
 

@@ -122,6 +122,7 @@ def _device() -> str:
 @workers_option
 @click.option("--learning-rate", default=2e-3, show_default=True, help="Its peak.")
 @click.option("--start", type=click.Path(path_type=Path, exists=True), help="Folder of an encoder to go on from.")
+@click.option("--batch-statistics/--running-statistics", "statistics", default=True, help="Of batch normalisation.")
 def encoder(
     work: Path,
     steps: int,
@@ -131,6 +132,7 @@ def encoder(
     workers: int,
     learning_rate: float,
     start: Path | None,
+    statistics: bool,
 ) -> None:
     """CTC training of the Conformer; may begin while speech is still being made."""
     import torch
@@ -148,7 +150,7 @@ def encoder(
     speech, human = Shards(work / "train"), Shards(work / "human")
     dev = {name: _shards(work, name) for name in DEV_SETS}
     more = {"steps": steps, "batch_size": batch_size, "shards": shards, "learning_rate": learning_rate, "bf16": bf16}
-    more |= {"short": 0.0 if start else 0.05}
+    more |= {"short": 0.0 if start else 0.05, "batch_statistics": statistics}
     folder = work / "checkpoints-encoder"
     log = train_encoder(model, speech, human, dev, ALPHABET, folder=folder, workers=workers, **more)
     _finish(work, "encoder", model, log)

@@ -5,8 +5,8 @@ import random
 import torch
 
 from adapt.model.features import log_mel, pad
-from adapt.text.channel import Channel
 from adapt.train.base import ctc_greedy
+from adapt.train.channel import Channel
 from adapt.train.pseudo_audio import Source, simulate, symbol_ids
 
 
@@ -16,7 +16,8 @@ def test_paths_collapse_to_the_greedy_transcript(tiny, noise):
     with torch.no_grad():
         frames, lengths = tiny.model.encode(features, mask)
         transcripts = ctc_greedy(tiny.model.encoder.ctc_head(frames), lengths, alphabet)
-    paths = tiny.ctc_paths(noise)
+    paths, slots = tiny.heard(noise)
+    assert all(map(torch.equal, slots, tiny.slot_vectors(noise)))
     assert [len(path) for path in paths] == lengths.tolist()
     assert any(set(path) - {"_"} for path in paths)
     for path, transcript in zip(paths, transcripts, strict=True):
@@ -24,10 +25,11 @@ def test_paths_collapse_to_the_greedy_transcript(tiny, noise):
         assert " ".join("".join(merged).replace("_", "").split()) == transcript
 
 
-def test_a_simulated_slot_is_what_the_channel_plays(tiny):
-    ids = symbol_ids(tiny)
-    channel = Channel({"p": ["b_"], "l": ["ll"], "a": [""], "y": ["y"]})
+def test_a_simulated_slot_is_what_the_channel_plays(tiny, noise):
+    vectors = torch.cat(tiny.slot_vectors(noise))
+    channel = Channel({"p": [(0, 2)], "l": [(1, 2)], "a": [(3, 3)], "y": [(2, 4)]}, vectors)
     slot = simulate(Source(tiny, noise=0.0, channel=channel), "play!", random.Random(1))
-    assert torch.equal(slot, tiny.embed([ids[c] for c in "b_lly"]))
-    plain = simulate(Source(tiny, noise=0.0), "play!", random.Random(1))
-    assert not torch.equal(plain, slot) and not plain.requires_grad
+    assert torch.equal(slot, vectors[[0, 1, 1, 2, 3]])
+    ids = symbol_ids(tiny)
+    plain = simulate(Source(tiny, noise=0.0), "a", random.Random(1))
+    assert torch.equal(plain[0], tiny.embed([ids["a"]])[0]) and not plain.requires_grad
