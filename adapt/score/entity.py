@@ -112,6 +112,9 @@ def entity_errors(
         judged = tuple(Judged(m, False, m.start, m.end) for m in mentions)
         return EntityErrors(judged, biased_words, 0, None if index is None else 0)
 
+    heard_mentions = find_mentions(hyp, index) if index is not None else []
+    if not mentions and not heard_mentions:
+        return EntityErrors((), 0, 0, None if index is None else 0)
     before, after = _boundaries(len(ref), ops)
 
     def judge(mention: Mention) -> Judged:
@@ -126,7 +129,7 @@ def entity_errors(
         heard = [(j.start, j.end) for j in (*judged, *also) if not j.wrong]
         # What the reference says in the same place is no hallucination, whatever it is part of there.
         heard += [(op.hyp_start, op.hyp_end) for op in ops if op.kind == "equal"]
-        false_alarms = [m for m in find_mentions(hyp, index) if not any(a <= m.start and m.end <= b for a, b in heard)]
+        false_alarms = [m for m in heard_mentions if not any(a <= m.start and m.end <= b for a, b in heard)]
 
     biased = {position for m in mentions for position in range(m.start, m.end)}
     spans = [(j.start, j.end) for j in judged] + [(m.start, m.end) for m in false_alarms]

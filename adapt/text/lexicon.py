@@ -129,17 +129,17 @@ def find_mentions(words: Sequence[str], phrases: PhraseIndex) -> list[Mention]:
     [Mention(start=1, end=3, type='track', written='Dancing Queen'),
      Mention(start=4, end=5, type='artist', written='Queen')]
     """
-    words = tuple(words)
-    mentions, start = [], 0
-    while start < len(words):
-        end = start
-        for length in phrases.lengths.get(words[start], ()):
+    words, lengths = tuple(words), phrases.lengths
+    mentions, end = [], 0
+    for start in [i for i, word in enumerate(words) if word in lengths]:
+        if start < end:
+            continue
+        for length in lengths[words[start]]:
             entry = phrases.entries.get(words[start : start + length])
             if entry and start + length <= len(words):
                 end = start + length
                 mentions.append(Mention(start, end, entry.type, entry.written))
                 break
-        start = max(end, start + 1)
     return mentions
 
 

@@ -25,6 +25,7 @@ class _Characters(dict[int, str | None]):
 
 _CHARACTERS = _Characters()
 _APOSTROPHES = str.maketrans({**dict.fromkeys("\u2018\u2019\u02bc\u00b4`\uff07", "'"), "\u0149": "'n"})
+_PLAIN = re.compile(r"[a-z0-9 ]*")  # most transcripts are, and need none of what follows
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _STOPS = re.compile(r"\.(?!\d)|(?<!\d)\.")
 _QUOTES = re.compile(r"(?<!\w)'|'(?!\w)")
@@ -47,6 +48,8 @@ def basic(text: str) -> str:
     >>> basic("Beyonc\u00e9 sold 1,000,000 at 3.5 U.S. dollars...")
     'beyonc\u00e9 sold 1000000 at 3.5 us dollars'
     """
+    if _PLAIN.fullmatch(text):
+        return " ".join(text.split())
     text = unicodedata.normalize("NFKC", text.translate(_APOSTROPHES)).lower()
     text = _THOUSANDS.sub("", text.replace("&", " and ").replace("..", " "))
     text = _STOPS.sub("", text.translate(_CHARACTERS))
