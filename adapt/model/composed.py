@@ -103,7 +103,10 @@ class ComposedForSpeechRecognition(PreTrainedModel, GenerationMixin):
         self, input_features: torch.Tensor, feature_attention_mask: torch.Tensor
     ) -> list[torch.Tensor]:
         """Slot vectors `[slots, LM hidden]` of each utterance; as many as its encoder frames fill stacks."""
-        frames, lengths = self.encode(input_features, feature_attention_mask)
+        return self.project(*self.encode(input_features, feature_attention_mask))
+
+    def project(self, frames: torch.Tensor, lengths: torch.Tensor) -> list[torch.Tensor]:
+        """Slot vectors of what `encode` gives."""
         slots = -(-lengths // self.config.stack)
         return [row[:count] for row, count in zip(self.projector(frames), slots.tolist(), strict=True)]
 

@@ -67,12 +67,11 @@ class SpeechLLM:
         """
         bins = self.model.config.audio_config.encoder_config.num_mel_bins
         features, mask = to_features(*(x.to(self.device) for x in pad(samples)), bins)
-        features = features.to(self.model.dtype)
-        frames, lengths = self.model.encode(features, mask)
+        frames, lengths = self.model.encode(features.to(self.model.dtype), mask)
         symbols = self.model.config.alphabet + BLANK
         best = self.model.encoder.ctc_head(frames).argmax(-1).tolist()
         paths = ["".join(symbols[s] for s in row[:n]) for row, n in zip(best, lengths.tolist(), strict=True)]
-        return paths, self.model.get_audio_features(features, mask)
+        return paths, self.model.project(frames, lengths)
 
     def prompt(self, slot: torch.Tensor | None) -> torch.Tensor:
         """Embeddings of the prompt with `slot` (`[slots, hidden]`) in its place; None leaves the prompt away.
