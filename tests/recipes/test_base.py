@@ -97,6 +97,7 @@ def test_each_training_stage_lowers_its_loss(tiny, shards, tmp_path):
     alphabet = tiny.model.config.alphabet
     encoder = tiny.model.encoder
     speech, human = Shards(shards), Shards(shards)
+    running = {name: value.clone() for name, value in encoder.named_buffers() if "running" in name}
     log = train_encoder(
         encoder, speech, human, {"dev": Shards(shards).grow(1)}, alphabet, steps=60, batch_size=8, shards=1,
         learning_rate=1e-2, batch_statistics=False, short=0.1, folder=tmp_path / "e", bf16=False,
@@ -104,6 +105,8 @@ def test_each_training_stage_lowers_its_loss(tiny, shards, tmp_path):
     losses = [row["loss"] for row in log if "loss" in row]
     assert losses[-1] < 0.7 * losses[0]
     assert any("wer_dev" in row for row in log)
+    now = dict(encoder.named_buffers())
+    assert running and all(torch.equal(now[name], value) for name, value in running.items())
 
     texts = ["play the song", "stop the music", "what is it", "tell me please"] * 8
     log = train_decoder(
