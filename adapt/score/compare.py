@@ -17,12 +17,12 @@ def resample(stats: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     side are drawn together, which is what makes a comparison paired.
     """
     generator = np.random.default_rng(seed)
-    rows = len(stats)
-    stats = stats.astype(np.float64)
+    # Many utterances have the same counts: how often each kind was drawn says all, and no utterance is scored twice.
+    kinds, occurrences = np.unique(stats, axis=0, return_counts=True)
+    shares = occurrences / len(stats)
     sums = np.empty((resamples, stats.shape[1]))
     for i in range(resamples):
-        # How often each row was drawn, times the rows: no utterance is ever scored twice.
-        sums[i] = np.bincount(generator.integers(0, rows, rows), minlength=rows) @ stats
+        sums[i] = generator.multinomial(len(stats), shares) @ kinds
     return sums
 
 
