@@ -179,6 +179,7 @@ def prompt(run: Run) -> StageResult:
             folder=scratch,
             out=run.path("prompt/soft_prompt.safetensors"),
             seed=recipe.seed,
+            precision=recipe.precision,
             **dataclasses.asdict(recipe.prompt),
         )
         write_json(run.path("prompt/log.json"), dataclasses.asdict(tuned))
@@ -187,6 +188,7 @@ def prompt(run: Run) -> StageResult:
         "prompt": dataclasses.asdict(recipe.prompt),
         "base": base_key(recipe.base),
         "seed": recipe.seed,
+        "precision": recipe.precision,
     }
     inputs = [run.path("text", f"{name}.txt") for name in ("train", "copies", "dev")]
     inputs += [p for p in (recipe.data.source_replay,) if p] + _audio_of(recipe.data.source_replay)
@@ -222,6 +224,7 @@ def decoder(run: Run) -> StageResult:
             out=run.path("adapter"),
             name=recipe.name,
             seed=recipe.seed,
+            precision=recipe.precision,
             **dataclasses.asdict(recipe.decoder),
         )
         write_json(run.path("decoder/log.json"), dataclasses.asdict(tuned))
@@ -230,6 +233,7 @@ def decoder(run: Run) -> StageResult:
         "decoder": dataclasses.asdict(recipe.decoder),
         "base": base_key(recipe.base),
         "seed": recipe.seed,
+        "precision": recipe.precision,
     }
     sources = [p for p in (recipe.data.source_replay, recipe.data.source_dev) if p]
     inputs = [run.path("text", f"{name}.txt") for name in ("train", "copies", "dev")]

@@ -150,6 +150,13 @@ class Recipe:
         metadata={"help": "built-in base, model name, or a folder, which starts with ./ ../ ~ or /"},
     )
     seed: int = field(default=1, metadata={"help": "seed of every stage", "low": 0, "high": 2**32 - 1})
+    precision: str = field(
+        default="auto",
+        metadata={
+            "help": "of training: fp32, mixed precision with bf16, or that where the hardware has bf16",
+            "choices": ("auto", "fp32", "bf16"),
+        },
+    )
     data: Data
     prompt: Prompt = Prompt()
     decoder: Decoder = Decoder()

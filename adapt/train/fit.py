@@ -81,6 +81,18 @@ class _Progress(TrainerCallback):
         self.bar.close()
 
 
+def uses_bf16(precision: str, device: torch.device) -> bool:
+    """Whether `precision` (auto, fp32 or bf16) is bf16 on `device`; auto where its hardware has it.
+
+    >>> uses_bf16("bf16", torch.device("cpu")), uses_bf16("fp32", torch.device("cpu"))
+    (True, False)
+    """
+    if precision != "auto":
+        return precision == "bf16"
+    cuda = device.type == "cuda"
+    return torch.cuda.is_bf16_supported(including_emulation=False) if cuda else torch.cpu._is_avx512_bf16_supported()
+
+
 def warmup_cosine(steps: int, warmup: int) -> Callable[[int], float]:
     """Learning-rate factor at each step: linear from 0 over `warmup` steps, then a cosine down to 0.
 

@@ -15,7 +15,7 @@ def _uniform(like: torch.Tensor, low: float, high: float, generator: torch.Gener
 
 
 def perturb_audio(samples: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """A room (a third of the rows), a channel's spectral tilt (half), coloured noise at 8 to 40 dB (three quarters).
+    """A room (a fifth of the rows), a channel's spectral tilt (half), coloured noise at 10 to 40 dB (half).
 
     `samples` float32 `[batch, length]`, zero beyond `lengths`, and again so on return.
     """
@@ -32,7 +32,7 @@ def perturb_audio(samples: torch.Tensor, lengths: torch.Tensor, generator: torch
     room = randn(ROOM) * torch.exp(-6.9 * time / decay) * (time < decay)
     room *= _uniform(samples, 0.1, 0.5, generator) / room.square().sum(1, keepdim=True).sqrt()
     room[:, 0] = 1.0
-    size, heard, rows = length + ROOM, samples.clone(), chance(0.33)[:, 0]
+    size, heard, rows = length + ROOM, samples.clone(), chance(0.2)[:, 0]
     if rows.any():
         spectrum = torch.fft.rfft(samples[rows], size) * torch.fft.rfft(room[rows], size)
         heard[rows] = torch.fft.irfft(spectrum, size)[:, :length]
@@ -46,19 +46,19 @@ def perturb_audio(samples: torch.Tensor, lengths: torch.Tensor, generator: torch
     noise = torch.fft.irfft(spectrum * frequency**-slope, length)
     inside = torch.arange(length, device=samples.device)[None] < lengths.to(samples.device)[:, None]
     power = (heard * inside).square().sum(1, keepdim=True) / inside.sum(1, keepdim=True)
-    ratio = 10 ** (-_uniform(samples, 8, 40, generator) / 20) * chance(0.75)
+    ratio = 10 ** (-_uniform(samples, 10, 40, generator) / 20) * chance(0.5)
     level = ratio * (power / noise.square().mean(1, keepdim=True)).sqrt()
     return (heard + level * noise) * inside
 
 
 def perturb_features(
-    features: torch.Tensor, mask: torch.Tensor, generator: torch.Generator, share: float = 0.4
+    features: torch.Tensor, mask: torch.Tensor, generator: torch.Generator, share: float = 0.3
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Vocal-tract warp and time stretch of a `share` of the rows, then SpecAugment (1904.08779) of all.
 
     `features [batch, frames, bins]` and their boolean `mask [batch, frames]` -> the same, with other lengths. The warp
     moves the mel bins by 0.88 to 1.14 (bins are near logarithmic, so that is a shift of the formants), the stretch
-    is 0.87 to 1.18. Masked are up to 12 bins, and up to 10 frames in every 100.
+    is 0.87 to 1.18. Masked are up to 10 bins, and up to 8 frames in every 100.
     """
     _, frames, bins = features.shape
     device, lengths = features.device, mask.sum(1, keepdim=True)
@@ -86,9 +86,9 @@ def perturb_features(
         place = torch.arange(size, device=device)[None]
         return (place >= start) & (place < start + width)
 
-    keep = keep & ~span(bins, torch.full_like(lengths, bins), 12)[:, None, :]
+    keep = keep & ~span(bins, torch.full_like(lengths, bins), 10)[:, None, :]
     for number in range(4):
-        drop = span(out.shape[1], stretched, 10) & (stretched >= 100 * number)
+        drop = span(out.shape[1], stretched, 8) & (stretched >= 100 * number)
         keep = keep & ~drop[..., None]
     return out * keep, mask
 

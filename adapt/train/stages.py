@@ -14,7 +14,7 @@ import torch
 from adapt.model import adapter, prompt
 from adapt.model.speech_llm import IGNORED, SpeechLLM, token_loss
 from adapt.train.channel import Channel
-from adapt.train.fit import fit
+from adapt.train.fit import fit, uses_bf16
 from adapt.train.pseudo_audio import Source, slots
 
 
@@ -108,6 +108,7 @@ def learn_prompt(
     learning_rate: float,
     eval_every: int,
     seed: int,
+    precision: str,
 ) -> Tuned:
     """Stage 1: `length` vectors in the slot learn the domain text; the model is frozen. Writes them to `out`.
 
@@ -148,6 +149,7 @@ def learn_prompt(
         evaluate=evaluate,
         label="prompt",
         seed=seed,
+        bf16=uses_bf16(precision, speech_llm.device),
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(folder / "best.safetensors", out)
@@ -181,6 +183,7 @@ def tune_decoder(
     patience: int,
     guard_tolerance: float,
     seed: int,
+    precision: str,
 ) -> Tuned:
     """Stage 2: LoRA on the decoder, the text as target, pseudo audio in the slot. Writes an adapter to `out`.
 
@@ -248,6 +251,7 @@ def tune_decoder(
         stop=lambda rows: _has_stalled(rows, patience),
         label="decoder",
         seed=seed,
+        bf16=uses_bf16(precision, speech_llm.device),
     )
     best = best_row(log, guard_tolerance)
     weights = peft.utils.load_peft_weights(folder / "best", device=str(speech_llm.device))

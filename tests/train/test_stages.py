@@ -28,6 +28,7 @@ PROMPT = {
     "learning_rate": 0.05,
     "eval_every": 4,
     "seed": 1,
+    "precision": "auto",
 }
 DECODER = {
     "name": "test",
@@ -46,6 +47,7 @@ DECODER = {
     "patience": 10,
     "guard_tolerance": 10.0,
     "seed": 1,
+    "precision": "auto",
 }
 
 
