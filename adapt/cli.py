@@ -247,13 +247,13 @@ def score(
     from adapt.text.lexicon import read_lexicon
     from adapt.text.transcripts import read_hypothesis_texts, read_references
 
-    names = [path.stem for path in hyps]
+    name, *names = (Path(path.name.removesuffix(".gz")).stem for path in (refs, *hyps))
     systems = names if len(set(names)) == len(names) else [str(path) for path in hyps]
-    sets = {refs.stem: read_references(refs)}
-    texts = {name: read_hypothesis_texts(path) for name, path in zip(systems, hyps, strict=True)}
+    sets = {name: read_references(refs)}
+    texts = {system: read_hypothesis_texts(path) for system, path in zip(systems, hyps, strict=True)}
     scores = compute(
         sets,
-        {refs.stem: texts},
+        {name: texts},
         read_lexicon(lexicon) if lexicon else None,
         normaliser=normaliser,
         resamples=resamples,
@@ -264,7 +264,7 @@ def score(
     if out:
         from adapt.score.report import save_hypotheses, save_scores
 
-        for name, lines in texts.items():
-            save_hypotheses(out, refs.stem, name, lines)
+        for system, lines in texts.items():
+            save_hypotheses(out, name, system, lines)
         save_scores(out, scores, sets)
     click.echo(json.dumps(scores.to_json(), indent=2, ensure_ascii=False) if as_json else scores.table())

@@ -32,6 +32,7 @@ _STYLE = {
     **{"axes.grid": True, "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 11},
 }
 _MARKERS = "osD^vP"
+_MORE = {"CER": "cer", "B-WER": "b_wer", "U-WER": "u_wer", "precision": "precision", "recall": "recall", "F1": "f1"}
 _NAMES = {"loss": "training loss", "dev_loss": "development loss", "guard_loss": "guard loss (source)"}
 
 
@@ -108,6 +109,9 @@ def report(folder: Path) -> str:
             sentences=metrics["sentences"],
             resamples=int(signed.get("bs", 0)),
             types=sorted({name for row in rows for name in row["by_type"]}),
+            split=any(row["eer_seen"] is not None for row in rows),
+            alarms=any(row["false_alarms_per_1k"] is not None for row in rows),
+            more={label: key for label, key in _MORE.items() if any(row[key] is not None for row in rows)},
             scatter=_scatter(rows),
             first=first,
             systems=shown,
@@ -179,7 +183,8 @@ def _scatter(rows: Sequence[Mapping]) -> Markup | None:
             label=row["system"] if len(sets) == 1 else f"{row['set']}: {row['system']}",
         )
     axes.set(xlabel="WER, %", ylabel="EER, %")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=2 if max(map(len, labels)) < 30 else 1)
     return _svg(figure, "scatter", "WER against EER of each system, with 95 % intervals")
 
 

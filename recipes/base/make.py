@@ -209,13 +209,23 @@ def decoder(work: Path, lm_steps: int, read_steps: int, batch_size: int, bf16: b
 @shards_option
 @bf16_option
 @workers_option
-def align_command(work: Path, steps: int, batch_size: int, shards: int, bf16: bool, workers: int) -> None:
+@click.option("--start", type=click.Path(path_type=Path, exists=True), help="Folder of a speech LLM to go on from.")
+def align_command(
+    work: Path, steps: int, batch_size: int, shards: int, bf16: bool, workers: int, start: Path | None
+) -> None:
     """Projector on encoder output, then the decoder too."""
+    import torch
+
+    from adapt.model.composed import ComposedForSpeechRecognition
     from adapt.train.base import AlignSettings, Shards, align
 
     if _done(work, "aligned"):
         return
-    llm = _composed(work, encoder=True, decoder="read")
+    llm = _composed(work, encoder=True, decoder=None if start else "read")
+    if start:
+        earlier = ComposedForSpeechRecognition.from_pretrained(start, dtype=torch.float32)
+        for part in ("projector", "language_model"):
+            getattr(llm.model, part).load_state_dict(getattr(earlier, part).state_dict())
     log = align(
         llm,
         Shards(work / "train"),
