@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -94,16 +95,19 @@ class SpeechLLM:
             prompt = self.prompt(slot)
             rows.append(torch.cat([prompt, self.embed(target)]))
             labels.append(torch.tensor([IGNORED] * len(prompt) + list(target), device=self.device))
-        embeds = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        padded = torch.nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=IGNORED)
         lengths = torch.tensor([len(row) for row in rows], device=self.device)
+        # Few different lengths: kernels are planned anew for each that they meet.
+        spare = -int(lengths.max()) % 16
+        embeds = F.pad(torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), (0, 0, 0, spare))
+        padded = torch.nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=IGNORED)
+        padded = F.pad(padded, (0, spare), value=IGNORED)
         mask = torch.arange(embeds.shape[1], device=self.device)[None] < lengths[:, None]
         return embeds, mask.long(), padded
 
 
 def token_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Mean next-token cross entropy over the labelled positions of `logits [batch, length, vocabulary]`."""
-    return torch.nn.functional.cross_entropy(
+    return F.cross_entropy(
         logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORED
     )
 
