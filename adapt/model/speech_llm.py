@@ -88,7 +88,7 @@ class SpeechLLM:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Right-padded `inputs_embeds [batch, length, hidden]`, `attention_mask` and `labels [batch, length]`.
 
-        Only the targets carry a label.
+        `length` is a multiple of 16. Only the targets carry a label.
         """
         rows, labels = [], []
         for slot, target in zip(slots, targets, strict=True):
