@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,8 @@ from rapidfuzz.distance import Levenshtein
 from transformers import ParakeetForCTC
 
 from adapt.model.features import log_mel, pad
-from adapt.model.speech_llm import IGNORED, SpeechLLM, token_loss
+from adapt.model.speech_llm import BLANK, IGNORED, SpeechLLM, token_loss
+from adapt.train.channel import Channel, learn
 from adapt.train.fit import fit
 from adapt.train.perturb import perturbed
 from adapt.train.pseudo_audio import Source, simulated_ids, symbol_ids
@@ -294,16 +296,37 @@ def train_decoder(
     )
 
 
+@torch.no_grad()
+def frame_channel(speech_llm: SpeechLLM, speech: Shards, recordings: int, batch_size: int = 32) -> Channel:
+    """What the encoder hears for each letter, learned from so many perturbed utterances; its slots are frames."""
+    model = speech_llm.model.eval()
+    alphabet = model.config.alphabet
+    symbols = alphabet + BLANK
+    items = sorted(random.Random(5).sample(speech.items, min(recordings, len(speech.items))))
+
+    def heard() -> Iterator[tuple[str, str, torch.Tensor]]:
+        for start in range(0, len(items), batch_size):
+            chosen = items[start : start + batch_size]
+            samples, lengths = (x.to(speech_llm.device) for x in speech.audio(chosen))
+            features, mask = perturbed(samples.float() / 32_768, lengths, seed=start)
+            frames, counts = model.encode(features, mask)
+            best = model.encoder.ctc_head(frames).argmax(-1).tolist()
+            for item, path, row, count in zip(chosen, best, frames.cpu(), counts.tolist(), strict=True):
+                yield "".join(symbols[s] for s in path[:count]), item.text, row[:count].clone()
+
+    return learn(heard())
+
+
 @dataclass(frozen=True)
 class AlignSettings:
     """How `align` goes on. Rates are peaks; shares are of the steps or of the batch.
 
     `encoder_from` and `decoder_from`: after which share of the steps each joins the projector; 1 is never.
-    `spelled`: to each batch of audio come so many times as many texts with a simulated slot, so that the decoder goes
-    on reading what text-only adaptation will show it, and meets more sentences than are spoken. `letters`: weight of
-    the encoder's CTC loss, once it joins. `spelling`: weight of the mean squared distance between a slot vector and
-    the embeddings of the letters that the CTC head hears in its frames, weighted by their posteriors; it keeps real
-    slots near simulated ones.
+    `played`: to each batch of audio come so many times as many texts, in frames pieced together from `recordings`
+    perturbed utterances (`channel`), so that the decoder goes on reading what text-only adaptation will show it, and
+    meets more sentences than are spoken. `letters`: weight of the encoder's CTC loss, once it joins. `spelling`: weight
+    of the mean squared distance between a slot vector and the embeddings of the letters that the CTC head hears in its
+    frames, weighted by their posteriors.
     """
 
     steps: int
@@ -314,8 +337,8 @@ class AlignSettings:
     decoder_rate: float = 3e-4
     encoder_from: float = 1.0
     decoder_from: float = 0.2
-    spelled: float = 0.25
-    noise: float = 0.12
+    played: float = 1.0
+    recordings: int = 2_000
     letters: float = 0.3
     spelling: float = 1.0
 
@@ -343,21 +366,28 @@ def align(
         short=0.2,
         seed=3,
     )
-    source = Source(speech_llm, None, settings.noise)
     symbols = symbol_ids(speech_llm)
-    letters = torch.tensor([symbols[c] for c in [*alphabet, "_"]])
+    letters = torch.tensor([symbols[c] for c in [*alphabet, BLANK]])
+    channel = frame_channel(speech_llm, speech, settings.recordings) if settings.played else None
+    by_length = sorted(texts, key=len)
 
     def batch_of(step: int) -> dict:
         rng = random.Random(3_000_017 + step)
         samples, lengths, said = batches(step)
-        written = rng.choices(texts, k=round(settings.batch_size * settings.spelled))
+        # As long as what is said, or they would all be padded to the longest.
+        first, last = (
+            bisect_left(by_length, min(map(len, said)), key=len),
+            bisect_right(by_length, max(map(len, said)), key=len),
+        )
+        count = round(settings.batch_size * settings.played) if last > first else 0
+        written = [by_length[rng.randrange(first, last)] for _ in range(count)]
         return {
             "samples": samples,
             "lengths": lengths,
             "labels": padded([ctc_ids(text, alphabet) for text in said], len(alphabet)),
             "label_lengths": torch.tensor([len(text) for text in said]),
             "targets": [speech_llm.target_ids(text) for text in [*said, *written]],
-            "spelled": [simulated_ids(source, text, rng) for text in written],
+            "played": [channel.play(text, rng) for text in written],
             "step": step,
         }
 
@@ -369,18 +399,20 @@ def align(
         model.language_model.requires_grad_(step >= settings.decoder_from * settings.steps)
         features, mask = perturbed(batch["samples"].float() / 32_768, batch["lengths"], seed=3_000_017 + step)
         frames, lengths = model.encode(features, mask)
+        heard_rows = [row[:n].float() for row, n in zip(frames, lengths.tolist(), strict=True)]
+        frames = torch.nn.utils.rnn.pad_sequence([*heard_rows, *batch["played"]], batch_first=True)
+        spoken, lengths = lengths, torch.cat([lengths, torch.tensor([len(row) for row in batch["played"]]).to(lengths)])
         vectors = model.projector(frames)
         in_slot = [row[:n] for row, n in zip(vectors, (-(-lengths // stack)).tolist(), strict=True)]
-        in_slot += [speech_llm.embed(ids) for ids in batch["spelled"]]
         embeds, places, labels = speech_llm.training_batch(in_slot, batch["targets"])
         loss = token_loss(model(inputs_embeds=embeds, attention_mask=places).logits, labels)
 
         log_probs = model.encoder.ctc_head(frames).float().log_softmax(-1)
         if joint:
             loss = loss + settings.letters * F.ctc_loss(
-                log_probs.transpose(0, 1),
+                log_probs[: len(spoken)].transpose(0, 1),
                 batch["labels"],
-                lengths,
+                spoken,
                 batch["label_lengths"],
                 blank=len(alphabet),
                 zero_infinity=True,

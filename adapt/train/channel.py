@@ -1,4 +1,4 @@
-"""Pseudo audio pieced together from real slot vectors: for each letter in context, what was heard for it before."""
+"""Pseudo audio pieced together from real slot vectors: for each stretch of text, what was heard for it before."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
+from typing import NamedTuple
 
 import torch
 from rapidfuzz.distance import Levenshtein
@@ -14,38 +15,67 @@ from rapidfuzz.distance import Levenshtein
 from adapt.model.speech_llm import BLANK
 
 ENOUGH = 6  # occurrences of a context, fewer of which fall back to a shorter one
+DRAWN = 8  # occurrences, of which the one is played whose recording says the text the longest
 EDGE = "\n"  # stands before and after a sentence: silence belongs to its first and last letter
+
+
+class Recording(NamedTuple):
+    """text: what was said, between edges. stretches: (first, end) of each of its letters in the channel's slots."""
+
+    text: str
+    stretches: list[tuple[int, int]]
 
 
 @dataclass(frozen=True)
 class Channel:
-    """What an encoder hears for each letter, learned from recordings with transcripts.
+    """What an encoder hears for each stretch of text, learned from recordings with transcripts.
 
-    slots: vectors `[slots, hidden]` of all recordings, end to end. heard: context -> (first, end) of the stretch of
-    `slots` for its letter, each time it occurred. A context is the letter with both its neighbours, the letter with
-    the next, or the letter alone.
+    slots: vectors `[slots, hidden]` of all recordings, end to end. heard: context -> (recording, place of the letter)
+    of each time it occurred. A context is the letter with both its neighbours, the letter with the next, or the letter
+    alone.
     """
 
     heard: dict[str, list[tuple[int, int]]]
+    recordings: list[Recording]
     slots: torch.Tensor
 
     def play(self, text: str, rng: random.Random) -> torch.Tensor:
-        """Slot vectors `[slots, hidden]` for `text`: for each letter a stretch that was heard for it before.
+        """Slot vectors `[slots, hidden]` for `text`, stretch by stretch as they were heard before.
 
-        Stretches are drawn at random of those in the longest context that occurred ENOUGH times. A letter that was
-        never said is left out.
+        For each letter some of the occurrences of the longest context that occurred ENOUGH times are drawn, and the
+        one is played whose recording goes on as the text does for the longest, as far as it does: mistakes that
+        belong together stay together. A letter that was never said is left out.
 
         >>> channel = learn([("_hh_e_y_", "hey", torch.arange(8)), ("__y_e_h", "yeh", torch.arange(8, 15))])
         >>> channel.play("heh", random.Random(1)).tolist(), channel.play("z", random.Random(1)).tolist()
         ([0, 1, 2, 3, 12, 13, 14], [])
         """
+        padded, contexts = f"{EDGE}{text}{EDGE}", _contexts(text)
         rows: list[int] = []
-        for contexts in _contexts(text):
-            known = [found for context in contexts if (found := self.heard.get(context))]
+        place = 0
+        while place < len(text):
+            known = [found for context in contexts[place] if (found := self.heard.get(context))]
+            if not known:
+                place += 1
+                continue
             enough = [found for found in known if len(found) >= ENOUGH]
-            if known:
-                rows += range(*rng.choice((enough or known)[0]))
+            drawn = rng.choices((enough or known)[0], k=DRAWN)
+            lengths = [self._agreement(padded, place, *occurrence) for occurrence in drawn]
+            length = max(lengths)
+            number, first = drawn[lengths.index(length)]
+            for stretch in self.recordings[number].stretches[first : first + length]:
+                rows += range(*stretch)
+            place += length
         return self.slots[rows]
+
+    def _agreement(self, padded: str, place: int, number: int, first: int) -> int:
+        """For how many letters the recording says what stands in `padded`, each in the midst of its neighbours."""
+        said, length = self.recordings[number].text, 1
+        while (there := said[first + length : first + length + 3]) and len(there) == 3:
+            if there != padded[place + length : place + length + 3]:
+                break
+            length += 1
+        return length
 
 
 def _contexts(text: str) -> list[tuple[str, str, str]]:
@@ -60,7 +90,7 @@ def learn(recordings: Iterable[tuple[str, str, torch.Tensor]], stack: int = 1) -
     belong to the symbol before them, and what was heard beside the transcript to the letter before it.
     """
     heard: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    slots, offset = [], 0
+    learned, slots, offset = [], [], 0
     for path, text, vectors in recordings:
         runs: list[list] = []  # symbol, first frame, end
         frame = 0
@@ -79,11 +109,12 @@ def learn(recordings: Iterable[tuple[str, str, torch.Tensor]], stack: int = 1) -
             for place, (_, begin, stop) in zip(places, runs[first:last], strict=False) if text else ():
                 known = stretches[place]
                 stretches[place] = (known[0] if known[1] else begin, stop)
-        for contexts, stretch in zip(_contexts(text), stretches, strict=True):
-            # A slot belongs to the letter in whose stretch its first frame lies.
-            begin, stop = (offset + -(-edge // stack) for edge in stretch)
+        for place, contexts in enumerate(_contexts(text)):
             for context in contexts:
-                heard[context].append((begin, stop))
+                heard[context].append((len(learned), place))
+        # A slot belongs to the letter in whose stretch its first frame lies.
+        stretches = [(offset + -(-begin // stack), offset + -(-stop // stack)) for begin, stop in stretches]
+        learned.append(Recording(f"{EDGE}{text}{EDGE}", stretches))
         slots.append(vectors)
         offset += len(vectors)
-    return Channel(dict(heard), torch.cat(slots))
+    return Channel(dict(heard), learned, torch.cat(slots))

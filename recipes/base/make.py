@@ -11,8 +11,10 @@ python recipes/base/make.py pack                # half precision, into adapt/ass
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import random
 import shutil
 from functools import partial
 from pathlib import Path
@@ -51,11 +53,11 @@ def _sentences(work: Path, name: str) -> list[str]:
 @work_option
 @data_option
 def text(work: Path, data: Path) -> None:
-    """Filter and cap the corpora into train.txt and held_out.txt."""
+    """Filter and cap the corpora into train.txt and held_out.txt; what is beyond the caps goes into beyond.txt."""
     from text import general_text
 
     work.mkdir(parents=True, exist_ok=True)
-    for name, sentences in zip(("train", "held_out"), general_text(data), strict=True):
+    for name, sentences in zip(("train", "held_out", "beyond"), general_text(data), strict=True):
         (work / f"{name}.txt").write_text("\n".join(sentences) + "\n", encoding="utf-8")
         _log(f"text: {name}: {len(sentences):,} sentences, {sum(map(len, map(str.split, sentences))):,} words")
 
@@ -209,12 +211,21 @@ def decoder(work: Path, lm_steps: int, read_steps: int, batch_size: int, bf16: b
 @shards_option
 @bf16_option
 @workers_option
+@click.option("--decoder-rate", default=3e-4, show_default=True, help="Peak learning rate of the decoder.")
 @click.option("--start", type=click.Path(path_type=Path, exists=True), help="Folder of a speech LLM to go on from.")
 def align_command(
-    work: Path, steps: int, batch_size: int, shards: int, bf16: bool, workers: int, start: Path | None
+    work: Path,
+    steps: int,
+    batch_size: int,
+    shards: int,
+    bf16: bool,
+    workers: int,
+    decoder_rate: float,
+    start: Path | None,
 ) -> None:
-    """Projector on encoder output, then the decoder too."""
+    """Projector on encoder output, then the decoder too, on what is spoken and on as many other texts."""
     import torch
+    from speech import LISTS, known_words, word_list
 
     from adapt.model.composed import ComposedForSpeechRecognition
     from adapt.train.base import AlignSettings, Shards, align
@@ -226,12 +237,18 @@ def align_command(
         earlier = ComposedForSpeechRecognition.from_pretrained(start, dtype=torch.float32)
         for part in ("projector", "language_model"):
             getattr(llm.model, part).load_state_dict(getattr(earlier, part).state_dict())
+    texts, rng = [*_sentences(work, "train"), *_sentences(work, "beyond")], random.Random(1)
+    words = known_words(texts)
+    texts += [word_list(words, rng) for _ in range(len(texts) // LISTS)]
+    settings = AlignSettings(steps, batch_size, shards, decoder_rate=decoder_rate)
+    if start:  # the decoder reads already, and the projector has little to learn
+        settings = dataclasses.replace(settings, projector_rate=decoder_rate, decoder_from=0.0)
     log = align(
         llm,
         Shards(work / "train"),
         Shards(work / "human"),
-        _sentences(work, "train"),
-        AlignSettings(steps, batch_size, shards),
+        texts,
+        settings,
         folder=work / "checkpoints-aligned",
         bf16=bf16,
         workers=workers,

@@ -202,24 +202,29 @@ def covering(sentences: Sequence[str]) -> list[str]:
     return ordered
 
 
-def synthesise(sentences: list[str], folder: Path, count: int, processes: int, report) -> None:
-    """Speak `count` utterances into `folder/train`: sentences in turn, a new voice each time.
+def known_words(sentences: Sequence[str]) -> list[str]:
+    """All that occur thrice."""
+    counts = Counter(word for sentence in sentences for word in sentence.split())
+    return sorted(word for word, occurs in counts.items() if occurs >= 3)
 
-    One in LISTS is a list of words instead, drawn alike from all that occur thrice: an encoder that hears common
-    words alone learns those, and not how letters sound.
-    """
+
+def word_list(words: Sequence[str], rng: random.Random) -> str:
+    """Words that say nothing together: who hears common sentences alone learns those, and not how letters sound."""
+    return " ".join(rng.sample(words, rng.randint(2, 6)))
+
+
+def synthesise(sentences: list[str], folder: Path, count: int, processes: int, report) -> None:
+    """Speak `count` utterances into `folder/train`: sentences in turn, one in LISTS a list; a new voice each time."""
     folder = folder / "train"
     folder.mkdir(parents=True, exist_ok=True)
-    counts = Counter(word for sentence in sentences for word in sentence.split())
-    words = sorted(word for word, occurs in counts.items() if occurs >= 3)
-    sentences = covering(sentences)
+    words, sentences = known_words(sentences), covering(sentences)
     with Pool(processes) as pool:
         for number in range(count // SHARD):
             if (folder / f"{number:04d}.jsonl").exists():
                 continue
             rng = random.Random(number)
             chosen = [sentences[(number * SHARD + i) % len(sentences)] for i in range(SHARD)]
-            chosen = [" ".join(rng.sample(words, rng.randint(2, 6))) if rng.random() < 1 / LISTS else s for s in chosen]
+            chosen = [word_list(words, rng) if rng.random() < 1 / LISTS else s for s in chosen]
             jobs = [(text, draw_voice(rng)) for text in chosen]
             write_shard(folder, number, [u for u in pool.imap(utterance, jobs, chunksize=10) if u])
             report(f"speech: {(number + 1) * SHARD:,} of {count:,} utterances")

@@ -115,18 +115,20 @@ def keep(sentence: str) -> bool:
     )
 
 
-def general_text(data: Path, seed: int = 1) -> tuple[list[str], list[str]]:
-    """Sentences to train on and `HELD_OUT` further ones, normalised, distinct, shuffled."""
+def general_text(data: Path, seed: int = 1) -> tuple[list[str], list[str], list[str]]:
+    """Sentences to train on, `HELD_OUT` further ones, and what the caps left out; normalised, distinct."""
     rng, normalise = random.Random(seed), NORMALISERS["basic"]
     chosen: set[str] = set()
     sentences: list[str] = []
+    beyond: set[str] = set()
     for name, read in SOURCES.items():
         found = sorted({s for s in map(normalise, read(data)) if keep(s)} - chosen)
+        beyond.update(found)
         found = rng.sample(found, min(CAPS[name], len(found)))
         chosen.update(found)
         sentences += found
     rng.shuffle(sentences)
-    return sentences[HELD_OUT:], sentences[:HELD_OUT]
+    return sentences[HELD_OUT:], sentences[:HELD_OUT], sorted(beyond - chosen)
 
 
 def train_tokenizer(sentences: list[str], pieces: int):

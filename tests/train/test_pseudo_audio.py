@@ -6,7 +6,7 @@ import torch
 
 from adapt.model.features import log_mel, pad
 from adapt.train.base import ctc_greedy
-from adapt.train.channel import Channel
+from adapt.train.channel import Channel, Recording
 from adapt.train.pseudo_audio import Source, simulate, symbol_ids
 
 
@@ -27,7 +27,8 @@ def test_paths_collapse_to_the_greedy_transcript(tiny, noise):
 
 def test_a_simulated_slot_is_what_the_channel_plays(tiny, noise):
     vectors = torch.cat(tiny.slot_vectors(noise))
-    channel = Channel({"p": [(0, 2)], "l": [(1, 2)], "a": [(3, 3)], "y": [(2, 4)]}, vectors)
+    spoken = [Recording("\nplay\n", [(0, 2), (1, 2), (3, 3), (2, 4)])]
+    channel = Channel({letter: [(0, place)] for place, letter in enumerate("play")}, spoken, vectors)
     slot = simulate(Source(tiny, noise=0.0, channel=channel), "play!", random.Random(1))
     assert torch.equal(slot, vectors[[0, 1, 1, 2, 3]])
     ids = symbol_ids(tiny)
