@@ -158,6 +158,13 @@ def decoder(recipe: str, overrides: tuple[str, ...], out: Path | None, device: s
 @click.argument("audio", nargs=-1, required=True, metavar="AUDIO...")
 @click.option("--base", default="tiny", show_default=True, help="Built-in base model, or the folder of one.")
 @click.option("--adapter", type=click.Path(path_type=Path), help="Adapter to put on it, e.g. runs/music/adapter.")
+@click.option(
+    "--decoder",
+    default="llm",
+    show_default=True,
+    type=click.Choice(["llm", "ctc"]),
+    help="ctc: what the encoder alone hears, with a confidence in --out.",
+)
 @click.option("--num-beams", default=4, show_default=True, type=click.IntRange(1), help="Beams; 1 is greedy.")
 @click.option("--batch-size", default=16, show_default=True, type=click.IntRange(1), help="Utterances at a time.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write JSON lines here, resumably.")
@@ -166,6 +173,7 @@ def transcribe(
     audio: tuple[str, ...],
     base: str,
     adapter: Path | None,
+    decoder: str,
     num_beams: int,
     batch_size: int,
     out: Path | None,
@@ -179,6 +187,8 @@ def transcribe(
 
     from adapt.text.corpus import Utterance, read_hypotheses, read_manifest
 
+    if decoder == "ctc" and adapter:
+        raise click.UsageError("--decoder ctc leaves out the decoder that --adapter adapts; give one of the two")
     utterances: list[Utterance] = []
     for name in audio:
         if name.endswith((".jsonl", ".json")):
@@ -196,7 +206,7 @@ def transcribe(
     llm = attach(llm, adapter) if adapter else llm
     with tempfile.TemporaryDirectory() as folder:
         lines = out or Path(folder) / "hyps.jsonl"
-        write(llm, utterances, lines, num_beams=num_beams, batch_size=batch_size)
+        write(llm, utterances, lines, decoder=decoder, num_beams=num_beams, batch_size=batch_size)
         if not out:
             texts = read_hypotheses(lines)
             for utterance in utterances:

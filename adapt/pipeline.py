@@ -26,6 +26,7 @@ from adapt.text.swap import swap_entities
 NEEDS_SOFT_PROMPT = ("soft-prompt", "soft-prompt+simulate", "mixed")
 SIMULATES = ("simulate", "soft-prompt+simulate", "mixed")
 PERTURBED = 2  # copies of the replayed audio from which the channel learns, beside what is there
+SYSTEMS = ("base", "adapted", "ctc")  # ctc: the encoder's own path, which adapting leaves as it is
 SCORED = {"target": "test", "dev": "dev", "source": "source_test"}  # set -> key of the recipe's data section
 
 
@@ -252,9 +253,9 @@ def _best(log: Path) -> str:
 
 
 def transcribe(run: Run) -> None:
-    """Base and adapted system on every set that the recipe names: `hyps/<set>.<system>.jsonl`."""
+    """Each of SYSTEMS on every set that the recipe names: `hyps/<set>.<system>.jsonl`."""
     recipe = run.recipe
-    for system in ("base", "adapted"):
+    for system in SYSTEMS:
         for name, manifest in _manifests(recipe).items():
             out = f"hyps/{name}.{system}.jsonl"
 
@@ -268,6 +269,7 @@ def transcribe(run: Run) -> None:
                     _system(run, system),
                     utterances,
                     partial,
+                    decoder="ctc" if system == "ctc" else "llm",
                     label=label,
                     **dataclasses.asdict(recipe.transcribe),
                 )
@@ -286,7 +288,7 @@ def _system(run: Run, system: str):
     from adapt.model import adapter
     from adapt.model.speech_llm import load
 
-    if system == "base":
+    if system != "adapted":
         return run.speech_llm()
     if "adapted" not in run._loaded:
         run._loaded["adapted"] = adapter.attach(load(run.recipe.base, run.device), run.path("adapter"))
@@ -304,9 +306,7 @@ def score(run: Run) -> str:
         raise DataError("recipe.yaml: no set to score; name data.test, data.dev or data.source_test")
     sets = {name: read_manifest(path, need_audio=False) for name, path in manifests.items()}
     hyps = {
-        name: {
-            system: read_hypotheses(hypotheses_path(run.folder.path, name, system)) for system in ("base", "adapted")
-        }
+        name: {system: read_hypotheses(hypotheses_path(run.folder.path, name, system)) for system in SYSTEMS}
         for name in manifests
     }
     lexicon = read_lexicon(recipe.data.lexicon) if recipe.data.lexicon else None

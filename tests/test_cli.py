@@ -67,15 +67,11 @@ def test_run_twice_then_with_a_changed_key(recipe, tmp_path):
     first = adapt("run", recipe, "-o", out)
     assert first.exit_code == 0, first.output
     table = first.stdout
-    assert [line.split()[:2] for line in table.splitlines()[1:5]] == [
-        ["target", "base"],
-        ["target", "adapted"],
-        ["source", "base"],
-        ["source", "adapted"],
-    ]
+    rows = [[name, system] for name in ("target", "source") for system in ("base", "adapted", "ctc")]
+    assert [line.split()[:2] for line in table.splitlines()[1:7]] == rows
     assert "utts:2+2" in table
     metrics = json.loads((out / "scores/metrics.json").read_text())
-    assert {row["system"] for row in metrics["rows"]} == {"base", "adapted"}
+    assert {row["system"] for row in metrics["rows"]} == {"base", "adapted", "ctc"}
     assert metrics["rows"][0]["counts"]["mentions"] == 2
     assert "<svg" in (out / "report.html").read_text()
     assert not list((out / "checkpoints").iterdir())
@@ -84,12 +80,12 @@ def test_run_twice_then_with_a_changed_key(recipe, tmp_path):
     again = adapt("run", recipe, "-o", out)
     assert again.stdout == table
     assert all(p.stat().st_mtime_ns == before[p] for p in before)
-    assert again.stderr.count("as before") == 8
+    assert again.stderr.count("as before") == 10
 
     changed = adapt("run", recipe, "-o", out, "-s", "decoder.steps=2")
     assert changed.exit_code == 0
     assert "decoder.steps changed: 4 -> 2" in changed.stderr
-    assert changed.stderr.count("as before") >= 4  # text, prompt, and both base transcripts
+    assert changed.stderr.count("as before") >= 6  # text, prompt, and both transcripts of base and of ctc
 
 
 def test_transcribe_prints_a_line_a_file(recipe, tiny):
@@ -99,6 +95,17 @@ def test_transcribe_prints_a_line_a_file(recipe, tiny):
         str(recipe / "0.wav"),
         str(recipe / "1.wav"),
     ]
+
+
+def test_transcribe_by_ctc_leaves_the_decoder_out(recipe, tiny, tmp_path):
+    out = tmp_path / "ctc.jsonl"
+    result = adapt("transcribe", recipe / "test.jsonl", "--base", tiny.name, "--decoder", "ctc", "--out", out)
+    assert result.exit_code == 0, result.output
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert {line["id"] for line in lines} == {"0", "1"}
+    assert all(0 < line["confidence"] <= 1 if line["text"] else line["confidence"] is None for line in lines)
+    both = adapt("transcribe", "x.wav", "--decoder", "ctc", "--adapter", tmp_path)
+    assert both.exit_code == 2 and "--adapter adapts" in both.stderr
 
 
 def test_score_by_hand(tmp_path):

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import soundfile
@@ -13,6 +14,7 @@ import torch
 from tqdm import tqdm
 from transformers import DynamicCache
 
+from adapt.decode.ctc import heard
 from adapt.errors import AdaptError, DataError
 from adapt.model.features import read_audio
 from adapt.model.speech_llm import SpeechLLM
@@ -59,6 +61,7 @@ def transcribe(
     utterances: Sequence[Utterance],
     out: Path,
     *,
+    decoder: str = "llm",
     num_beams: int = 4,
     batch_size: int = 16,
     max_new_tokens: int = 120,
@@ -66,6 +69,7 @@ def transcribe(
 ) -> None:
     """Write a line `{"id", "text"}` for each utterance to `out`, shortest audio first.
 
+    `decoder`: `llm`, or `ctc` for the encoder's own greedy path (`ctc.heard`), whose lines hold a `confidence` too.
     Lines that are there already stay, so that a killed run goes on. Raises `DataError` with every file that
     cannot be read, before the first is transcribed.
     """
@@ -80,10 +84,14 @@ def transcribe(
     ):
         for start in range(0, len(waiting), batch_size):
             batch = waiting[start : start + batch_size]
-            slots = speech_llm.slot_vectors([read_audio(u.audio) for u in batch])
-            prompts = [speech_llm.prompt(slot) for slot in slots]
-            for utterance, text in zip(batch, generate(speech_llm, prompts, num_beams, max_new_tokens), strict=True):
-                lines.write(json.dumps({"id": utterance.id, "text": text}, ensure_ascii=False) + "\n")
+            audio = [read_audio(u.audio) for u in batch]
+            if decoder == "ctc":
+                rows = [asdict(row) for row in heard(speech_llm, audio)]
+            else:
+                prompts = [speech_llm.prompt(slot) for slot in speech_llm.slot_vectors(audio)]
+                rows = [{"text": text} for text in generate(speech_llm, prompts, num_beams, max_new_tokens)]
+            for utterance, row in zip(batch, rows, strict=True):
+                lines.write(json.dumps({"id": utterance.id, **row}, ensure_ascii=False) + "\n")
             lines.flush()
             bar.update(len(batch))
 

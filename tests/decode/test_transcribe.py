@@ -1,9 +1,11 @@
 import json
+from itertools import groupby
 
 import pytest
 import soundfile
 import torch
 
+from adapt.decode.ctc import heard
 from adapt.decode.transcribe import generate, transcribe
 from adapt.errors import DataError
 from adapt.text.corpus import Utterance
@@ -19,6 +21,15 @@ def test_one_prefill_gives_the_tokens_of_plain_beam_search(tiny, noise):
             ids = tiny.model.generate(inputs_embeds=prompt[None], attention_mask=mask, num_beams=num_beams, **more)
             plain.append(tiny.decode(ids[0].tolist()))
         assert generate(tiny, prompts, num_beams, max_new_tokens=12) == plain
+
+
+def test_ctc_hears_what_the_encoder_says(tiny, noise):
+    paths, _ = tiny.heard(noise)
+    together, alone = heard(tiny, noise), [heard(tiny, [samples])[0] for samples in noise]
+    assert any(row.text for row in together)
+    for path, row, same in zip(paths, together, alone, strict=True):
+        merged = [symbol for symbol, _ in groupby(path) if symbol != "_"]
+        assert row.text == same.text == " ".join("".join(merged).split())
 
 
 def test_goes_on_after_a_kill_to_the_same_lines(tiny, noise, tmp_path):
