@@ -155,6 +155,24 @@ def decoder(recipe: str, overrides: tuple[str, ...], out: Path | None, device: s
 
 
 @main.command()
+@recipe_argument
+@set_option
+@click.option("--on", "name", default="target", show_default=True, metavar="SET", help="target, dev or source.")
+@out_option
+@device_option
+@json_option
+def robustness(
+    recipe: str, overrides: tuple[str, ...], name: str, out: Path | None, device: str, as_json: bool
+) -> None:
+    """WER of base and adapted system in noise, by voice, by speaking rate and by length."""
+    from adapt.robustness import robustness as measure
+
+    with _running(recipe, overrides, out, device) as it:
+        scores = measure(it, name)
+        click.echo(json.dumps(scores.to_json(), indent=2, ensure_ascii=False) if as_json else scores.wers())
+
+
+@main.command()
 @click.argument("audio", nargs=-1, required=True, metavar="AUDIO...")
 @click.option("--base", default="tiny", show_default=True, help="Built-in base model, or the folder of one.")
 @click.option("--adapter", type=click.Path(path_type=Path), help="Adapter to put on it, e.g. runs/music/adapter.")

@@ -110,7 +110,7 @@ def base_key(name: str) -> dict[str, str]:
     return {"name": name, "sha": digest.hexdigest()[:16]}
 
 
-def _manifests(recipe: Recipe) -> dict[str, Path]:
+def sets_of(recipe: Recipe) -> dict[str, Path]:
     """Set name -> manifest of each set that the recipe scores."""
     return {name: path for name, key in SCORED.items() if (path := getattr(recipe.data, key))}
 
@@ -122,7 +122,7 @@ def corpus_of(recipe: Recipe) -> Corpus:
 
 
 def _held_out(recipe: Recipe) -> list[str]:
-    return [u.text for path in _manifests(recipe).values() for u in read_manifest(path, need_audio=False)]
+    return [u.text for path in sets_of(recipe).values() for u in read_manifest(path, need_audio=False)]
 
 
 def text(run: Run) -> StageResult:
@@ -142,7 +142,7 @@ def text(run: Run) -> StageResult:
 
     keys = ("normaliser", "dev_lines", "entity_copies")
     settings = {"data": {key: getattr(recipe.data, key) for key in keys}, "seed": recipe.seed}
-    inputs = [recipe.data.text, *_manifests(recipe).values()]
+    inputs = [recipe.data.text, *sets_of(recipe).values()]
     inputs += [recipe.data.lexicon] if recipe.data.lexicon else []
     result = run.folder.stage("text", settings, inputs, outputs, work)
     train, dev, copies = (_lines(run.path(outputs[i])) for i in (0, 1, 3))
@@ -158,7 +158,8 @@ def _training_text(run: Run) -> list[str]:
     return _lines(run.path("text/train.txt")) + _lines(run.path("text/copies.txt"))
 
 
-def _audio_of(*manifests: Path | None) -> list[Path]:
+def audio_of(*manifests: Path | None) -> list[Path]:
+    """The audio files that the manifests name."""
     return [u.audio for path in manifests if path for u in read_manifest(path) if u.audio]
 
 
@@ -192,7 +193,7 @@ def prompt(run: Run) -> StageResult:
         "precision": recipe.precision,
     }
     inputs = [run.path("text", f"{name}.txt") for name in ("train", "copies", "dev")]
-    inputs += [p for p in (recipe.data.source_replay,) if p] + _audio_of(recipe.data.source_replay)
+    inputs += [p for p in (recipe.data.source_replay,) if p] + audio_of(recipe.data.source_replay)
     outputs = ["prompt/soft_prompt.safetensors", "prompt/log.json"]
     result = run.folder.stage("prompt", settings, inputs, outputs, work)
     run.report(result, _best(run.path("prompt/log.json")))
@@ -238,7 +239,7 @@ def decoder(run: Run) -> StageResult:
     }
     sources = [p for p in (recipe.data.source_replay, recipe.data.source_dev) if p]
     inputs = [run.path("text", f"{name}.txt") for name in ("train", "copies", "dev")]
-    inputs += [*sources, *_audio_of(*sources)]
+    inputs += [*sources, *audio_of(*sources)]
     inputs += [run.path("prompt/soft_prompt.safetensors")] if needs_prompt else []
     result = run.folder.stage("decoder", settings, inputs, ["adapter", "decoder/log.json"], work)
     run.report(result, _best(run.path("decoder/log.json")))
@@ -256,7 +257,7 @@ def transcribe(run: Run) -> None:
     """Each of SYSTEMS on every set that the recipe names: `hyps/<set>.<system>.jsonl`."""
     recipe = run.recipe
     for system in SYSTEMS:
-        for name, manifest in _manifests(recipe).items():
+        for name, manifest in sets_of(recipe).items():
             out = f"hyps/{name}.{system}.jsonl"
 
             def work(scratch: Path, system=system, name=name, manifest=manifest, out=out) -> None:
@@ -266,7 +267,7 @@ def transcribe(run: Run) -> None:
                 partial = scratch / "hyps.jsonl"
                 label = f"{name}, {system}"
                 write(
-                    _system(run, system),
+                    system_of(run, system),
                     utterances,
                     partial,
                     decoder="ctc" if system == "ctc" else "llm",
@@ -277,14 +278,15 @@ def transcribe(run: Run) -> None:
                 partial.replace(run.path(out))
 
             settings = {"transcribe": dataclasses.asdict(recipe.transcribe), "base": base_key(recipe.base)}
-            inputs = [manifest, *_audio_of(manifest)]
+            inputs = [manifest, *audio_of(manifest)]
             inputs += [run.path("adapter")] if system == "adapted" else []
             stage = f"transcribe {name} {system}"
             result = run.folder.stage(stage.replace(" ", "-"), settings, inputs, [out], work)
             run.report(result, f"{len(read_hypotheses(run.path(out)))} utterances of {name}, {system}")
 
 
-def _system(run: Run, system: str):
+def system_of(run: Run, system: str):
+    """The speech LLM that is one of SYSTEMS, loaded once."""
     from adapt.model import adapter
     from adapt.model.speech_llm import load
 
@@ -301,7 +303,7 @@ def score(run: Run) -> str:
     from adapt.score.score import score as compute
 
     recipe = run.recipe
-    manifests = _manifests(recipe)
+    manifests = sets_of(recipe)
     if not manifests:
         raise DataError("recipe.yaml: no set to score; name data.test, data.dev or data.source_test")
     sets = {name: read_manifest(path, need_audio=False) for name, path in manifests.items()}

@@ -88,6 +88,16 @@ def test_run_twice_then_with_a_changed_key(recipe, tmp_path):
     assert changed.stderr.count("as before") >= 6  # text, prompt, and both transcripts of base and of ctc
 
 
+def test_precision_reaches_both_stages(recipe, tmp_path):
+    written = []
+    for precision in ("fp32", "bf16"):
+        out = tmp_path / precision
+        assert adapt("decoder", recipe, "-o", out, "-s", f"precision={precision}").exit_code == 0
+        files = ("prompt/soft_prompt.safetensors", "adapter/adapter_model.safetensors")
+        written.append([(out / file).read_bytes() for file in files])
+    assert all(one != other for one, other in zip(*written, strict=True))
+
+
 def test_transcribe_prints_a_line_a_file(recipe, tiny):
     result = adapt("transcribe", recipe / "0.wav", recipe / "1.wav", "--base", tiny.name, "--num-beams", 1)
     assert result.exit_code == 0, result.output
@@ -106,6 +116,22 @@ def test_transcribe_by_ctc_leaves_the_decoder_out(recipe, tiny, tmp_path):
     assert all(0 < line["confidence"] <= 1 if line["text"] else line["confidence"] is None for line in lines)
     both = adapt("transcribe", "x.wav", "--decoder", "ctc", "--adapter", tmp_path)
     assert both.exit_code == 2 and "--adapter adapts" in both.stderr
+
+
+def test_robustness_has_a_line_a_condition(recipe, tmp_path):
+    out = tmp_path / "run"
+    alone = adapt("robustness", recipe, "-o", out)
+    assert alone.exit_code == 0, alone.output
+    lines = alone.stdout.splitlines()
+    assert lines[0].split() == ["set", "utterances", "base"]
+    assert [line.split()[:2] for line in lines[1:4]] == [["clean", "2"], ["white", "20"], ["white", "10"]]
+    assert adapt("decoder", recipe, "-o", out).exit_code == 0
+    both = adapt("robustness", recipe, "-o", out, "--json")
+    rows = json.loads(both.stdout)["rows"]
+    assert [row["system"] for row in rows[:2]] == ["base", "adapted"] and len(rows) == 18
+    assert both.stderr.count("as before") == 9
+    wrong = adapt("robustness", recipe, "-o", out, "--on", "dev")
+    assert wrong.exit_code == 1 and "choose one of target, source" in wrong.stderr
 
 
 def test_score_by_hand(tmp_path):

@@ -21,7 +21,8 @@ ARROWS = {
     "train": {"errors", "text", "model"},
     "decode": {"errors", "text", "model"},
     "pipeline": {"errors", "text", "score", "recipe", "run", "model", "train", "decode"},
-    "cli": {"errors", "text", "score", "recipe", "run", "model", "decode", "pipeline"},
+    "robustness": {"errors", "text", "score", "model", "decode", "pipeline"},
+    "cli": {"errors", "text", "score", "recipe", "run", "model", "decode", "pipeline", "robustness"},
 }
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import soundfile
 import torch
 from tqdm import tqdm
@@ -16,7 +19,7 @@ from transformers import DynamicCache
 
 from adapt.decode.ctc import heard
 from adapt.errors import AdaptError, DataError
-from adapt.model.features import read_audio
+from adapt.model.features import SAMPLE_RATE, read_audio, read_segments
 from adapt.model.speech_llm import SpeechLLM
 from adapt.text.corpus import Utterance
 
@@ -65,35 +68,81 @@ def transcribe(
     num_beams: int = 4,
     batch_size: int = 16,
     max_new_tokens: int = 120,
+    distort: Callable[[np.ndarray, Utterance], np.ndarray] | None = None,
     label: str = "transcribe",
 ) -> None:
     """Write a line `{"id", "text"}` for each utterance to `out`, shortest audio first.
 
-    `decoder`: `llm`, or `ctc` for the encoder's own greedy path (`ctc.heard`), whose lines hold a `confidence` too.
+    What is longer than the base was trained for is cut where it is quietest, and its parts are stitched. `decoder`:
+    `llm`, or `ctc` for the encoder's own greedy path (`ctc.heard`), whose lines hold a `confidence` too. `distort`:
+    what the samples of an utterance go through first.
+
     Lines that are there already stay, so that a killed run goes on. Raises `DataError` with every file that
     cannot be read, before the first is transcribed.
     """
     done = _finished(out)
     seconds = _durations([u for u in utterances if u.id not in done])
     waiting = sorted((u for u in utterances if u.id not in done), key=lambda u: (seconds[u.id], u.id))
-    form = "{desc:<10} [{bar:20}] {percentage:3.0f}%  {n_fmt}/{total_fmt} utterances  {remaining} left"
+    longest = speech_llm.model.config.max_seconds
+    whole = [u for u in waiting if seconds[u.id] <= longest]
+    form = "{desc:<10} [{bar:20}] {percentage:3.0f}%  {n:.0f} of {total:.0f} s of audio  {remaining} left"
+    hear = functools.partial(_hear, speech_llm, decoder, num_beams, max_new_tokens)
     out.parent.mkdir(parents=True, exist_ok=True)
     with (
         out.open("a", encoding="utf-8") as lines,
-        tqdm(total=len(utterances), initial=len(done), desc=label, bar_format=form, file=sys.stderr) as bar,
+        tqdm(total=sum(seconds.values()), desc=label, bar_format=form, file=sys.stderr) as bar,
     ):
-        for start in range(0, len(waiting), batch_size):
-            batch = waiting[start : start + batch_size]
-            audio = [read_audio(u.audio) for u in batch]
-            if decoder == "ctc":
-                rows = [asdict(row) for row in heard(speech_llm, audio)]
-            else:
-                prompts = [speech_llm.prompt(slot) for slot in speech_llm.slot_vectors(audio)]
-                rows = [{"text": text} for text in generate(speech_llm, prompts, num_beams, max_new_tokens)]
-            for utterance, row in zip(batch, rows, strict=True):
-                lines.write(json.dumps({"id": utterance.id, **row}, ensure_ascii=False) + "\n")
+
+        def write(utterance: Utterance, row: dict) -> None:
+            lines.write(json.dumps({"id": utterance.id, **row}, ensure_ascii=False) + "\n")
+
+        def heard_of(more: float) -> None:
+            bar.update(min(more, bar.total - bar.n))  # a header may say less than there is
+
+        through = distort or (lambda samples, utterance: samples)
+        for batch in _batched(whole, batch_size):
+            for utterance, row in zip(batch, hear([through(read_audio(u.audio), u) for u in batch]), strict=True):
+                write(utterance, row)
             lines.flush()
-            bar.update(len(batch))
+            heard_of(sum(seconds[u.id] for u in batch))
+        for utterance in waiting[len(whole) :]:
+            rows = []
+            for batch in _batched(read_segments(utterance.audio, longest), batch_size):
+                rows += hear([through(samples, utterance) for samples in batch])
+                heard_of(sum(map(len, batch)) / SAMPLE_RATE)
+            write(utterance, _stitched(rows))
+            lines.flush()
+
+
+def _batched(items: Iterable, size: int) -> Iterator[list]:
+    items = iter(items)
+    while batch := list(itertools.islice(items, size)):
+        yield batch
+
+
+def _hear(
+    speech_llm: SpeechLLM, decoder: str, num_beams: int, max_new_tokens: int, audio: Sequence[np.ndarray]
+) -> list[dict]:
+    """`{"text"}` of each recording, with a `confidence` from CTC."""
+    if decoder == "ctc":
+        return [asdict(row) for row in heard(speech_llm, audio)]
+    prompts = [speech_llm.prompt(slot) for slot in speech_llm.slot_vectors(audio)]
+    return [{"text": text} for text in generate(speech_llm, prompts, num_beams, max_new_tokens)]
+
+
+def _stitched(rows: Sequence[dict]) -> dict:
+    """One row of those of a recording's stretches; their confidences weighted by their letters.
+
+    >>> _stitched([{"text": "one", "confidence": 0.9}, {"text": "t", "confidence": 0.5}])
+    {'text': 'one t', 'confidence': 0.8}
+    """
+    said = [row for row in rows if row["text"]]
+    whole = {"text": " ".join(row["text"] for row in said)}
+    if "confidence" in rows[0]:
+        letters = sum(len(row["text"]) for row in said)
+        weighted = sum(len(row["text"]) * row["confidence"] for row in said)
+        whole["confidence"] = round(weighted / letters, 4) if letters else None
+    return whole
 
 
 def _finished(out: Path) -> set[str]:

@@ -28,7 +28,8 @@ class ComposedConfig(PreTrainedConfig):
     `audio_config`: a `ParakeetCTCConfig`. `text_config`: the config of any causal LM. `stack`: encoder frames
     side by side in one slot vector. `projector_size`: hidden width of the projector. `alphabet`: characters of
     the CTC head in the order of its outputs; its blank comes last. `prompt`: template with one `<speech>`.
-    `audio_token_id`: the token that stands for a slot vector in `input_ids`.
+    `audio_token_id`: the token that stands for a slot vector in `input_ids`. `max_seconds`: the longest recording that
+    it was trained for; longer ones are cut.
     """
 
     model_type = "adapt_composed"
@@ -44,6 +45,7 @@ class ComposedConfig(PreTrainedConfig):
     alphabet: str = "abcdefghijklmnopqrstuvwxyz' "
     prompt: str = "<speech>"
     audio_token_id: int = 4
+    max_seconds: float = 30.0
 
 
 class Projector(nn.Module):

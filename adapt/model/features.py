@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,25 @@ from adapt.errors import DataError
 SAMPLE_RATE = 16_000
 N_FFT, WINDOW, HOP = 512, 400, 160  # 25 ms windows, every 10 ms
 FLOOR = 1e-6
+PAUSE = 0.2  # seconds: shorter silences are within words
+
+
+@contextmanager
+def _opened(path: Path | str) -> Iterator[soundfile.SoundFile]:
+    try:
+        with soundfile.SoundFile(path) as file:
+            yield file
+    except (OSError, soundfile.LibsndfileError) as error:
+        reason = "no such file" if not Path(path).exists() else "not readable as audio"
+        raise DataError(f"{path}: {reason}; give a wav, flac, ogg or mp3 file") from error
+
+
+def _mono(file: soundfile.SoundFile, frames: int = -1) -> np.ndarray:
+    return file.read(frames, dtype="float32", always_2d=True).mean(axis=1)
+
+
+def _resampled(samples: np.ndarray, rate: int) -> np.ndarray:
+    return samples if rate == SAMPLE_RATE else resample_poly(samples, SAMPLE_RATE, rate).astype(np.float32)
 
 
 def read_audio(path: Path | str) -> np.ndarray:
@@ -24,15 +44,35 @@ def read_audio(path: Path | str) -> np.ndarray:
 
     Raises `DataError` when the file is missing, empty or unreadable.
     """
-    try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (OSError, soundfile.LibsndfileError) as error:
-        reason = "no such file" if not Path(path).exists() else "not readable as audio"
-        raise DataError(f"{path}: {reason}; give a wav, flac, ogg or mp3 file") from error
+    with _opened(path) as file:
+        samples, rate = _mono(file), file.samplerate
     if not len(samples):
         raise DataError(f"{path}: holds no samples; record it again or take it out of the manifest")
-    samples = samples.mean(axis=1)
-    return samples if rate == SAMPLE_RATE else resample_poly(samples, SAMPLE_RATE, rate).astype(np.float32)
+    return _resampled(samples, rate)
+
+
+def read_segments(path: Path | str, max_seconds: float) -> Iterator[np.ndarray]:
+    """What `read_audio` gives, in stretches of at most `max_seconds`, one in memory at a time.
+
+    Each is cut in its second half, in the middle of the quietest `PAUSE`. Raises `DataError` as `read_audio` does.
+    """
+    with _opened(path) as file:
+        rate, longest = file.samplerate, int(max_seconds * file.samplerate)
+        held = _mono(file, longest + 1)
+        if not len(held):
+            raise DataError(f"{path}: holds no samples; record it again or take it out of the manifest")
+        while len(held) > longest:
+            cut = _quietest(held[:longest], round(PAUSE * rate))
+            yield _resampled(held[:cut], rate)
+            held = np.concatenate([held[cut:], _mono(file, cut)])
+        yield _resampled(held, rate)
+
+
+def _quietest(samples: np.ndarray, window: int) -> int:
+    """Middle of the window with the least energy, in the second half of `samples`."""
+    half = len(samples) // 2
+    energy = np.cumsum(np.square(samples[half:], dtype=np.float64))
+    return half + int(np.argmin(energy[window:] - energy[:-window])) + window // 2
 
 
 @functools.cache

@@ -111,6 +111,17 @@ class Scores:
         text = [form.format(*line) for line in lines]
         return "\n".join(line.rstrip() for line in [*text, *self.sentences(), self.signature])
 
+    def wers(self) -> str:
+        """WER alone: a line a set, a column a system; intervals and stars as in `table`."""
+        systems = list(dict.fromkeys(row.system for row in self.rows))
+        lines = {row.set: [row.set, str(row.counts["utterances"])] for row in self.rows}
+        for row in self.rows:
+            lines[row.set].append(_figure(row.wer, row.wer_ci, row.p_wer))
+        rows = [["set", "utterances", *systems], *lines.values()]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        form = "  ".join(f"{{:{'>' if i else '<'}{width}}}" for i, width in enumerate(widths))
+        return "\n".join(form.format(*row).rstrip() for row in rows)
+
     def markdown(self) -> str:
         """The table for papers and model cards."""
         head, *lines = self._cells(pad=False)

@@ -103,7 +103,31 @@ def bootstrap() -> dict:
     return {"name": "bootstrap", "ours_s": ours, "plain_s": 1000 * once, "ratio": ours / (1000 * once)}
 
 
-BENCHMARKS = {work.__name__: work for work in (help_startup, bootstrap, scoring)}
+def training_bf16(rows: int = 32, slots: int = 80) -> dict:
+    """A step of the decoder's LoRA on the built-in base, forward and backward, in bf16 beside fp32."""
+    import torch
+
+    from adapt.model.adapter import add_lora
+    from adapt.model.speech_llm import load, token_loss
+
+    llm = load("tiny")
+    model = add_lora(llm, rank=32, alpha=64, dropout=0.0)
+    targets = [llm.target_ids("could you play the second song of that album again")] * rows
+    embeds, mask, labels = llm.training_batch([torch.randn(slots, 256)] * rows, targets)
+    embeds = embeds.detach()
+
+    def step(bf16: bool) -> None:
+        with torch.autocast(llm.device.type, torch.bfloat16, enabled=bf16):
+            loss = token_loss(model(inputs_embeds=embeds, attention_mask=mask).logits, labels)
+        loss.backward()
+        float(loss)  # waits for a GPU
+
+    step(True), step(False)
+    ours, plain = interleaved(lambda: step(True), lambda: step(False), 15)
+    return {"name": "training_bf16", "device": str(llm.device), "ours_s": ours, "plain_s": plain, "ratio": ours / plain}
+
+
+BENCHMARKS = {work.__name__: work for work in (help_startup, bootstrap, scoring, training_bf16)}
 
 
 @click.command(help=__doc__)

@@ -1,6 +1,7 @@
 import json
 from itertools import groupby
 
+import numpy as np
 import pytest
 import soundfile
 import torch
@@ -8,6 +9,7 @@ import torch
 from adapt.decode.ctc import heard
 from adapt.decode.transcribe import generate, transcribe
 from adapt.errors import DataError
+from adapt.model.features import read_segments
 from adapt.text.corpus import Utterance
 
 
@@ -58,3 +60,34 @@ def test_every_unreadable_file_is_named_before_any_work(tiny, noise, tmp_path):
         "no such file",
     ]
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_long_recordings_are_cut_where_it_is_quiet_and_stitched(tiny, tmp_path, monkeypatch):
+    rng = np.random.default_rng(1)
+    words = [rng.standard_normal(n) / 10 for n in (30_000, 21_000, 22_000, 27_000, 9_000)]
+    pause = np.zeros(8_000)
+    samples = np.concatenate([part for word in words for part in (word, pause)]).astype(np.float32)
+    pauses = np.cumsum([[len(word), 8_000] for word in words]).reshape(-1, 2)  # where each begins and ends
+    soundfile.write(tmp_path / "long.wav", samples, 16_000, subtype="FLOAT")
+    soundfile.write(tmp_path / "short.wav", words[4], 16_000, subtype="FLOAT")
+    segments = list(read_segments(tmp_path / "long.wav", 5.0))
+    assert np.array_equal(np.concatenate(segments), samples)
+    assert len(segments) > 2 and max(map(len, segments)) <= 80_000
+    for cut in np.cumsum([len(segment) for segment in segments])[:-1]:
+        assert any(begin <= cut <= end for begin, end in pauses)
+
+    monkeypatch.setattr(tiny.model.config, "max_seconds", 5.0)
+    utterances = [Utterance(name, "", tmp_path / f"{name}.wav", None) for name in ("long", "short")]
+    for decoder in ("llm", "ctc"):
+        out = tmp_path / f"{decoder}.jsonl"
+        transcribe(tiny, utterances, out, decoder=decoder, batch_size=2, max_new_tokens=8)
+        lines = {row["id"]: row for row in map(json.loads, out.read_text().splitlines())}
+        alone = tmp_path / f"{decoder}-alone.jsonl"
+        parts = []
+        for i, segment in enumerate(segments):
+            soundfile.write(tmp_path / f"{i}.wav", segment, 16_000, subtype="FLOAT")
+            parts.append(Utterance(str(i), "", tmp_path / f"{i}.wav", None))
+        transcribe(tiny, parts, alone, decoder=decoder, batch_size=1, max_new_tokens=8)
+        texts = {row["id"]: row["text"] for row in map(json.loads, alone.read_text().splitlines())}
+        assert lines["long"]["text"] == " ".join(filter(None, (texts[part.id] for part in parts)))
+        assert set(lines) == {"long", "short"}

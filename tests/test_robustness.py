@@ -1,0 +1,34 @@
+import numpy as np
+import pytest
+import soundfile
+
+from adapt.robustness import SNRS, distorted, groups
+from adapt.text.corpus import Utterance
+
+
+@pytest.mark.parametrize("noise", ["white", "babble"])
+def test_noise_has_the_ratio_asked_for_and_is_the_same_each_time(noise, tmp_path):
+    rng = np.random.default_rng(0)
+    utterances = []
+    for i, loudness in enumerate((0.5, 0.01, 0.2, *[0.1] * 9)):
+        samples = loudness * np.sin(np.cumsum(rng.uniform(0, 0.5, 6_000 + 1_000 * i))).astype(np.float32)
+        soundfile.write(tmp_path / f"{i}.wav", samples, 16_000, subtype="FLOAT")
+        utterances.append(Utterance(str(i), "", tmp_path / f"{i}.wav"))
+    speech = soundfile.read(tmp_path / "0.wav", dtype="float32")[0]
+    for snr in SNRS:
+        heard = distorted(noise, snr, utterances, 1, speech, utterances[0])
+        power = np.mean(speech**2) / np.mean((heard - speech) ** 2)
+        assert 10 * np.log10(power) == pytest.approx(snr, abs=0.01)
+        assert np.array_equal(heard, distorted(noise, snr, utterances, 1, speech, utterances[0]))
+        assert not np.array_equal(heard, distorted(noise, snr, utterances, 2, speech, utterances[0]))
+
+
+def test_thirds_hold_every_utterance_once():
+    utterances = [Utterance(str(i), "word " * i, voice="ab"[i % 2]) for i in range(1, 11)]
+    found = groups(utterances, {u.id: 10.0 + (7 * int(u.id)) % 11 for u in utterances})
+    names = list(found)
+    assert names[:2] == ["voice a", "voice b"] and names[2].startswith("slow, below") and names[7].startswith("long")
+    for part in (names[:2], names[2:5], names[5:]):
+        assert sorted(u.id for name in part for u in found[name]) == sorted(u.id for u in utterances)
+    slow, _, fast = ([len(u.text.split()) for u in found[name]] for name in names[2:5])
+    assert max(slow) < min(fast)
