@@ -53,5 +53,5 @@ def composed_config() -> ComposedConfig:
         alphabet=ALPHABET,
         prompt="<speech><text>",
         audio_token_id=4,
-        max_seconds=8.0,
+        max_seconds=5.0,
     )
