@@ -90,10 +90,10 @@ def _running(recipe: str, overrides: Sequence[str], out: Path | None, device: st
 def check(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Look at a recipe before spending: counts, duplicates, leaks, lexicon coverage."""
     from adapt import pipeline
-    from adapt.recipe import KEYS, load
+    from adapt.recipe import keys, load
 
     loaded = load(recipe, overrides)
-    findings = [pipeline.Finding("ok", "recipe.yaml", f"{len(KEYS)} keys"), *pipeline.check(loaded)]
+    findings = [pipeline.Finding("ok", "recipe.yaml", f"{len(keys())} keys"), *pipeline.check(loaded)]
     if as_json:
         click.echo(json.dumps([vars(finding) for finding in findings], indent=2))
         return
@@ -170,6 +170,56 @@ def robustness(
     with _running(recipe, overrides, out, device) as it:
         scores = measure(it, name)
         click.echo(json.dumps(scores.to_json(), indent=2, ensure_ascii=False) if as_json else scores.wers())
+
+
+@main.command()
+@click.argument("words", nargs=-1, required=True, metavar="[encoder|read|align|test] RECIPE")
+@click.option(
+    "--explicit",
+    type=click.Choice(["none", "letters", "cosine", "ctc"]),
+    help="Loss between slot vectors and token embeddings in align; short for -s align.explicit=...",
+)
+@set_option
+@out_option
+@device_option
+@json_option
+def base(
+    words: tuple[str, ...],
+    explicit: str | None,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Build a speech LLM from parts: audio encoder with CTC, projector, any causal LM.
+
+    \b
+    encoder   CTC over characters, from scratch or from a pretrained encoder
+    read      the decoder learns from text alone to read its slot
+    align     projector and decoder on real audio
+    test      WER, of the decoder and of the encoder alone
+    With a stage, what comes before it is run where it is not done; without, all four.
+    """
+    from adapt.base_recipe import BaseRecipe
+    from adapt.build import STAGES, Build, run_until
+    from adapt.recipe import load
+    from adapt.run import RunFolder
+    from adapt.score.score import Scores
+
+    *stage, recipe = words
+    if len(stage) > 1 or not set(stage) <= set(STAGES):
+        raise click.UsageError(
+            f"expected [STAGE] RECIPE, got {' '.join(words)!r}; a stage is one of {', '.join(STAGES)}"
+        )
+    loaded = load(recipe, [*overrides, *([f"align.explicit={explicit}"] if explicit else [])], BaseRecipe)
+    last = stage[0] if stage else "test" if loaded.data.test else "align"
+    with RunFolder(out or Path("runs") / loaded.name, seed=loaded.seed) as folder:
+        build = Build(loaded, folder, device, _report)
+        scores = run_until(build, last)
+        if isinstance(scores, Scores):
+            click.echo(json.dumps(scores.to_json(), indent=2, ensure_ascii=False) if as_json else scores.wers())
+        if last in ("align", "test"):
+            click.echo(f"Use it: adapt transcribe AUDIO --base {build.path('model')}", err=True)
 
 
 @main.command()

@@ -29,3 +29,7 @@ class DataError(AdaptError):
 
 class ModelError(AdaptError):
     """A model, adapter or soft prompt cannot be loaded or does not fit."""
+
+
+class TrainingError(AdaptError):
+    """A training that cannot come to anything, stopped early."""

@@ -70,7 +70,7 @@ class Run:
 
     def channel(self):
         """How the base hears letters, learned from the replayed source audio; None without it."""
-        from adapt.model.features import log_mel, read_audio
+        from adapt.model.features import read_audio
         from adapt.train.channel import learn
         from adapt.train.perturb import perturbed
 
@@ -87,7 +87,7 @@ class Run:
                 said = ["".join(c for c in normalise(u.text) if c in alphabet) for u in batch]
                 for copy in range(1 + PERTURBED):
                     seed = copy * len(utterances) + start
-                    paths, slots = llm.heard(audio, functools.partial(perturbed, seed=seed) if copy else log_mel)
+                    paths, slots = llm.heard(audio, functools.partial(perturbed, seed=seed) if copy else None)
                     yield from zip(paths, said, slots, strict=True)
 
         return learn(recordings(), llm.model.config.stack)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses as dc
 import difflib
+import functools
 import math
 import os
 import re
@@ -24,7 +25,7 @@ from adapt.errors import RecipeError
 from adapt.text.normalise import NORMALISERS
 
 # Metadata of a key: help; low and high (inclusive), above (exclusive), choices, pattern; example where the
-# default shows nothing.
+# default shows nothing; model: a path is a folder.
 
 
 @dc.dataclass(frozen=True)
@@ -147,7 +148,7 @@ class Recipe:
     )
     base: str = field(
         default="tiny",
-        metadata={"help": "built-in base, model name, or a folder, which starts with ./ ../ ~ or /"},
+        metadata={"help": "built-in base, model name, or a folder, which starts with ./ ../ ~ or /", "model": True},
     )
     seed: int = field(default=1, metadata={"help": "seed of every stage", "low": 0, "high": 2**32 - 1})
     precision: str = field(
@@ -165,14 +166,24 @@ class Recipe:
     folder: Path = field(default=Path(), compare=False)
 
 
-SECTIONS: dict[str, type] = {k: t for k, t in typing.get_type_hints(Recipe).items() if dc.is_dataclass(t)}
-# Every key by its dotted name, with its field and its type.
-KEYS: dict[str, tuple[dc.Field, object]] = {
-    f"{section}.{f.name}".lstrip("."): (f, typing.get_type_hints(cls)[f.name])
-    for section, cls in {"": Recipe, **SECTIONS}.items()
-    for f in dc.fields(cls)
-    if "help" in f.metadata
-}
+@functools.cache
+def sections(kind: type = Recipe) -> dict[str, type]:
+    """The sections of a kind of recipe, each a dataclass."""
+    return {name: t for name, t in typing.get_type_hints(kind).items() if dc.is_dataclass(t)}
+
+
+@functools.cache
+def keys(kind: type = Recipe) -> dict[str, tuple[dc.Field, object]]:
+    """Every key of a kind of recipe by its dotted name, with its field and its type."""
+    return {
+        f"{section}.{f.name}".lstrip("."): (f, typing.get_type_hints(cls)[f.name])
+        for section, cls in {"": kind, **sections(kind)}.items()
+        for f in dc.fields(cls)
+        if "help" in f.metadata
+    }
+
+
+R = typing.TypeVar("R")
 _NULLS = ("", "~", "null", "Null", "NULL")
 _PLAIN_TAGS = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "seq"))
 _NUMBERS = {int: r"[+-]?(0|[1-9]\d*)", float: r"[+-]?((0|[1-9]\d*)\.?\d*|\.\d+)([eE][+-]?\d+)?"}
@@ -188,8 +199,8 @@ class _Given:
     quoted: bool = False
 
 
-def load(folder_or_file: str | os.PathLike, overrides: Sequence[str] = ()) -> Recipe:
-    """Reads a recipe, and checks every key and that every data file is there.
+def load(folder_or_file: str | os.PathLike, overrides: Sequence[str] = (), kind: type[R] = Recipe) -> R:
+    """Reads a recipe of a kind, and checks every key and that every data file is there.
 
     folder_or_file: the folder of a recipe.yaml, or the file itself. overrides: `section.key=value`, as
     written after `-s`; each stands in for the line of the file, the last of a key wins, an empty value is
@@ -202,23 +213,23 @@ def load(folder_or_file: str | os.PathLike, overrides: Sequence[str] = ()) -> Re
     if not os.path.isfile(file):
         near = _like(file) or "; name a folder that holds a recipe.yaml"
         raise RecipeError(f"{os.fspath(folder_or_file)}: no such recipe{near}")
-    given, problems = _read(file)
+    given, problems = _read(file, kind)
     for override in overrides:
         key, equals, text = override.partition("=")
-        if equals and key in KEYS:
+        if equals and key in keys(kind):
             given[key] = _Given(math.inf, f"-s {override}", None if text in _NULLS else text)
             continue
-        problem = _unknown(key) if equals else f"no value; write -s {key}=VALUE"
-        if key in SECTIONS:
-            problem = f"`{key}` is a section; name a key of it, one of {', '.join(_in(key))}"
+        problem = _unknown(key, kind) if equals else f"no value; write -s {key}=VALUE"
+        if key in sections(kind):
+            problem = f"`{key}` is a section; name a key of it, one of {', '.join(_in(key, kind))}"
         problems.append((math.inf, f"-s {override}: {problem}"))
 
-    values: dict[str, dict[str, object]] = {section: {} for section in ("", *SECTIONS)}
-    for key, (spec, kind) in KEYS.items():
+    values: dict[str, dict[str, object]] = {section: {} for section in ("", *sections(kind))}
+    for key, (spec, wanted) in keys(kind).items():
         section, _, name = key.rpartition(".")
         if key in given:
             try:
-                values[section][name] = _value(given[key], spec, kind, file.parent)
+                values[section][name] = _value(given[key], spec, wanted, file.parent)
             except ValueError as e:
                 problems.append((given[key].line, f"{given[key].place}: {e}"))
         elif spec.default is dc.MISSING:
@@ -226,10 +237,10 @@ def load(folder_or_file: str | os.PathLike, overrides: Sequence[str] = ()) -> Re
     if problems:
         raise RecipeError(*(problem for _, problem in sorted(problems, key=lambda p: p[0])))
     top = {"name": file.parent.name or "recipe", **values.pop("")}
-    return Recipe(**top, folder=file.parent, **{k: cls(**values[k]) for k, cls in SECTIONS.items()})
+    return kind(**top, folder=file.parent, **{k: cls(**values[k]) for k, cls in sections(kind).items()})
 
 
-def _read(file: Path) -> tuple[dict[str, _Given], list[tuple[float, str]]]:
+def _read(file: Path, kind: type) -> tuple[dict[str, _Given], list[tuple[float, str]]]:
     """The values of the file by dotted key, and (line, problem) of what is wrong with its shape."""
     try:
         text = file.read_bytes().decode("utf-8-sig")
@@ -249,10 +260,9 @@ def _read(file: Path) -> tuple[dict[str, _Given], list[tuple[float, str]]]:
         told = ", ".join(filter(None, (e.context, e.problem)))
         raise RecipeError(f"{file.name}:{line}: not YAML: {told}; mend this line or the one above") from e
     if root is None:
-        raise RecipeError(f"{file.name}: empty; write at least `data:` with `text:`, the domain text")
+        raise RecipeError(f"{file.name}: empty; write at least {_least(kind)}")
     if not isinstance(root, yaml.MappingNode):
-        way_out = "write `key: value` lines, `data:` with `text:` at least"
-        raise RecipeError(f"{file.name}:1: holds no keys; {way_out}")
+        raise RecipeError(f"{file.name}:1: holds no keys; write `key: value` lines, {_least(kind)} at least")
     given: dict[str, _Given] = {}
     problems: list[tuple[float, str]] = []
 
@@ -274,12 +284,12 @@ def _read(file: Path) -> tuple[dict[str, _Given], list[tuple[float, str]]]:
             key = f"{section}.{word}" if section else word
             if key in lines:
                 problem(name, f"{key}: already set on line {lines[key]}; keep one of the two")
-            elif key in SECTIONS and not section:
+            elif key in sections(kind) and not section:
                 walk(value, key)
-            elif key in KEYS and "." in word:
+            elif key in keys(kind) and "." in word:
                 problem(name, f"{key}: a dotted key; write its last part under `{key.partition('.')[0]}:`")
-            elif key not in KEYS:
-                problem(name, _unknown(key))
+            elif key not in keys(kind):
+                problem(name, _unknown(key, kind))
             elif not isinstance(value, yaml.ScalarNode) or value.tag not in _PLAIN_TAGS:
                 got = "a list, keys or a tag"
                 problem(name, f"{key}: expected one plain value, got {got}; write `{word}: VALUE`")
@@ -291,6 +301,12 @@ def _read(file: Path) -> tuple[dict[str, _Given], list[tuple[float, str]]]:
 
     walk(root, "")
     return given, problems
+
+
+def _least(kind: type) -> str:
+    """The keys that have no default: '`data:` with `text:`'."""
+    needed = [key for key, (spec, _) in keys(kind).items() if spec.default is dc.MISSING]
+    return " and ".join(f"`{section}:` with `{name}:`" for section, name in (key.split(".") for key in needed))
 
 
 def _is_null(node: yaml.Node) -> bool:
@@ -328,7 +344,7 @@ def _value(given: _Given, spec: dc.Field, kind: object, folder: Path) -> object:
         raise ValueError(f"unknown choice {text!r}{near} write {wanted}{default}")
     if not text.strip() or not re.fullmatch(limits.get("pattern", ".*"), text):
         raise ValueError(f"{text!r} cannot be a {spec.name}; write {wanted}{default}")
-    if spec.name == "base" and re.match(r"\.{0,2}/|~|\.{1,2}$", text):
+    if limits.get("model") and re.match(r"\.{0,2}/|~|\.{1,2}$", text):
         path = _absolute(text, folder)
         if not os.path.isdir(path):
             raise ValueError(f"no such folder: {text!r}{_like(path) or '; paths are relative to the recipe'}")
@@ -383,23 +399,23 @@ def _like(path: Path) -> str:
         return ""
 
 
-def _in(section: str) -> dict[str, str]:
+def _in(section: str, kind: type) -> dict[str, str]:
     """The dotted keys of a section by their last part; '': those of the top, and the sections."""
-    return {k.rpartition(".")[2]: k for k in [*KEYS, *SECTIONS] if k.rpartition(".")[0] == section}
+    return {k.rpartition(".")[2]: k for k in [*keys(kind), *sections(kind)] if k.rpartition(".")[0] == section}
 
 
-def _unknown(key: str) -> str:
+def _unknown(key: str, kind: type) -> str:
     """What is said about a dotted key that is not there: the right word in the wrong section comes first."""
     section, _, name = key.rpartition(".")
-    if here := _in(section):
-        near = [k for k in KEYS if k.rpartition(".")[2] == name]
+    if here := _in(section, kind):
+        near = [k for k in keys(kind) if k.rpartition(".")[2] == name]
         # last parts are compared, since a long section makes any two of its keys alike
         near = near or [here[n] for n in difflib.get_close_matches(name, here, 1)]
     else:
-        near = difflib.get_close_matches(key, KEYS, 1)
+        near = difflib.get_close_matches(key, keys(kind), 1)
     if near:
         return f"unknown key `{key}`; did you mean {' or '.join(f'`{k}`' for k in near)}?"
-    return f"unknown key `{key}`; the keys here are {', '.join(here or SECTIONS)}"
+    return f"unknown key `{key}`; the keys here are {', '.join(here or sections(kind))}"
 
 
 def _scalar(value: object) -> str:
@@ -413,31 +429,31 @@ def _relative(path: Path, folder: Path) -> str:
     return Path(os.path.relpath(path, folder)).as_posix() if near else str(path)
 
 
-def dump(recipe: Recipe) -> str:
+def dump(recipe: object) -> str:
     """The recipe as YAML with every default filled in, its paths relative to the recipe's folder."""
     tree: dict = {}
-    for key in KEYS:
+    for key in keys(type(recipe)):
         section, _, name = key.rpartition(".")
         value = getattr(getattr(recipe, section) if section else recipe, name)
         if isinstance(value, Path):
             value = _relative(value, recipe.folder)
-        elif key == "base" and os.path.isabs(value):
+        elif keys(type(recipe))[key][0].metadata.get("model") and value and os.path.isabs(value):
             value = _relative(Path(value), recipe.folder)
             value = value if value.startswith((".", "/")) else f"./{value}"
         (tree.setdefault(section, {}) if section else tree)[name] = value
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=math.inf)
 
 
-def describe() -> str:
+def describe(kind: type = Recipe) -> str:
     """A recipe.yaml with every key at its default, under a comment with its meaning, unit and range."""
-    lines = ["# data.text must be there; every other key may be left out."]
-    for section, cls in {"": Recipe, **SECTIONS}.items():
+    lines = [f"# {_least(kind)} must be there; every other key may be left out."]
+    for section, cls in {"": kind, **sections(kind)}.items():
         indent = "  " if section else ""
         lines += ["", f"# {cls.__doc__}", f"{section}:"] if section else []
-        for key in (k for k in _in(section).values() if k in KEYS):
-            spec, kind = KEYS[key]
-            null = ", or null" if type(None) in typing.get_args(kind) else ""
-            comment = f"{spec.metadata['help']} ({_wanted(_plain(kind), spec.metadata)}{null})"
+        for key in (k for k in _in(section, kind).values() if k in keys(kind)):
+            spec, wanted = keys(kind)[key]
+            null = ", or null" if type(None) in typing.get_args(wanted) else ""
+            comment = f"{spec.metadata['help']} ({_wanted(_plain(wanted), spec.metadata)}{null})"
             lines += [f"{indent}# {line}" for line in textwrap.wrap(comment, 100)]
             lines.append(f"{indent}{spec.name}: {_scalar(spec.metadata.get('example', spec.default))}")
     return "\n".join(lines) + "\n"

@@ -16,13 +16,27 @@ ARROWS = {
     "text": {"errors"},
     "score": {"errors", "text"},
     "recipe": {"errors", "text"},
+    "base_recipe": {"errors", "text", "recipe"},
     "run": {"errors", "text"},
     "model": {"errors", "text"},
     "train": {"errors", "text", "model"},
     "decode": {"errors", "text", "model"},
     "pipeline": {"errors", "text", "score", "recipe", "run", "model", "train", "decode"},
     "robustness": {"errors", "text", "score", "model", "decode", "pipeline"},
-    "cli": {"errors", "text", "score", "recipe", "run", "model", "decode", "pipeline", "robustness"},
+    "build": {"errors", "text", "score", "base_recipe", "run", "model", "train", "decode"},
+    "cli": {
+        "errors",
+        "text",
+        "score",
+        "recipe",
+        "run",
+        "model",
+        "decode",
+        "pipeline",
+        "robustness",
+        "base_recipe",
+        "build",
+    },
 }
 
 

@@ -46,7 +46,7 @@ def test_commands_are_real():
 
 def test_pseudo_audio_table_is_complete():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    spec, _ = recipe.KEYS["decoder.pseudo_audio"]
+    spec, _ = recipe.keys()["decoder.pseudo_audio"]
     assert [c for c in spec.metadata["choices"] if f"| `{c}` |" not in text] == []
 
 

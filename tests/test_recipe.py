@@ -180,7 +180,7 @@ def test_describe_is_a_recipe_of_all_defaults(folder):
     (home / "text.txt").write_text("play it\n")
     assert recipe.load(home) == recipe.load(folder("data: {text: text.txt}\n"))
     written = yaml.safe_load(text)
-    for section, cls in recipe.SECTIONS.items():
+    for section, cls in recipe.sections().items():
         assert list(written[section]) == [f.name for f in dc.fields(cls)]
     lines = text.splitlines()
     keys = [i for i, line in enumerate(lines) if line and "#" not in line]

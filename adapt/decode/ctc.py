@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from adapt.model.features import log_mel, pad
+from adapt.model.features import pad
 from adapt.model.speech_llm import SpeechLLM
 
 
@@ -27,10 +27,8 @@ class Heard:
 def heard(speech_llm: SpeechLLM, samples: Sequence[np.ndarray]) -> list[Heard]:
     """The most probable symbol of each frame, repeats merged, blanks dropped; for each recording (mono, 16 kHz)."""
     model = speech_llm.model
-    bins = model.config.audio_config.encoder_config.num_mel_bins
-    features, mask = log_mel(*(x.to(speech_llm.device) for x in pad(samples)), bins)
-    frames, lengths = model.encode(features.to(model.dtype), mask)
-    posteriors, symbols = model.encoder.ctc_head(frames).float().softmax(-1).max(-1)
+    logits, lengths = model.encoder(*model.encoder.inputs(*(x.to(speech_llm.device) for x in pad(samples))))
+    posteriors, symbols = logits.float().softmax(-1).max(-1)
     rows = zip(posteriors.tolist(), symbols.tolist(), lengths.tolist(), strict=True)
     return [collapsed(row[1][: row[2]], row[0][: row[2]], model.config.alphabet) for row in rows]
 

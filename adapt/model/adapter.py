@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
 
 import peft
 import torch
 from safetensors.torch import load_file
+from transformers.pytorch_utils import Conv1D
 
 from adapt.errors import ModelError
 from adapt.model import prompt
@@ -34,6 +36,21 @@ from peft import PeftModel
 model = PeftModel.from_pretrained(base, "{folder}")
 ```
 """
+
+
+def attention_layers(decoder: torch.nn.Module, name: str) -> str:
+    """A pattern of the full names of the linear layers in the attention blocks of a decoder called `name`.
+
+    q, k, v and o where a family has them apart, and whatever it has in their place. Raises `ModelError` for none.
+    """
+    layers = set()
+    for path, module in decoder.named_modules():
+        if "attention" in type(module).__name__.lower():
+            linear = (child for child in module.named_children() if isinstance(child[1], (torch.nn.Linear, Conv1D)))
+            layers.update(f"{path.rpartition('.')[2]}.{child}" for child, _ in linear)
+    if not layers:
+        raise ModelError(f"{type(decoder).__name__}: no linear layers of attention to put LoRA on; use decoder: full")
+    return rf".*{name}\..*\.({'|'.join(sorted(map(re.escape, layers)))})"
 
 
 def add_lora(speech_llm: SpeechLLM, rank: int, alpha: int, dropout: float) -> peft.PeftModel:

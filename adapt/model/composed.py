@@ -1,7 +1,7 @@
-"""A speech LLM built from parts: Conformer-CTC encoder, frame stacking, projector, any causal LM.
+"""A speech LLM built from parts: audio encoder with a CTC head, frame stacking, projector, any causal LM.
 
-log-mel [frames, bins] -> ParakeetForCTC encoder [frames / 4, hidden] -> every `stack` frames side by side
--> projector (linear, ReLU, linear) -> slot vectors [slots, LM hidden] -> the LM's input embeddings
+samples -> encoder's input -> encoder [frames, hidden] -> every `stack` frames side by side -> projector
+-> slot vectors [slots, LM hidden] -> the LM's input embeddings
 """
 
 from __future__ import annotations
@@ -13,34 +13,34 @@ from transformers import (
     AutoModelForCausalLM,
     Cache,
     GenerationMixin,
-    ParakeetCTCConfig,
-    ParakeetForCTC,
     PreTrainedConfig,
     PreTrainedModel,
 )
 from transformers.configuration_utils import SubConfigSpec
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from adapt.model.encoders import CtcEncoder, CtcEncoderConfig
+
 
 class ComposedConfig(PreTrainedConfig):
     """Configuration of a composed speech LLM.
 
-    `audio_config`: a `ParakeetCTCConfig`. `text_config`: the config of any causal LM. `stack`: encoder frames
-    side by side in one slot vector. `projector_size`: hidden width of the projector. `alphabet`: characters of
-    the CTC head in the order of its outputs; its blank comes last. `prompt`: template with one `<speech>`.
-    `audio_token_id`: the token that stands for a slot vector in `input_ids`. `max_seconds`: the longest recording that
-    it was trained for; longer ones are cut.
+    `audio_config` and `alphabet`: those of a `CtcEncoderConfig`. `text_config`: the config of any causal LM. `stack`:
+    encoder frames in one slot vector. `projector`: one of PROJECTORS. `projector_size`: its hidden width. `prompt`:
+    template with one `<speech>`. `audio_token_id`: the token that stands for a slot vector in `input_ids`; it need not
+    be in the LM's vocabulary. `max_seconds`: the longest recording that it was trained for; longer ones are cut.
     """
 
     model_type = "adapt_composed"
     sub_configs_defaults = {
-        "audio_config": ParakeetCTCConfig,
+        "audio_config": SubConfigSpec(config_class=AutoConfig, model_type="parakeet_ctc"),
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama"),
     }
 
     audio_config: dict | PreTrainedConfig | None = None
     text_config: dict | PreTrainedConfig | None = None
     stack: int = 2
+    projector: str = "mlp"
     projector_size: int = 256
     alphabet: str = "abcdefghijklmnopqrstuvwxyz' "
     prompt: str = "<speech>"
@@ -48,26 +48,63 @@ class ComposedConfig(PreTrainedConfig):
     max_seconds: float = 30.0
 
 
-class Projector(nn.Module):
-    """Stack `stack` frames and map them into the LM's embedding space: linear, ReLU, linear."""
+class _Linear(nn.Module):
+    """Frames side by side, then one linear layer (2307.11795)."""
 
-    def __init__(self, config: ComposedConfig):
+    def __init__(self, stack: int, width: int, hidden: int, out: int):
         super().__init__()
-        self.stack = config.stack
-        width = config.audio_config.encoder_config.hidden_size * config.stack
-        self.linear1 = nn.Linear(width, config.projector_size)
-        self.linear2 = nn.Linear(config.projector_size, config.text_config.hidden_size)
+        self.stack = stack
+        self.linear = nn.Linear(width * stack, out)
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        """`[batch, frames, hidden]` -> `[batch, ceil(frames / stack), LM hidden]`; the last stack is zero-padded."""
-        batch, length, hidden = frames.shape
-        frames = nn.functional.pad(frames, (0, 0, 0, -length % self.stack))
-        stacked = frames.reshape(batch, -1, hidden * self.stack)
-        return self.linear2(self.linear1(stacked).relu())
+        """`[batch, frames, width]` -> `[batch, ceil(frames / stack), out]`; the last stack is zero-padded."""
+        return self.linear(_stacked(frames, self.stack))
+
+
+class _Mlp(nn.Module):
+    """Frames side by side, then linear, ReLU, linear, as in SLAM-ASR (2402.08846)."""
+
+    def __init__(self, stack: int, width: int, hidden: int, out: int):
+        super().__init__()
+        self.stack = stack
+        self.linear1 = nn.Linear(width * stack, hidden)
+        self.linear2 = nn.Linear(hidden, out)
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        """As that of `_Linear`."""
+        return self.linear2(self.linear1(_stacked(frames, self.stack)).relu())
+
+
+class _Conv(nn.Module):
+    """A convolution over twice `stack` frames, `stack` apart, then ReLU, linear: neighbours overlap by half."""
+
+    def __init__(self, stack: int, width: int, hidden: int, out: int):
+        super().__init__()
+        self.stack = stack
+        self.conv = nn.Conv1d(width, hidden, 2 * stack, stride=stack)
+        self.linear = nn.Linear(hidden, out)
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        """As that of `_Linear`."""
+        before = self.stack // 2
+        after = self.stack - before + -frames.shape[1] % self.stack
+        padded = nn.functional.pad(frames.transpose(1, 2), (before, after))
+        return self.linear(self.conv(padded).transpose(1, 2).relu())
+
+
+def _stacked(frames: torch.Tensor, stack: int) -> torch.Tensor:
+    padded = nn.functional.pad(frames, (0, 0, 0, -frames.shape[1] % stack))
+    return padded.unflatten(1, (-1, stack)).flatten(2)
+
+
+PROJECTORS: dict[str, type[nn.Module]] = {"linear": _Linear, "mlp": _Mlp, "conv": _Conv}
 
 
 class ComposedForSpeechRecognition(PreTrainedModel, GenerationMixin):
-    """Takes `input_features` and `input_ids` with `audio_token_id` at the slot, or ready `inputs_embeds`."""
+    """Takes `input_features` and `input_ids` with `audio_token_id` at the slot, or ready `inputs_embeds`.
+
+    `input_features` is what its encoder takes (`CtcEncoder.inputs`), whatever that is.
+    """
 
     config_class = ComposedConfig
     base_model_prefix = ""
@@ -75,14 +112,16 @@ class ComposedForSpeechRecognition(PreTrainedModel, GenerationMixin):
     input_modalities = ("audio", "text")
     _supports_sdpa = True
     _supports_attention_backend = True
-    # The LM ties its own weights; named here so that saving and loading know.
-    _tied_weights_keys = {"language_model.lm_head.weight": "language_model.model.embed_tokens.weight"}
 
     def __init__(self, config: ComposedConfig):
         super().__init__(config)
-        self.encoder = ParakeetForCTC(config.audio_config)
-        self.projector = Projector(config)
+        self.encoder = CtcEncoder(CtcEncoderConfig(audio_config=config.audio_config, alphabet=config.alphabet))
+        width, out = self.encoder.encoder.config.hidden_size, config.text_config.hidden_size
+        self.projector = PROJECTORS[config.projector](config.stack, width, config.projector_size, out)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
+        # The LM ties its own weights; named here so that saving and loading know.
+        ties = getattr(self.language_model, "_tied_weights_keys", None) or {}
+        self._tied_weights_keys = {f"language_model.{k}": f"language_model.{v}" for k, v in ties.items()}
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -91,24 +130,14 @@ class ComposedForSpeechRecognition(PreTrainedModel, GenerationMixin):
     def get_output_embeddings(self) -> nn.Module:
         return self.language_model.get_output_embeddings()
 
-    def encode(
-        self, input_features: torch.Tensor, feature_attention_mask: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Encoder frames `[batch, frames, hidden]`, zero beyond each utterance's own, and their counts `[batch]`."""
-        output = self.encoder.encoder(
-            input_features=input_features, attention_mask=feature_attention_mask, output_attention_mask=True
-        )
-        mask = output.attention_mask.bool()
-        return output.last_hidden_state.masked_fill(~mask[..., None], 0.0), mask.sum(-1)
-
     def get_audio_features(
         self, input_features: torch.Tensor, feature_attention_mask: torch.Tensor
     ) -> list[torch.Tensor]:
         """Slot vectors `[slots, LM hidden]` of each utterance; as many as its encoder frames fill stacks."""
-        return self.project(*self.encode(input_features, feature_attention_mask))
+        return self.project(*self.encoder.frames(input_features, feature_attention_mask))
 
     def project(self, frames: torch.Tensor, lengths: torch.Tensor) -> list[torch.Tensor]:
-        """Slot vectors of what `encode` gives."""
+        """Slot vectors of what `encoder.frames` gives."""
         slots = -(-lengths // self.config.stack)
         return [row[:count] for row, count in zip(self.projector(frames), slots.tolist(), strict=True)]
 
@@ -125,10 +154,10 @@ class ComposedForSpeechRecognition(PreTrainedModel, GenerationMixin):
     ) -> CausalLMOutputWithPast:
         """Logits over the LM's vocabulary. Raises `ValueError` when slots and slot vectors differ in number."""
         if inputs_embeds is None:
-            inputs_embeds = self.get_input_embeddings()(input_ids)
+            places = (input_ids == self.config.audio_token_id)[..., None]
+            inputs_embeds = self.get_input_embeddings()(input_ids.masked_fill(places[..., 0], 0))
             if input_features is not None:
                 slots = torch.cat(self.get_audio_features(input_features, feature_attention_mask))
-                places = (input_ids == self.config.audio_token_id)[..., None]
                 if int(places.sum()) != len(slots):
                     raise ValueError(f"{int(places.sum())} slot positions for {len(slots)} slot vectors")
                 inputs_embeds = inputs_embeds.masked_scatter(places, slots.to(inputs_embeds.dtype))

@@ -14,7 +14,8 @@ from transformers.utils import logging
 from adapt.errors import ModelError
 from adapt.model.bases import locate
 from adapt.model.composed import ComposedConfig, ComposedForSpeechRecognition
-from adapt.model.features import log_mel, pad
+from adapt.model.encoders import CtcEncoder
+from adapt.model.features import pad
 from adapt.text.template import split_template
 
 IGNORED = -100  # label of positions without a loss
@@ -53,26 +54,22 @@ class SpeechLLM:
     @torch.no_grad()
     def slot_vectors(self, samples: Sequence[np.ndarray]) -> list[torch.Tensor]:
         """What real audio (mono, 16 kHz) puts into the slot: `[slots, hidden]` for each recording."""
-        bins = self.model.config.audio_config.encoder_config.num_mel_bins
-        features, mask = log_mel(*(x.to(self.device) for x in pad(samples)), bins)
-        return self.model.get_audio_features(features.to(self.model.dtype), mask)
+        return self.model.get_audio_features(*self.model.encoder.inputs(*(x.to(self.device) for x in pad(samples))))
 
     @torch.no_grad()
     def heard(
-        self, samples: Sequence[np.ndarray], to_features: Callable[..., tuple[torch.Tensor, torch.Tensor]] = log_mel
+        self, samples: Sequence[np.ndarray], to_inputs: Callable[..., tuple[torch.Tensor, torch.Tensor]] | None = None
     ) -> tuple[list[str], list[torch.Tensor]]:
         """CTC path and slot vectors `[slots, hidden]` of each recording.
 
-        A path is the encoder's most probable symbol of each frame, `_` for the blank. `to_features` takes what
-        `features.log_mel` takes.
+        A path is the encoder's most probable symbol of each frame, `_` for the blank. `to_inputs` takes the encoder,
+        samples and lengths, and gives what `CtcEncoder.inputs` does, which None stands for.
         """
-        bins = self.model.config.audio_config.encoder_config.num_mel_bins
-        features, mask = to_features(*(x.to(self.device) for x in pad(samples)), bins)
-        frames, lengths = self.model.encode(features.to(self.model.dtype), mask)
-        symbols = self.model.config.alphabet + BLANK
-        best = self.model.encoder.ctc_head(frames).argmax(-1).tolist()
-        paths = ["".join(symbols[s] for s in row[:n]) for row, n in zip(best, lengths.tolist(), strict=True)]
-        return paths, self.model.project(frames, lengths)
+        encoder = self.model.encoder
+        frames, lengths = encoder.frames(
+            *(to_inputs or CtcEncoder.inputs)(encoder, *(x.to(self.device) for x in pad(samples)))
+        )
+        return paths(encoder, frames, lengths), self.model.project(frames, lengths)
 
     def prompt(self, slot: torch.Tensor | None) -> torch.Tensor:
         """Embeddings of the prompt with `slot` (`[slots, hidden]`) in its place; None leaves the prompt away.
@@ -103,6 +100,13 @@ class SpeechLLM:
         padded = F.pad(padded, (0, spare), value=IGNORED)
         mask = torch.arange(embeds.shape[1], device=self.device)[None] < lengths[:, None]
         return embeds, mask.long(), padded
+
+
+def paths(encoder: CtcEncoder, frames: torch.Tensor, lengths: torch.Tensor) -> list[str]:
+    """The most probable symbol of each frame, a letter or `_` for the blank, as text; one of each recording."""
+    symbols = encoder.config.alphabet + BLANK
+    best = encoder.ctc(frames).argmax(-1).tolist()
+    return ["".join(symbols[s] for s in row[:n]) for row, n in zip(best, lengths.tolist(), strict=True)]
 
 
 def token_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

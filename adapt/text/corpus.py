@@ -34,7 +34,7 @@ class Entity:
 class Utterance:
     """One line of a manifest; `entities` is None where nobody annotated them, () where there are none.
 
-    `voice` is who speaks, None where that is not known.
+    `voice` is who speaks and `language` in which language, None where that is not known.
     """
 
     id: str
@@ -42,6 +42,7 @@ class Utterance:
     audio: Path | None = None
     entities: tuple[Entity, ...] | None = None
     voice: str | None = None
+    language: str | None = None
 
 
 @dataclass(frozen=True)
@@ -166,9 +167,10 @@ def _utterance(row: dict, folder: Path, need_audio: bool) -> tuple[Utterance | N
     if entities is not None and not _are_entities(entities):
         shown = json.dumps(entities, ensure_ascii=False)[:60]
         problems.append(f'`entities` is {shown!r}; write [{{"text": "…", "type": "…"}}, …]')
-    voice = row.get("voice", row.get("speaker"))
-    if voice is not None and not isinstance(voice, str):
-        problems.append(f"`voice` is {voice!r}; write a text in quotes")
+    about = {"voice": row.get("voice", row.get("speaker")), "language": row.get("language", row.get("lang"))}
+    for key, value in about.items():
+        if value is not None and not isinstance(value, str):
+            problems.append(f"`{key}` is {value!r}; write a text in quotes")
     if problems:
         return None, problems
     return Utterance(
@@ -176,7 +178,7 @@ def _utterance(row: dict, folder: Path, need_audio: bool) -> tuple[Utterance | N
         values["text"],
         audio,
         None if entities is None else tuple(Entity(_nfc(e["text"]), e.get("type", "term")) for e in entities),
-        voice,
+        **about,
     ), problems
 
 

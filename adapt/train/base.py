@@ -1,153 +1,71 @@
-"""The stages that build a speech LLM from parts: encoder (CTC), decoder (language model), read, align."""
+"""The stages that build a speech LLM from parts: encoder (CTC), decoder (language model, read), align."""
 
 from __future__ import annotations
 
-import json
+import logging
 import random
-import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
+from peft import LoraConfig
+from peft.tuners.lora import LoraModel
 from rapidfuzz.distance import Levenshtein
-from transformers import ParakeetForCTC
 
-from adapt.model.features import log_mel, pad
-from adapt.model.speech_llm import BLANK, IGNORED, SpeechLLM, token_loss
+from adapt.model.adapter import attention_layers
+from adapt.model.encoders import CtcEncoder
+from adapt.model.speech_llm import BLANK, IGNORED, SpeechLLM, paths, token_loss
 from adapt.train.channel import Channel, learn
 from adapt.train.fit import fit
 from adapt.train.perturb import perturbed
 from adapt.train.pseudo_audio import Source, simulated_ids, symbol_ids
+from adapt.train.speech import Speech, Spoken, batches
 from adapt.train.stages import mean_loss
 
-
-class Utterance(NamedTuple):
-    """A row of a shard. samples: how many; offset: where they begin in the shard's array."""
-
-    samples: int
-    shard: int
-    offset: int
-    text: str
-    voice: str
-
-
-@dataclass
-class Shards:
-    """Speech of a folder, 16 kHz: pairs of `NNNN.npy` (int16 samples end to end) and `NNNN.jsonl` (an index)."""
-
-    folder: Path
-    items: list[Utterance] = field(default_factory=list)  # the shortest first
-    _samples: list[np.ndarray] = field(default_factory=list)
-
-    def grow(self, shards: int, patience: float = 600.0) -> Shards:
-        """Read the indices of the first `shards` shards, waiting for those that are still being made."""
-        while len(self._samples) < shards:
-            number = len(self._samples)
-            index = self.folder / f"{number:04d}.jsonl"
-            waited = 0.0
-            while not index.exists():
-                if waited > patience:
-                    raise TimeoutError(f"{index}: not there after {patience:.0f} s")
-                time.sleep(1.0)
-                waited += 1.0
-            offset = 0
-            for line in index.read_text(encoding="utf-8").splitlines():
-                item = json.loads(line)
-                self.items.append(Utterance(item["samples"], number, offset, item["text"], item["voice"]))
-                offset += item["samples"]
-            self._samples.append(np.load(index.with_suffix(".npy"), mmap_mode="r"))
-            self.items.sort()
-        return self
-
-    def audio(self, items: Sequence[Utterance]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Samples of `items`, int16 `[batch, length]`, and their lengths `[batch]`."""
-        batch, lengths = pad([np.array(self._samples[i.shard][i.offset : i.offset + i.samples]) for i in items])
-        # Whole half seconds: a Fourier transform is planned anew, slowly, for each length that it meets.
-        return F.pad(batch, (0, -batch.shape[1] % 8_000)), lengths
-
-
-def features_of(samples: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Features and mask of int16 samples as they are."""
-    return log_mel(samples.float() / 32_768, lengths)
+log = logging.getLogger(__name__)
 
 
 def ctc_ids(text: str, alphabet: str) -> list[int]:
-    return [alphabet.index(character) for character in text]
-
-
-def audio_batches(
-    speech: Shards, human: Shards, *, steps: int, batch_size: int, shards: int, short: float, seed: int
-) -> Callable[[int], tuple[torch.Tensor, torch.Tensor, list[str]]]:
-    """Samples, lengths and transcripts of utterances of like length.
-
-    The pool begins with the short utterances of the first shards and is whole after the share `short` of the steps;
-    then one batch in ten is human speech.
-    """
-    human.grow(1)
-
-    def batch_of(step: int) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
-        rng = random.Random(seed * 1_000_003 + step)
-        progress = step / steps
-        speech.grow(min(shards, 6 + int(1.6 * progress * shards)))
-        source = human if progress >= short and rng.random() < 0.1 else speech
-        share = 1.0 if progress >= short else 0.15 + 0.85 * progress / short
-        reach = int(len(source.items) * share)
-        start = rng.randrange(max(1, reach - batch_size))
-        items = source.items[start : start + batch_size]
-        return *source.audio(items), [item.text for item in items]
-
-    return batch_of
-
-
-def fixed_batches(
-    speech: Shards, device: torch.device, size: int = 50
-) -> Iterator[tuple[list[Utterance], torch.Tensor, torch.Tensor]]:
-    """(utterances, features, mask) of all there is, unperturbed."""
-    for start in range(0, len(speech.items), size):
-        chosen = speech.items[start : start + size]
-        yield chosen, *features_of(*(x.to(device) for x in speech.audio(chosen)))
+    """Places of the characters of `text` in `alphabet`; those that it does not hold are left out."""
+    return [place for character in text if (place := alphabet.find(character)) >= 0]
 
 
 def padded(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
     return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)
 
 
-def ctc_greedy(logits: torch.Tensor, lengths: torch.Tensor, alphabet: str) -> list[str]:
-    """Best path of each row of `[batch, frames, symbols]` within its length; blank is the last symbol."""
-    texts = []
-    for row, length in zip(logits.argmax(-1), lengths.tolist(), strict=True):
-        symbols = torch.unique_consecutive(row[:length]).tolist()
-        texts.append(" ".join("".join(alphabet[s] for s in symbols if s < len(alphabet)).split()))
-    return texts
+def ctc_loss(logits: torch.Tensor, lengths: torch.Tensor, targets: Sequence[Sequence[int]], blank: int) -> torch.Tensor:
+    """CTC of `logits [batch, frames, symbols]`: nats per target symbol, mean over the batch (Graves 2006).
+
+    What is too long for its frames counts nothing.
+    """
+    log_probs = logits.float().log_softmax(-1).transpose(0, 1)
+    counts = torch.tensor([len(row) for row in targets])
+    return F.ctc_loss(
+        log_probs, padded(targets, blank).to(logits.device), lengths, counts, blank=blank, zero_infinity=True
+    )
 
 
-def text_batches(targets: Sequence[Sequence[int]], *, batch_size: int, seed: int = 1) -> Callable[[int], list[int]]:
-    """Indices of targets of like length, a batch a step; every target once before any twice."""
-    order = sorted(range(len(targets)), key=lambda i: len(targets[i]))
-    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+def greedy(path: str) -> str:
+    """The text of a path: repeats merged, blanks dropped.
 
-    def batch_of(step: int) -> list[int]:
-        epoch, place = divmod(step, len(batches))
-        shuffled = list(range(len(batches)))
-        random.Random(seed * 7919 + epoch).shuffle(shuffled)
-        return batches[shuffled[place]]
-
-    return batch_of
+    >>> greedy("aa_ab_  ")
+    'aab'
+    """
+    merged = "".join(symbol for i, symbol in enumerate(path) if i == 0 or symbol != path[i - 1])
+    return " ".join(merged.replace(BLANK, "").split())
 
 
 @torch.no_grad()
-def ctc_texts(model: ParakeetForCTC, speech: Shards, alphabet: str) -> tuple[list[str], list[str]]:
-    """References and greedy CTC hypotheses of every utterance."""
+def ctc_texts(encoder: CtcEncoder, speech: Speech) -> tuple[list[str], list[str]]:
+    """References and greedy CTC hypotheses of every recording."""
     references, hypotheses = [], []
-    for items, features, mask in fixed_batches(speech, model.device):
-        logits = model(input_features=features, attention_mask=mask).logits
-        lengths = model._get_output_attention_mask(mask).sum(-1)
-        hypotheses += ctc_greedy(logits, lengths, alphabet)
+    for items, samples, lengths in speech.in_order():
+        frames, counts = encoder.frames(*encoder.inputs(samples.to(encoder.device), lengths.to(encoder.device)))
+        hypotheses += map(greedy, paths(encoder, frames, counts))
         references += [item.text for item in items]
     return references, hypotheses
 
@@ -161,71 +79,99 @@ def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> flo
     return errors / words
 
 
+def _readable(draw: Callable[[int], list[Spoken]], speech: Speech, step: int) -> tuple[list[Spoken], dict]:
+    """The recordings of batch `step` and their audio; of another batch when none of them can be read."""
+    for attempt in range(100):
+        items, samples, lengths = speech.audio(draw(step + attempt * 1_000_000_007))
+        if items:
+            return items, {"samples": samples, "lengths": lengths}
+    raise AssertionError("unreachable: speech.audio raises once more files are bad than may be")
+
+
 def train_encoder(
-    model: ParakeetForCTC,
-    speech: Shards,
-    human: Shards,
-    dev: dict[str, Shards],
-    alphabet: str,
+    encoder: CtcEncoder,
+    speech: Speech,
+    dev: Speech,
     *,
     steps: int,
-    batch_size: int,
-    shards: int,
+    batch_seconds: float,
     learning_rate: float,
+    warmup_steps: int,
+    temperature: float,
     short: float,
-    batch_statistics: bool,
+    running: float,
     folder: Path,
+    seed: int,
     bf16: bool,
     workers: int = 0,
 ) -> list[dict]:
-    """CTC over characters, of what in `model` requires a gradient.
+    """CTC over characters, of what in `encoder` requires a gradient.
 
-    `batch_statistics`: batch normalisation takes those of the batch, as is usual; without, the running ones, as in
-    inference. A batch is all human or all synthetic speech, and what each of them looks like under its own statistics
-    is not what it looks like under the common ones: the last stretch of training has to be without.
+    `short`: in this first share of the steps come the short recordings; character targets leave the plateau of blanks
+    soonest on those. `running`: in this last share batch normalisation takes the running statistics, as in inference,
+    not those of the batch.
 
-    Every tenth of the way the WER of the greedy path on each set of `dev` is logged. Character targets leave the
-    plateau of blanks soonest on short utterances: those are the first share `short`.
+    Every tenth of the way the WER of the greedy path on `dev` is logged.
     """
-    batches = audio_batches(speech, human, steps=steps, batch_size=batch_size, shards=shards, short=short, seed=1)
-    save_every = max(1, steps // 20)
+    draw = batches(speech, steps=steps, batch_seconds=batch_seconds, temperature=temperature, short=short, seed=seed)
+    alphabet, save_every = encoder.config.alphabet, max(1, steps // 20)
+    norms = [module for module in encoder.modules() if isinstance(module, torch.nn.BatchNorm1d)]
 
     def batch_of(step: int) -> dict:
-        samples, lengths, texts = batches(step)
-        labels = padded([ctc_ids(text, alphabet) for text in texts], len(alphabet))
-        return {"samples": samples, "lengths": lengths, "labels": labels, "seed": step}
+        items, batch = _readable(draw, speech, step)
+        return {**batch, "targets": [ctc_ids(item.text, alphabet) for item in items], "step": step}
 
-    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm1d)]
-
-    def loss_of(model: ParakeetForCTC, batch: dict) -> torch.Tensor:
+    def loss_of(encoder: CtcEncoder, batch: dict) -> torch.Tensor:
         for norm in norms:
-            norm.train(batch_statistics)
-        features, mask = perturbed(batch["samples"].float() / 32_768, batch["lengths"], seed=batch["seed"])
-        return model(input_features=features, attention_mask=mask, labels=batch["labels"]).loss
+            norm.train(batch["step"] < (1 - running) * steps)
+        inputs, mask = perturbed(encoder, batch["samples"], batch["lengths"], seed=batch["step"])
+        return ctc_loss(*encoder(inputs, mask), batch["targets"], len(alphabet))
 
-    def evaluate(step: int, log: list[dict]) -> dict:
+    def evaluate(step: int, history: list[dict]) -> dict:
         if step == 0 or step % (2 * save_every):
             return {}
-        model.eval()
-        figures = {name: word_error_rate(*ctc_texts(model, speech, alphabet)) for name, speech in dev.items()}
-        model.train()
-        return {f"wer_{name}": round(rate, 4) for name, rate in figures.items()}
+        encoder.eval()
+        references, hypotheses = ctc_texts(encoder, dev)
+        encoder.train()
+        if not any(hypotheses) and step > 0.3 * steps:
+            log.warning(
+                "encoder: step %d of %d, and nothing but blanks is heard; usual causes: too few steps, transcripts "
+                "that are not of their audio, or fewer frames a second than characters",
+                step,
+                steps,
+            )
+        return {"wer": round(word_error_rate(references, hypotheses), 4)}
 
     return fit(
-        model,
+        encoder,
         batch_of,
         loss_of,
         steps=steps,
-        groups=[{"params": [p for p in model.parameters() if p.requires_grad], "lr": learning_rate}],
-        warmup=min(400, steps // 10),
+        groups=[{"params": [p for p in encoder.parameters() if p.requires_grad], "lr": learning_rate}],
+        warmup=warmup_steps,
         folder=folder,
         save_every=save_every,
         evaluate=evaluate,
         label="encoder",
+        seed=seed,
         bf16=bf16,
         weight_decay=0.01,
         workers=workers,
     )
+
+
+def text_batches(targets: Sequence[Sequence[int]], *, batch_size: int, seed: int = 1) -> Callable[[int], list[int]]:
+    """Indices of targets of like length, a batch a step; every target once before any twice."""
+    order = sorted(range(len(targets)), key=lambda i: len(targets[i]))
+    groups = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+    def batch_of(step: int) -> list[int]:
+        epoch, place = divmod(step, len(groups))
+        shuffled = list(range(len(groups)))
+        random.Random(seed * 7919 + epoch).shuffle(shuffled)
+        return groups[shuffled[place]]
+
+    return batch_of
 
 
 def train_decoder(
@@ -238,6 +184,7 @@ def train_decoder(
     batch_size: int,
     learning_rate: float,
     folder: Path,
+    seed: int,
     bf16: bool,
     noise: float = 0.12,
     workers: int = 0,
@@ -250,11 +197,11 @@ def train_decoder(
     targets = [speech_llm.target_ids(text) for text in texts]
     dev_targets = [speech_llm.target_ids(text) for text in dev]
     by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    each_once = text_batches(targets, batch_size=batch_size)
+    each_once = text_batches(targets, batch_size=batch_size, seed=seed)
     decoder, source = speech_llm.model.language_model, Source(speech_llm, None, noise)
 
     def batch_of(step: int) -> dict:
-        rng = random.Random(step)
+        rng = random.Random(seed * 1_000_003 + step)
         if reads:
             reach = int(len(texts) * min(1.0, 0.2 + 2 * step / steps))
             start = rng.randint(0, max(0, reach - batch_size))
@@ -271,7 +218,7 @@ def train_decoder(
     def loss_of(model: torch.nn.Module, batch: dict) -> torch.Tensor:
         return token_loss(model(batch["input_ids"], batch["attention_mask"]).logits, batch["labels"])
 
-    def evaluate(step: int, log: list[dict]) -> dict:
+    def evaluate(step: int, history: list[dict]) -> dict:
         decoder.eval()
         rng = random.Random(0)
         in_slot = [speech_llm.embed(simulated_ids(source, text, rng) if reads else []) for text in dev]
@@ -290,6 +237,7 @@ def train_decoder(
         save_every=max(1, steps // 20),
         evaluate=evaluate,
         label="read" if reads else "lm",
+        seed=seed,
         bf16=bf16,
         weight_decay=0.01,
         workers=workers,
@@ -297,95 +245,160 @@ def train_decoder(
 
 
 @torch.no_grad()
-def frame_channel(speech_llm: SpeechLLM, speech: Shards, recordings: int, batch_size: int = 32) -> Channel:
-    """What the encoder hears for each letter, learned from so many perturbed utterances; its slots are frames."""
-    model = speech_llm.model.eval()
-    alphabet = model.config.alphabet
-    symbols = alphabet + BLANK
-    items = sorted(random.Random(5).sample(speech.items, min(recordings, len(speech.items))))
+def frame_channel(speech_llm: SpeechLLM, speech: Speech, recordings: int, seed: int) -> Channel:
+    """What the encoder hears for each letter, learned from so many perturbed recordings; its slots are frames."""
+    encoder = speech_llm.model.encoder.eval()
+    chosen = sorted(random.Random(seed).sample(speech.items, min(recordings, len(speech.items))))
 
     def heard() -> Iterator[tuple[str, str, torch.Tensor]]:
-        for start in range(0, len(items), batch_size):
-            chosen = items[start : start + batch_size]
-            samples, lengths = (x.to(speech_llm.device) for x in speech.audio(chosen))
-            features, mask = perturbed(samples.float() / 32_768, lengths, seed=start)
-            frames, counts = model.encode(features, mask)
-            best = model.encoder.ctc_head(frames).argmax(-1).tolist()
-            for item, path, row, count in zip(chosen, best, frames.cpu(), counts.tolist(), strict=True):
-                yield "".join(symbols[s] for s in path[:count]), item.text, row[:count].clone()
+        for number, (items, samples, lengths) in enumerate(Speech(chosen, speech.max_bad, speech.bad).in_order()):
+            inputs, mask = perturbed(encoder, samples.to(encoder.device), lengths.to(encoder.device), seed=number)
+            frames, counts = encoder.frames(inputs, mask)
+            rows = (row[:count].clone() for row, count in zip(frames.cpu(), counts.tolist(), strict=True))
+            said = ["".join(c for c in item.text if c in encoder.config.alphabet) for item in items]
+            yield from zip(paths(encoder, frames, counts), said, rows, strict=True)
 
     return learn(heard())
+
+
+class Slots:
+    """A batch's slots as an explicit alignment loss sees them.
+
+    vectors: `[batch, slots, hidden]`, in float32. lengths: how many of them count, `[batch]`. targets: token ids of
+    each transcript. logits: CTC logits of the encoder's frames, `[batch, frames, characters + 1]`.
+    """
+
+    def __init__(self, speech_llm: SpeechLLM, vectors: torch.Tensor, lengths: torch.Tensor, targets, logits):
+        self.speech_llm, self.vectors, self.lengths = speech_llm, vectors.float(), lengths
+        self.targets, self.logits = targets, logits
+        self.table = speech_llm.model.get_input_embeddings().weight.detach().float()
+        self.inside = torch.arange(vectors.shape[1], device=vectors.device)[None] < lengths[:, None]
+
+
+def _letters(slots: Slots) -> torch.Tensor:
+    """Mean squared distance to the embeddings of the letters that the CTC head hears, weighted by their posteriors.
+
+    In units of the mean square of a letter's embedding.
+    """
+    symbols, stack = symbol_ids(slots.speech_llm), slots.speech_llm.model.config.stack
+    alphabet = slots.speech_llm.model.config.alphabet
+    table = slots.table[[symbols[c] for c in [*alphabet, BLANK]]]
+    heard = slots.logits.detach().float().softmax(-1) @ table
+    heard = F.pad(heard, (0, 0, 0, -heard.shape[1] % stack)).unflatten(1, (-1, stack)).mean(2)
+    distance = (slots.vectors - heard).square().sum(-1)[slots.inside].mean()
+    return distance / table.square().sum(-1).mean()
+
+
+def _cosine(slots: Slots) -> torch.Tensor:
+    """1 - cosine between each slot vector and the token that stands at its share of the transcript."""
+    wanted = torch.zeros_like(slots.inside, dtype=torch.long)
+    for row, target, length in zip(wanted, slots.targets, slots.lengths.tolist(), strict=True):
+        places = torch.arange(length, device=row.device) * len(target) // length
+        row[:length] = torch.tensor(target, device=row.device)[places]
+    return (1 - F.cosine_similarity(slots.vectors, slots.table[wanted], dim=-1))[slots.inside].mean()
+
+
+def _token_ctc(slots: Slots) -> torch.Tensor:
+    """CTC over tokens, with ten times the cosine to a token's embedding as its logit, and padding as the blank."""
+    logits = 10 * F.normalize(slots.vectors, dim=-1) @ F.normalize(slots.table, dim=-1).T
+    tokens = [target[:-1] for target in slots.targets]  # the end of sentence may be the padding too
+    return ctc_loss(logits, slots.lengths, tokens, slots.speech_llm.tokenizer.pad_token_id)
+
+
+# What ties slot vectors to token embeddings beside the transcript's own loss.
+EXPLICIT: dict[str, Callable[[Slots], torch.Tensor] | None] = {
+    "none": None,
+    "letters": _letters,
+    "cosine": _cosine,
+    "ctc": _token_ctc,
+}
 
 
 @dataclass(frozen=True)
 class AlignSettings:
     """How `align` goes on. Rates are peaks; shares are of the steps or of the batch.
 
-    `encoder_from` and `decoder_from`: after which share of the steps each joins the projector; 1 is never.
-    `played`: to each batch of audio come so many times as many texts, in frames pieced together from `recordings`
-    perturbed utterances (`channel`), so that the decoder goes on reading what text-only adaptation will show it, and
-    meets more sentences than are spoken. `letters`: weight of the encoder's CTC loss, once it joins. `spelling`: weight
-    of the mean squared distance between a slot vector and the embeddings of the letters that the CTC head hears in its
-    frames, weighted by their posteriors.
+    `decoder`: frozen, lora (rank `rank`, scale `alpha` / rank, on the layers of attention), or full. `encoder_from`
+    and `decoder_from`: after which share of the steps each joins the projector; 1 is never. `played`: to each batch of
+    audio come so many times as many texts, in frames pieced together from `recordings` perturbed recordings
+    (`channel`), so that the decoder goes on reading what text-only adaptation will show it, and meets more sentences
+    than are spoken. `letters`: weight of the encoder's CTC loss, once it joins. `explicit`: one of EXPLICIT, with its
+    weight.
     """
 
     steps: int
-    batch_size: int
-    shards: int
+    batch_seconds: float
     projector_rate: float = 2e-3
     encoder_rate: float = 4e-4
     decoder_rate: float = 3e-4
+    decoder: str = "full"
+    rank: int = 16
+    alpha: int = 32
     encoder_from: float = 1.0
     decoder_from: float = 0.2
     played: float = 1.0
     recordings: int = 2_000
     letters: float = 0.3
-    spelling: float = 1.0
+    explicit: str = "letters"
+    explicit_weight: float = 1.0
+    temperature: float = 1.0
 
 
 def align(
     speech_llm: SpeechLLM,
-    speech: Shards,
-    human: Shards,
+    speech: Speech,
+    dev: Speech,
     texts: Sequence[str],
     settings: AlignSettings,
     *,
     folder: Path,
+    seed: int,
     bf16: bool,
     workers: int = 0,
 ) -> list[dict]:
-    """Teach the projector to speak the language that the decoder reads, then encoder and decoder beside it."""
-    model, alphabet = speech_llm.model, speech_llm.model.config.alphabet
-    speech.grow(settings.shards)
-    batches = audio_batches(
+    """Teach the projector to speak the language that the decoder reads, then encoder and decoder beside it.
+
+    The model is changed in place; LoRA is merged into it at the end. Every tenth of the way `dev_loss` is logged, and
+    `other_loss`, that of the same transcripts with the next recording in the slot: a decoder that does not look at its
+    slot has the two alike.
+    """
+    model, encoder = speech_llm.model, speech_llm.model.encoder
+    alphabet = encoder.config.alphabet
+    draw = batches(
         speech,
-        human,
         steps=settings.steps,
-        batch_size=settings.batch_size,
-        shards=settings.shards,
+        batch_seconds=settings.batch_seconds,
+        temperature=settings.temperature,
         short=0.2,
-        seed=3,
+        seed=seed,
     )
-    symbols = symbol_ids(speech_llm)
-    letters = torch.tensor([symbols[c] for c in [*alphabet, BLANK]])
-    channel = frame_channel(speech_llm, speech, settings.recordings) if settings.played else None
+    channel = frame_channel(speech_llm, speech, settings.recordings, seed) if settings.played else None
+    explicit = EXPLICIT[settings.explicit]
     by_length = sorted(texts, key=len)
+    tuner = None
+    if settings.decoder == "lora":
+        layers = attention_layers(model.language_model, "language_model")
+        tuner = LoraModel(model, LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=layers), "align")
+    tuned = {
+        "full": list(model.language_model.parameters()),
+        "lora": [p for p in model.language_model.parameters() if p.requires_grad],
+        "frozen": [],
+    }[settings.decoder]
+    model.requires_grad_(False)
+    model.projector.requires_grad_(True)
 
     def batch_of(step: int) -> dict:
-        rng = random.Random(3_000_017 + step)
-        samples, lengths, said = batches(step)
+        rng = random.Random(seed * 3_000_017 + step)
+        items, batch = _readable(draw, speech, step)
+        said = [item.text for item in items]
         # As long as what is said, or they would all be padded to the longest.
-        first, last = (
-            bisect_left(by_length, min(map(len, said)), key=len),
-            bisect_right(by_length, max(map(len, said)), key=len),
-        )
-        count = round(settings.batch_size * settings.played) if last > first else 0
+        first = bisect_left(by_length, min(map(len, said)), key=len)
+        last = bisect_right(by_length, max(map(len, said)), key=len)
+        count = round(len(items) * settings.played) if last > first else 0
         written = [by_length[rng.randrange(first, last)] for _ in range(count)]
         return {
-            "samples": samples,
-            "lengths": lengths,
-            "labels": padded([ctc_ids(text, alphabet) for text in said], len(alphabet)),
-            "label_lengths": torch.tensor([len(text) for text in said]),
+            **batch,
+            "letters": [ctc_ids(text, alphabet) for text in said],
             "targets": [speech_llm.target_ids(text) for text in [*said, *written]],
             "played": [channel.play(text, rng) for text in written],
             "step": step,
@@ -394,51 +407,70 @@ def align(
     def loss_of(_: torch.nn.Module, batch: dict) -> torch.Tensor:
         step, stack = batch["step"], model.config.stack
         joint = step >= settings.encoder_from * settings.steps
-        model.encoder.train(joint)
-        model.encoder.requires_grad_(joint)
-        model.language_model.requires_grad_(step >= settings.decoder_from * settings.steps)
-        features, mask = perturbed(batch["samples"].float() / 32_768, batch["lengths"], seed=3_000_017 + step)
-        frames, lengths = model.encode(features, mask)
-        heard_rows = [row[:n].float() for row, n in zip(frames, lengths.tolist(), strict=True)]
-        frames = torch.nn.utils.rnn.pad_sequence([*heard_rows, *batch["played"]], batch_first=True)
-        spoken, lengths = lengths, torch.cat([lengths, torch.tensor([len(row) for row in batch["played"]]).to(lengths)])
-        vectors = model.projector(frames)
-        in_slot = [row[:n] for row, n in zip(vectors, (-(-lengths // stack)).tolist(), strict=True)]
+        encoder.train(joint)
+        encoder.requires_grad_(joint)
+        for parameter in tuned:
+            parameter.requires_grad_(step >= settings.decoder_from * settings.steps)
+        inputs, mask = perturbed(encoder, batch["samples"], batch["lengths"], seed=seed * 3_000_017 + step)
+        frames, spoken = encoder.frames(inputs, mask)
+        rows = [row[:n].float() for row, n in zip(frames, spoken.tolist(), strict=True)]
+        rows += [row.to(frames.device) for row in batch["played"]]
+        lengths = torch.tensor([len(row) for row in rows], device=frames.device)
+        frames = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        vectors, slots = model.projector(frames), -(-lengths // stack)
+        in_slot = [row[:n] for row, n in zip(vectors, slots.tolist(), strict=True)]
         embeds, places, labels = speech_llm.training_batch(in_slot, batch["targets"])
         loss = token_loss(model(inputs_embeds=embeds, attention_mask=places).logits, labels)
-
-        log_probs = model.encoder.ctc_head(frames).float().log_softmax(-1)
+        logits = encoder.ctc(frames) if joint or explicit else None
         if joint:
-            loss = loss + settings.letters * F.ctc_loss(
-                log_probs[: len(spoken)].transpose(0, 1),
-                batch["labels"],
-                spoken,
-                batch["label_lengths"],
-                blank=len(alphabet),
-                zero_infinity=True,
-            )
-        if settings.spelling:
-            table = model.get_input_embeddings().weight[letters.to(vectors.device)].detach().float()
-            heard = log_probs.detach().exp() @ table
-            heard = F.pad(heard, (0, 0, 0, -heard.shape[1] % stack)).unflatten(1, (-1, stack)).mean(2)
-            inside = torch.arange(heard.shape[1], device=heard.device)[None] < (-(-lengths // stack))[:, None]
-            distance = (vectors.float() - heard).square().sum(-1)[inside].mean()
-            loss = loss + settings.spelling * distance / table.square().sum(-1).mean()
+            loss = loss + settings.letters * ctc_loss(logits[: len(spoken)], spoken, batch["letters"], len(alphabet))
+        if explicit:
+            seen = Slots(speech_llm, vectors, slots, batch["targets"], logits)
+            loss = loss + settings.explicit_weight * explicit(seen)
         return loss
 
+    def evaluate(step: int, history: list[dict]) -> dict:
+        if step % max(1, settings.steps // 10):
+            return {}
+        model.eval()
+        slots, targets = [], []
+        for items, samples, lengths in dev.in_order():
+            with torch.no_grad():
+                slots += model.get_audio_features(*encoder.inputs(samples.to(model.device), lengths.to(model.device)))
+            targets += [speech_llm.target_ids(item.text) for item in items]
+        own, other = mean_loss(speech_llm, slots, targets), mean_loss(speech_llm, [*slots[1:], slots[0]], targets)
+        model.train()
+        if step > 0.4 * settings.steps and other - own < 0.05:
+            log.warning(
+                "align: step %d of %d, and the decoder does not look at the audio (loss %.2f, with other audio %.2f); "
+                "usual causes: an encoder that hears nothing yet, or a decoder too small to read its slot untaught "
+                "(llm.read_steps)",
+                step,
+                settings.steps,
+                own,
+                other,
+            )
+        return {"dev_loss": own, "other_loss": other}
+
     parts = {"projector": settings.projector_rate, "encoder": settings.encoder_rate}
-    parts["language_model"] = settings.decoder_rate
-    return fit(
+    groups = [{"params": list(getattr(model, part).parameters()), "lr": rate} for part, rate in parts.items()]
+    groups += [{"params": tuned, "lr": settings.decoder_rate}] if tuned else []
+    history = fit(
         model,
         batch_of,
         loss_of,
         steps=settings.steps,
-        groups=[{"params": list(getattr(model, part).parameters()), "lr": rate} for part, rate in parts.items()],
+        groups=groups,
         warmup=min(50, settings.steps // 10),
         folder=folder,
         save_every=max(1, settings.steps // 20),
+        evaluate=evaluate,
         label="align",
+        seed=seed,
         bf16=bf16,
         weight_decay=0.01,
         workers=workers,
     )
+    if tuner:
+        tuner.merge_and_unload()
+    return history

@@ -16,6 +16,10 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
+from adapt.errors import TrainingError
+
+EXPLODED = 3.0  # times the loss of the beginning, or 3 nats where it began below one
+
 
 class _Batches(torch.utils.data.Dataset):
     def __init__(self, batch_of: Callable[[int], dict], steps: int):
@@ -76,6 +80,12 @@ class _Progress(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **kwargs):
         if logs and "loss" in logs:
             self.bar.set_postfix_str(f"loss {float(logs['loss']):.2f}")
+            first = next(row["loss"] for row in state.log_history if "loss" in row)
+            if not logs["loss"] < EXPLODED * max(1.0, first):
+                raise TrainingError(
+                    f"{self.label}: the loss exploded, from {first:.2f} to {logs['loss']:.2f} at step "
+                    f"{state.global_step}; the usual cause is a learning rate too high: lower it"
+                )
 
     def on_train_end(self, args, state, control, **kwargs):
         self.bar.close()
@@ -133,6 +143,7 @@ def fit(
     `groups` are optimizer parameter groups with their peak learning rates (`params`, `lr`). Every `save_every`
     steps `evaluate(step, log)` adds its figures to the log, `stop(log)` may end the training, and a checkpoint is
     written to `folder`, from which the next call with the same folder goes on. `workers` processes make batches ahead.
+    Raises `TrainingError` when the loss is EXPLODED times what it was, or no number.
     """
     folder.mkdir(parents=True, exist_ok=True)
     logging.set_verbosity_error()  # Trainer reports every file that it saves
@@ -153,6 +164,7 @@ def fit(
         dataloader_prefetch_factor=4 if workers else None,
         dataloader_pin_memory=False,
         max_grad_norm=1.0,
+        logging_nan_inf_filter=False,  # it would log the mean in place of what went wrong
         seed=seed,
         bf16=bf16,
         use_cpu=next(model.parameters()).device.type == "cpu",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from adapt.model.features import SAMPLE_RATE, log_mel
+from adapt.model.encoders import CtcEncoder
+from adapt.model.features import SAMPLE_RATE
 
 ROOM = SAMPLE_RATE * 3 // 10  # samples of the longest room's response
 
@@ -94,10 +95,13 @@ def perturb_features(
 
 
 def perturbed(
-    samples: torch.Tensor, lengths: torch.Tensor, bins: int = 80, *, seed: int
+    encoder: CtcEncoder, samples: torch.Tensor, lengths: torch.Tensor, *, seed: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What `features.log_mel` gives, perturbed; the same for the same seed and device."""
+    """What `encoder.inputs` gives, perturbed; the same for the same seed and device.
+
+    Warp, stretch and masks come only to encoders that take log-mel features.
+    """
     generator = torch.Generator(samples.device).manual_seed(seed)
     with torch.autocast(samples.device.type, enabled=False):
-        features, mask = log_mel(perturb_audio(samples, lengths, generator), lengths, bins)
-        return perturb_features(features, mask, generator)
+        inputs, mask = encoder.inputs(perturb_audio(samples, lengths, generator), lengths)
+        return perturb_features(inputs, mask, generator) if encoder.family.log_mel else (inputs, mask)

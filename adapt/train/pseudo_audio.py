@@ -12,6 +12,8 @@ from adapt.errors import ModelError
 from adapt.model.speech_llm import BLANK, SpeechLLM
 from adapt.train.channel import Channel
 
+SPACES = ("▁", "Ġ")  # how tokenizers write it: sentencepiece, byte-level BPE
+
 
 @dataclass(frozen=True)
 class Source:

@@ -1,10 +1,9 @@
-"""Speech for the base model: espeak-ng, flite, RHVoice and pico2wave in many voices, and CMU AN4, as shards.
+"""Speech for the base model: espeak-ng, flite, RHVoice and pico2wave in many voices, and CMU AN4.
 
     python recipes/base/make.py speech
 
-A shard is a pair of files, `NNNN.npy` (int16 samples at 16 kHz of all its utterances, end to end) and `NNNN.jsonl`
-(a line an utterance: text, voice, samples), so that a killed run goes on at the next shard. Noise and rooms come in
-training, anew each time.
+Utterances are wav files, a manifest a thousand of them, so that a killed run goes on with the next thousand. Noise
+and rooms come in training, anew each time.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from multiprocessing import Pool
 from pathlib import Path
 
 import numpy as np
+import soundfile
 from scipy.signal import resample_poly
 
 from adapt.errors import DataError
@@ -91,7 +91,7 @@ FLITE = ("kal16", "awb", "rms")
 RHVOICE = ("clb", "clb", "clb", "bdl", "alan")
 PICO = ("en-US", "en-GB")
 DEV_SPEAKERS = 8  # of the 74 in the training split of AN4
-SHARD = 1_000
+PART = 1_000  # utterances spoken in one go
 LISTS = 6
 MAX_SECONDS = 8.0
 
@@ -168,17 +168,28 @@ def utterance(job: tuple[str, Voice]) -> tuple[str, str, np.ndarray] | None:
         return None
     if not 0.3 <= len(samples) / SAMPLE_RATE <= MAX_SECONDS:
         return None
-    return text, f"{voice.engine}:{voice.name}", _int16(samples)
+    return text, f"{voice.engine} {voice.name}", _int16(samples)
 
 
-def write_shard(folder: Path, number: int, utterances: list[tuple[str, str, np.ndarray]]) -> None:
-    stem = folder / f"{number:04d}"
-    np.save(folder / "partial.npy", np.concatenate([samples for _, _, samples in utterances]))
-    lines = [json.dumps({"text": text, "voice": voice, "samples": len(samples)}) for text, voice, samples in utterances]
-    (folder / "partial.npy").replace(stem.with_suffix(".npy"))
-    # The index is written last: a shard without one is not there.
-    (folder / "partial.jsonl").write_text("\n".join(lines) + "\n")
-    (folder / "partial.jsonl").replace(stem.with_suffix(".jsonl"))
+def write_part(folder: Path, kind: str, number: int, utterances: Sequence[tuple[str, str, np.ndarray]]) -> None:
+    """Utterances as `audio/KIND-NNNN/IIII.wav` and a manifest of them, `audio/KIND-NNNN.jsonl`, written last."""
+    part = folder / f"audio/{kind}-{number:04d}"
+    part.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for i, (text, voice, samples) in enumerate(utterances):
+        audio = part / f"{i:04d}.wav"
+        soundfile.write(audio, samples, SAMPLE_RATE)
+        row = {"id": f"{part.name}-{i:04d}", "audio": str(audio.relative_to(folder)), "text": text, "voice": voice}
+        lines.append(json.dumps(row))
+    (folder / "audio/partial.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "audio/partial.jsonl").replace(part.with_suffix(".jsonl"))
+
+
+def write_manifest(folder: Path, name: str, kinds: Sequence[str]) -> None:
+    """`NAME.jsonl`: the parts of each kind, one behind the other."""
+    parts = [part for kind in kinds for part in sorted((folder / "audio").glob(f"{kind}-[0-9]*.jsonl"))]
+    text = "".join(part.read_text(encoding="utf-8") for part in parts)
+    (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
 
 
 def covering(sentences: Sequence[str]) -> list[str]:
@@ -214,29 +225,25 @@ def word_list(words: Sequence[str], rng: random.Random) -> str:
 
 
 def synthesise(sentences: list[str], folder: Path, count: int, processes: int, report) -> None:
-    """Speak `count` utterances into `folder/train`: sentences in turn, one in LISTS a list; a new voice each time."""
-    folder = folder / "train"
-    folder.mkdir(parents=True, exist_ok=True)
+    """Speak `count` utterances to train on: sentences in turn, one in LISTS a list; a new voice each time."""
     words, sentences = known_words(sentences), covering(sentences)
     with Pool(processes) as pool:
-        for number in range(count // SHARD):
-            if (folder / f"{number:04d}.jsonl").exists():
+        for number in range(count // PART):
+            if (folder / f"audio/train-{number:04d}.jsonl").exists():
                 continue
             rng = random.Random(number)
-            chosen = [sentences[(number * SHARD + i) % len(sentences)] for i in range(SHARD)]
+            chosen = [sentences[(number * PART + i) % len(sentences)] for i in range(PART)]
             chosen = [word_list(words, rng) if rng.random() < 1 / LISTS else s for s in chosen]
             jobs = [(text, draw_voice(rng)) for text in chosen]
-            write_shard(folder, number, [u for u in pool.imap(utterance, jobs, chunksize=10) if u])
-            report(f"speech: {(number + 1) * SHARD:,} of {count:,} utterances")
+            write_part(folder, "train", number, [u for u in pool.imap(utterance, jobs, chunksize=10) if u])
+            report(f"speech: {(number + 1) * PART:,} of {count:,} utterances")
 
 
-def held_out_sets(sentences: list[str], folder: Path, kinds: list[str]) -> None:
-    """`sentences` in each set of `kinds`, in the voices that are held out for it."""
-    for kind in kinds:
-        (folder / kind).mkdir(parents=True, exist_ok=True)
-        rng = random.Random(kind)
-        jobs = [(text, held_out_voice(kind, rng)) for text in sentences]
-        write_shard(folder / kind, 0, [u for u in map(utterance, jobs) if u])
+def held_out_set(sentences: list[str], folder: Path, kind: str) -> None:
+    """`sentences` in the voices that are held out for `espeak`, `slt` or `dev-espeak`."""
+    rng = random.Random(kind)
+    jobs = [(text, held_out_voice(kind, rng)) for text in sentences]
+    write_part(folder, kind, 0, [u for u in map(utterance, jobs) if u])
 
 
 def human_sets(data: Path, folder: Path) -> None:
@@ -252,6 +259,6 @@ def human_sets(data: Path, folder: Path) -> None:
             kind = "dev-human"
         for faster in (1.0, 0.87, 0.94, 1.07, 1.14) if kind == "human" else (1.0,):
             sets[kind].append((text, "human", _int16(_played(samples, faster) if faster != 1.0 else samples)))
-    for kind, utterances in ((kind, made) for kind, made in sets.items() if made):
-        (folder / kind).mkdir(parents=True, exist_ok=True)
-        write_shard(folder / kind, 0, utterances)
+    for kind, utterances in sets.items():
+        if utterances:
+            write_part(folder, kind, 0, utterances)

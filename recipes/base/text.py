@@ -129,31 +129,3 @@ def general_text(data: Path, seed: int = 1) -> tuple[list[str], list[str], list[
         sentences += found
     rng.shuffle(sentences)
     return sentences[HELD_OUT:], sentences[:HELD_OUT], sorted(beyond - chosen)
-
-
-def train_tokenizer(sentences: list[str], pieces: int):
-    """A sentencepiece unigram model of `pieces` pieces, as the fast tokenizer that transformers loads."""
-    import sentencepiece
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(sentences),
-        model_writer=model,
-        vocab_size=pieces,
-        model_type="unigram",
-        pad_id=3,  # after unknown 0, beginning 1, end 2
-        user_defined_symbols=["<speech>", "<text>"],
-        character_coverage=1.0,
-        normalization_rule_name="identity",
-        minloglevel=2,
-    )
-    processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
-    scores = [(processor.id_to_piece(i), processor.get_score(i)) for i in range(pieces)]
-    tokenizer = Tokenizer(models.Unigram(scores, unk_id=0))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.decoder = decoders.Metaspace()
-    names = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
-    special = {"additional_special_tokens": ["<speech>", "<text>"]}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names, **special)

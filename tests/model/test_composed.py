@@ -3,8 +3,14 @@ import math
 import numpy as np
 import pytest
 import torch
+import transformers
+from peft import LoraConfig
+from peft.tuners.lora import LoraModel
 
 from adapt.errors import ModelError
+from adapt.model import adapter
+from adapt.model.composed import PROJECTORS, ComposedConfig, ComposedForSpeechRecognition
+from adapt.model.encoders import pretrained
 from adapt.model.features import log_mel, pad
 from adapt.model.speech_llm import load
 
@@ -23,7 +29,7 @@ def test_ids_with_audio_equal_embeddings_with_slot_vectors(tiny, noise):
     slots = tiny.slot_vectors(noise[1:2])
     audio = tiny.model.config.audio_token_id
     ids = torch.tensor([[*tiny.before, *[audio] * len(slots[0]), *tiny.after]])
-    features, mask = log_mel(*pad([noise[1]]))
+    features, mask = tiny.model.encoder.inputs(*pad([noise[1]]))
     with torch.no_grad():
         by_ids = tiny.model(input_ids=ids, input_features=features, feature_attention_mask=mask).logits
         by_embeddings = tiny.model(inputs_embeds=tiny.prompt(slots[0])[None]).logits
@@ -36,7 +42,7 @@ def test_generate_takes_audio_as_other_speech_llms_do(tiny, noise):
     slots = tiny.slot_vectors(noise[1:2])
     audio = tiny.model.config.audio_token_id
     ids = torch.tensor([[*tiny.before, *[audio] * len(slots[0]), *tiny.after]])
-    features, mask = log_mel(*pad([noise[1]]))
+    features, mask = tiny.model.encoder.inputs(*pad([noise[1]]))
     more = {"max_new_tokens": 8, "do_sample": False, "num_beams": 2, "eos_token_id": 2, "pad_token_id": 3}
     by_ids = tiny.model.generate(ids, input_features=features, feature_attention_mask=mask, **more)
     by_embeddings = tiny.model.generate(inputs_embeds=tiny.prompt(slots[0])[None], **more)
@@ -73,3 +79,99 @@ def test_log_mel_of_a_tone_peaks_at_its_bin():
     together, mask = log_mel(*pad([rising.astype(np.float32), np.tile(quiet, 2).astype(np.float32)]))
     torch.testing.assert_close(together[0, :101], energies, atol=1e-4, rtol=1e-4)
     assert mask.sum(1).tolist() == [101, 201]
+
+
+TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+WAVE = {"conv_dim": (16,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
+LISTENING = {
+    "d_model": 32,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 64,
+    "vocab_size": 100,
+    **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"), 1),
+}
+BINS = {"num_mel_bins": 80, "subsampling_conv_channels": 8}
+
+
+@pytest.mark.parametrize(
+    ("model", "config", "rate"),
+    [
+        ("ParakeetForCTC", {"vocab_size": 30, "pad_token_id": 29, "encoder_config": {**TINY, **BINS}}, 12.5),
+        ("Wav2Vec2ForCTC", {**TINY, **WAVE, "feat_extract_norm": "layer", "do_stable_layer_norm": True}, 50),
+        ("HubertModel", {**TINY, **WAVE}, 50),
+        ("WavLMModel", {**TINY, **WAVE}, 50),
+        ("WhisperForConditionalGeneration", LISTENING, 50),
+    ],
+)
+def test_pretrained_encoders_hear_the_same_alone_and_together(model, config, rate, noise, tmp_path):
+    cls = getattr(transformers, model)
+    torch.manual_seed(0)
+    cls(cls.config_class(**config)).save_pretrained(tmp_path / "theirs")
+    encoder = pretrained(str(tmp_path / "theirs"), "abc ").eval()
+    encoder.save_pretrained(tmp_path / "ours")
+    again = pretrained(str(tmp_path / "ours"), "abc ").eval()
+    with torch.no_grad():
+        together, counts = encoder(*encoder.inputs(*pad(noise)))
+        assert together.shape[-1] == 5
+        assert torch.equal(together, again(*again.inputs(*pad(noise)))[0])
+        for samples, row, count in zip(noise, together, counts.tolist(), strict=True):
+            assert abs(count - rate * len(samples) / 16_000) <= 2
+            (alone,), _ = encoder(*encoder.inputs(*pad([samples])))
+            torch.testing.assert_close(alone[:count], row[:count], atol=1e-4, rtol=1e-4)
+    encoder.freeze("first")
+    held = [name for name, p in encoder.named_parameters() if not p.requires_grad and "positions" not in name]
+    assert held and all("conv" in name or "subsampling" in name or "feature_extractor" in name for name in held)
+    encoder.freeze("all")
+    assert {name for name, p in encoder.named_parameters() if p.requires_grad} == {"ctc_head.weight", "ctc_head.bias"}
+
+
+def test_a_model_that_is_no_audio_encoder_is_refused(tmp_path):
+    transformers.GPT2LMHeadModel(transformers.GPT2Config(n_embd=8, n_layer=1, n_head=1)).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="is a 'gpt2' model; give one of parakeet_encoder, wav2vec2"):
+        pretrained(str(tmp_path), "abc")
+
+
+SMALL = {"vocab_size": 50, **TINY}
+
+
+@pytest.mark.parametrize("projector", PROJECTORS)
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("Llama", SMALL),
+        ("Qwen2", {**SMALL, "num_key_value_heads": 2, "tie_word_embeddings": True}),
+        ("GPT2", {"vocab_size": 50, "n_embd": 32, "n_layer": 2, "n_head": 2}),
+        ("GPTNeoX", SMALL),
+        ("OPT", {"vocab_size": 50, "hidden_size": 32, "ffn_dim": 64, "num_hidden_layers": 1, "num_attention_heads": 2,
+                 "word_embed_proj_dim": 32}),
+    ],
+)  # fmt: skip
+def test_any_causal_lm_takes_the_slot_reloads_and_merges_lora(name, config, projector, tiny, noise, tmp_path):
+    torch.manual_seed(0)
+    more = {"audio_config": tiny.model.config.audio_config, "projector": projector, "projector_size": 16}
+    text_config = getattr(transformers, f"{name}Config")(**config)
+    # the token of the slot lies outside the vocabulary
+    model = ComposedForSpeechRecognition(ComposedConfig(text_config=text_config, stack=3, audio_token_id=60, **more))
+    inputs = dict(
+        zip(("input_features", "feature_attention_mask"), model.eval().encoder.inputs(*pad(noise[1:2])), strict=True)
+    )
+    slots = -(-int(model.encoder.frames(*inputs.values())[1]) // 3)
+    ids = torch.tensor([[1, *[60] * slots, 5, 6]])
+    with torch.no_grad():
+        logits = model(input_ids=ids, **inputs).logits
+        model.save_pretrained(tmp_path)
+        again = ComposedForSpeechRecognition.from_pretrained(tmp_path, dtype=torch.float32).eval()
+        assert torch.equal(logits, again(input_ids=ids, **inputs).logits)
+
+        layers = adapter.attention_layers(model.language_model, "language_model")
+        tuner = LoraModel(model, LoraConfig(r=2, target_modules=layers, init_lora_weights=False), "align")
+        tuned = model(input_ids=ids, **inputs).logits
+        assert not torch.allclose(tuned, logits, atol=1e-4)
+        lora = [name for name, _ in model.named_parameters() if "lora_" in name]
+        assert lora and all(name.startswith("language_model.") and "att" in name for name in lora)
+        merged = tuner.merge_and_unload()
+        torch.testing.assert_close(merged(input_ids=ids, **inputs).logits, tuned, atol=1e-4, rtol=1e-4)
+        assert not [name for name, _ in merged.named_parameters() if "lora_" in name]

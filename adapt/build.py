@@ -1,0 +1,331 @@
+"""The stages that build a speech LLM from parts, each over a run folder: encoder, read, align, test."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapt.base_recipe import BaseRecipe
+from adapt.errors import DataError
+from adapt.run import RunFolder, StageResult, write_json
+from adapt.score.score import Scores
+from adapt.text.corpus import Utterance, read_hypotheses, read_manifest, read_text
+from adapt.text.normalise import NORMALISERS
+
+EXAMPLES = 12  # recordings whose slot vectors are kept beside the model, for soft prompts to start from
+SYSTEMS = ("ctc", "llm")
+
+
+@dataclass
+class Build:
+    """A base recipe being run. report: called with each finished stage's result and a few words about it."""
+
+    recipe: BaseRecipe
+    folder: RunFolder
+    device: str = "auto"
+    report: Callable[[StageResult, str], None] = lambda result, note: None
+
+    def path(self, *parts: str) -> Path:
+        return self.folder.path.joinpath(*parts)
+
+    @functools.cached_property
+    def torch_device(self):
+        import torch
+
+        cuda = self.device == "auto" and torch.cuda.is_available()
+        found = torch.device("cuda" if cuda else "cpu" if self.device == "auto" else self.device)
+        self.folder.device = str(found)
+        return found
+
+    @functools.cached_property
+    def speech(self):
+        return self._speech(self.recipe.data.train)
+
+    @functools.cached_property
+    def dev(self):
+        return self._speech(self.recipe.data.dev)
+
+    def _speech(self, manifest: Path):
+        from adapt.train.speech import read_speech
+
+        data = self.recipe.data
+        return read_speech(manifest, NORMALISERS[data.normaliser], max_seconds=data.max_seconds, bad=data.bad)
+
+    def texts(self) -> list[str]:
+        """The transcripts, and the sentences of data.text; distinct."""
+        data = self.recipe.data
+        normalise = NORMALISERS[data.normaliser]
+        said = [normalise(u.text) for u in read_manifest(data.train, need_audio=False)]
+        written = [normalise(line) for line in read_text(data.text)] if data.text else []
+        return [text for text in dict.fromkeys([*said, *written]) if text]
+
+    def training(self) -> dict:
+        """What every training takes beside its own settings."""
+        from adapt.train.fit import uses_bf16
+
+        bf16 = uses_bf16(self.recipe.precision, self.torch_device)
+        return {"seed": self.recipe.seed, "bf16": bf16, "workers": self.recipe.workers}
+
+    def settings(self, *sections: str) -> dict:
+        """What a stage hangs on: its sections, and how data is read."""
+        recipe = self.recipe
+        data = {name: getattr(recipe.data, name) for name in ("normaliser", "max_seconds", "bad", "temperature")}
+        kept = {name: dataclasses.asdict(getattr(recipe, name)) for name in sections}
+        return {"data": data, **kept, "seed": recipe.seed, "precision": recipe.precision}
+
+
+def _of_folder(name: str | None) -> list[Path]:
+    return [Path(name)] if name and Path(name).is_dir() else []
+
+
+def encoder(build: Build) -> StageResult:
+    """CTC over the characters of the transcripts: `encoder/`."""
+    recipe, settings = build.recipe, build.recipe.encoder
+
+    def work(scratch: Path) -> None:
+        import torch
+        from transformers import ParakeetCTCConfig
+
+        from adapt.model.encoders import CtcEncoder, CtcEncoderConfig, pretrained
+        from adapt.train.base import train_encoder
+
+        torch.manual_seed(recipe.seed)
+        alphabet = "".join(sorted(set().union(*(item.text for item in build.speech.items))))
+        if settings.start:
+            model = pretrained(settings.start, alphabet)
+        else:
+            shape = {
+                "hidden_size": settings.hidden_size,
+                "num_hidden_layers": settings.layers,
+                "num_attention_heads": settings.heads,
+                "intermediate_size": 4 * settings.hidden_size,
+                "subsampling_factor": settings.subsampling,
+                "subsampling_conv_channels": settings.channels,
+                "conv_kernel_size": 15,
+                "num_mel_bins": 80,
+                # Every recording is perturbed anew each time it is seen: dropout would only cost time.
+                **dict.fromkeys(("dropout", "activation_dropout", "attention_dropout", "layerdrop"), 0.0),
+                "scale_input": False,
+            }
+            audio = ParakeetCTCConfig(vocab_size=len(alphabet) + 1, pad_token_id=len(alphabet), encoder_config=shape)
+            model = CtcEncoder(CtcEncoderConfig(audio_config=audio, alphabet=alphabet))
+        model.to(build.torch_device).freeze(settings.frozen)
+        names = ("steps", "batch_seconds", "learning_rate", "warmup_steps", "short", "running")
+        log = train_encoder(
+            model,
+            build.speech,
+            build.dev,
+            **{name: getattr(settings, name) for name in names},
+            temperature=recipe.data.temperature,
+            folder=scratch,
+            **build.training(),
+        )
+        model.save_pretrained(build.path("encoder"))
+        write_json(build.path("encoder/log.json"), log)
+
+    inputs = [recipe.data.train, recipe.data.dev, *_of_folder(settings.start)]
+    result = build.folder.stage("encoder", build.settings("encoder"), inputs, ["encoder"], work)
+    build.report(result, _last(build.path("encoder/log.json"), "wer", "WER {:.1%} on dev, greedy CTC"))
+    return result
+
+
+def read(build: Build) -> StageResult:
+    """The decoder and its tokenizer, as a language model and reading its slot, from text alone: `llm/`."""
+    recipe, settings = build.recipe, build.recipe.llm
+
+    def work(scratch: Path) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+
+        from adapt.model.tokenizer import train_tokenizer
+        from adapt.train.base import train_decoder
+
+        torch.manual_seed(recipe.seed)
+        texts = build.texts()
+        if settings.start:
+            tokenizer = AutoTokenizer.from_pretrained(settings.start)
+            llm = AutoModelForCausalLM.from_pretrained(settings.start, dtype=torch.float32)
+        else:
+            tokenizer = train_tokenizer(texts, settings.pieces)
+            shape = {
+                "vocab_size": len(tokenizer),
+                "hidden_size": settings.hidden_size,
+                "num_hidden_layers": settings.layers,
+                "num_attention_heads": settings.heads,
+                "intermediate_size": settings.intermediate_size,
+                "max_position_embeddings": 2048,
+                "tie_word_embeddings": True,
+            }
+            ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+            llm = AutoModelForCausalLM.from_config(LlamaConfig(**shape, **ids))
+        speech_llm = _composed(build, llm, tokenizer)
+        dev, log = [item.text for item in build.dev.items], []
+        for name, steps, rate in (
+            ("lm", settings.lm_steps, settings.lm_rate),
+            ("read", settings.read_steps, settings.read_rate),
+        ):
+            if steps:
+                log += train_decoder(
+                    speech_llm,
+                    texts,
+                    dev,
+                    reads=name == "read",
+                    steps=steps,
+                    batch_size=settings.batch_size,
+                    learning_rate=rate,
+                    folder=scratch / name,
+                    **build.training(),
+                )
+        speech_llm.model.language_model.save_pretrained(build.path("llm"))
+        tokenizer.save_pretrained(build.path("llm"))
+        write_json(build.path("llm/log.json"), log)
+
+    inputs = [recipe.data.train, recipe.data.dev, build.path("encoder"), *_of_folder(settings.start)]
+    inputs += [recipe.data.text] if recipe.data.text else []
+    result = build.folder.stage("read", build.settings("llm"), inputs, ["llm"], work)
+    build.report(result, _last(build.path("llm/log.json"), "dev_loss", "loss {:.2f} on dev transcripts"))
+    return result
+
+
+def _composed(build: Build, llm, tokenizer):
+    """The speech LLM of encoder, a fresh projector and a decoder."""
+    import torch
+
+    from adapt.model.composed import ComposedConfig, ComposedForSpeechRecognition
+    from adapt.model.encoders import CtcEncoder
+    from adapt.model.speech_llm import view
+    from adapt.text.template import SLOT
+
+    settings = build.recipe.align
+    trained = CtcEncoder.from_pretrained(build.path("encoder"), dtype=torch.float32)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    torch.manual_seed(build.recipe.seed)
+    config = ComposedConfig(
+        audio_config=trained.config.audio_config,
+        alphabet=trained.config.alphabet,
+        text_config=llm.config,
+        stack=settings.stack,
+        projector=settings.projector,
+        projector_size=settings.projector_size,
+        prompt=settings.prompt,
+        # What the decoder has no token for stands beyond its vocabulary.
+        audio_token_id=tokenizer.get_vocab().get(SLOT, max(len(tokenizer), llm.config.vocab_size)),
+        max_seconds=build.recipe.data.max_seconds,
+    )
+    model = ComposedForSpeechRecognition(config)
+    model.encoder.load_state_dict(trained.state_dict())
+    model.language_model.load_state_dict(llm.state_dict())
+    model.generation_config.update(**llm.generation_config.to_diff_dict())
+    return view(build.recipe.name, model.to(build.torch_device), tokenizer)
+
+
+def align(build: Build) -> StageResult:
+    """The projector, and the decoder beside it, on real audio: `model/`."""
+    recipe, settings = build.recipe, build.recipe.align
+
+    def work(scratch: Path) -> None:
+        import torch
+        from safetensors.torch import save_file
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        from adapt.model.prompt import SLOT_EXAMPLES
+        from adapt.train.base import AlignSettings
+        from adapt.train.base import align as train
+
+        tokenizer = AutoTokenizer.from_pretrained(build.path("llm"))
+        llm = AutoModelForCausalLM.from_pretrained(build.path("llm"), dtype=torch.float32)
+        speech_llm = _composed(build, llm, tokenizer)
+        names = {f.name for f in dataclasses.fields(AlignSettings)} - {"temperature"}
+        given = AlignSettings(**{name: getattr(settings, name) for name in names}, temperature=recipe.data.temperature)
+        log = train(speech_llm, build.speech, build.dev, build.texts(), given, folder=scratch, **build.training())
+        speech_llm.model.eval().save_pretrained(build.path("model"))
+        tokenizer.save_pretrained(build.path("model"))
+        items = build.speech.items
+        _, samples, lengths = build.speech.audio(items[:: max(1, len(items) // EXAMPLES)][:EXAMPLES])
+        slots = speech_llm.slot_vectors([row[:n].numpy() for row, n in zip(samples, lengths.tolist(), strict=True)])
+        counts = torch.tensor([len(slot) for slot in slots])
+        save_file({"vectors": torch.cat(slots).cpu(), "lengths": counts}, build.path("model", SLOT_EXAMPLES))
+        write_json(build.path("model/log.json"), log)
+
+    inputs = [recipe.data.train, recipe.data.dev, build.path("encoder"), build.path("llm")]
+    inputs += [recipe.data.text] if recipe.data.text else []
+    result = build.folder.stage("align", build.settings("align"), inputs, ["model"], work)
+    build.report(result, _last(build.path("model/log.json"), "dev_loss", "loss {:.2f} on dev audio"))
+    return result
+
+
+def _last(log: Path, key: str, form: str) -> str:
+    import json
+
+    rows = [row for row in json.loads(log.read_text(encoding="utf-8")) if key in row]
+    return form.format(rows[-1][key]) if rows else ""
+
+
+def test(build: Build) -> Scores:
+    """The decoder's WER beside that of the encoder alone, in all, by language and by voice; `hyps/`, `scores/`.
+
+    Raises `DataError` when the recipe names no test set.
+    """
+    from adapt.score.report import hypotheses_path, save_scores
+    from adapt.score.score import score
+
+    recipe = build.recipe
+    if not recipe.data.test:
+        raise DataError("recipe.yaml: data.test: missing; name a manifest to score")
+    utterances = read_manifest(recipe.data.test)
+    texts = {}
+    for system in SYSTEMS:
+        out = hypotheses_path(Path(), "test", system)
+
+        def work(scratch: Path, system=system, out=out) -> None:
+            from adapt.decode.transcribe import transcribe
+            from adapt.model.speech_llm import load
+
+            partial = scratch / "hyps.jsonl"
+            more = dataclasses.asdict(recipe.transcribe)
+            llm = load(str(build.path("model")), build.device)
+            transcribe(llm, utterances, partial, decoder=system, label=system, **more)
+            build.path("hyps").mkdir(exist_ok=True)
+            partial.replace(build.path(str(out)))
+
+        inputs = [build.path("model"), recipe.data.test, *(u.audio for u in utterances)]
+        settings = {"transcribe": dataclasses.asdict(recipe.transcribe)}
+        result = build.folder.stage(f"test-{system}", settings, inputs, [str(out)], work)
+        build.report(result, f"{len(utterances)} utterances, {system}")
+        texts[system] = read_hypotheses(build.path(str(out)))
+    sets = _groups(utterances)
+    hyps = {name: {s: {u.id: texts[s][u.id] for u in members} for s in SYSTEMS} for name, members in sets.items()}
+    scores = score(sets, hyps, None, recipe.data.normaliser, resamples=recipe.score.resamples, seed=recipe.seed)
+    save_scores(build.folder.path, scores, {"test": utterances})
+    return scores
+
+
+def _groups(utterances: list[Utterance]) -> dict[str, list[Utterance]]:
+    """All utterances, and those of each language and each voice where there are several.
+
+    >>> rows = [Utterance(str(i), "so", voice="ab"[i % 2], language="en") for i in range(4)]
+    >>> {name: len(members) for name, members in _groups(rows).items()}
+    {'test': 4, 'voice a': 2, 'voice b': 2}
+    """
+    found = {"test": utterances}
+    for about in ("language", "voice"):
+        names = sorted({name for u in utterances if (name := getattr(u, about))})
+        if len(names) > 1:
+            found |= {f"{about} {name}": [u for u in utterances if getattr(u, about) == name] for name in names}
+    return found
+
+
+STAGES: dict[str, Callable[[Build], object]] = {"encoder": encoder, "read": read, "align": align, "test": test}
+
+
+def run_until(build: Build, last: str) -> object:
+    """Every stage up to `last`, skipping what is done; what that one returns."""
+    for name, stage in STAGES.items():
+        result = stage(build)
+        if name == last:
+            return result
+    raise KeyError(last)

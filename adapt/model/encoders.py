@@ -1,0 +1,201 @@
+"""Audio encoders with a CTC head over characters: Conformers from scratch, and what transformers has pretrained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    ParakeetCTCConfig,
+    ParakeetFeatureExtractor,
+    PreTrainedConfig,
+    PreTrainedModel,
+    WhisperFeatureExtractor,
+)
+from transformers.configuration_utils import SubConfigSpec
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from adapt.errors import ModelError
+from adapt.model.features import SAMPLE_RATE, log_mel
+
+Tensors = tuple[torch.Tensor, torch.Tensor]
+
+
+def _own_log_mel(config: PreTrainedConfig, samples: torch.Tensor, lengths: torch.Tensor) -> Tensors:
+    return log_mel(samples, lengths, config.num_mel_bins)
+
+
+def _parakeet_log_mel(config: PreTrainedConfig, samples: torch.Tensor, lengths: torch.Tensor) -> Tensors:
+    inputs = ParakeetFeatureExtractor(feature_size=config.num_mel_bins)(
+        _rows(samples, lengths), sampling_rate=SAMPLE_RATE, return_tensors="pt", device=str(samples.device)
+    )
+    return inputs.input_features.to(samples.device), inputs.attention_mask.bool().to(samples.device)
+
+
+def _waveform(config: PreTrainedConfig, samples: torch.Tensor, lengths: torch.Tensor) -> Tensors:
+    """Mean 0 and deviation 1 over each recording, as the extractor of the wav2vec 2.0 family has it."""
+    inside = torch.arange(samples.shape[1], device=samples.device)[None] < lengths.to(samples.device)[:, None]
+    count = inside.sum(1, keepdim=True)
+    centred = (samples - (samples * inside).sum(1, keepdim=True) / count) * inside
+    return centred / (centred.square().sum(1, keepdim=True) / count + 1e-7).sqrt(), inside
+
+
+def _whisper_log_mel(config: PreTrainedConfig, samples: torch.Tensor, lengths: torch.Tensor) -> Tensors:
+    extractor = WhisperFeatureExtractor(config.num_mel_bins, chunk_length=2 * config.max_source_positions // 100)
+    inputs = extractor(
+        _rows(samples, lengths), sampling_rate=SAMPLE_RATE, return_tensors="pt", return_attention_mask=True
+    )
+    return inputs.input_features.to(samples.device), inputs.attention_mask.bool().to(samples.device)
+
+
+def _rows(samples: torch.Tensor, lengths: torch.Tensor) -> list[np.ndarray]:
+    return [row[:n].numpy() for row, n in zip(samples.cpu(), lengths.tolist(), strict=True)]
+
+
+def _parakeet_frames(encoder: PreTrainedModel, inputs: torch.Tensor, mask: torch.Tensor) -> Tensors:
+    output = encoder(input_features=inputs, attention_mask=mask, output_attention_mask=True)
+    return output.last_hidden_state, output.attention_mask.bool().sum(-1)
+
+
+def _wav2vec_frames(encoder: PreTrainedModel, inputs: torch.Tensor, mask: torch.Tensor) -> Tensors:
+    lengths = encoder._get_feat_extract_output_lengths(mask.sum(-1))
+    if encoder.config.feat_extract_norm == "layer":
+        return encoder(inputs, attention_mask=mask.long()).last_hidden_state, lengths
+    if encoder.training:
+        return encoder(inputs).last_hidden_state, lengths
+    # The first layer is normalised over time, padding and all: one by one, or a recording would depend on its batch.
+    rows = [encoder(row[None, :n]).last_hidden_state[0] for row, n in zip(inputs, mask.sum(-1).tolist(), strict=True)]
+    return nn.utils.rnn.pad_sequence(rows, batch_first=True), lengths
+
+
+def _whisper_frames(encoder: PreTrainedModel, inputs: torch.Tensor, mask: torch.Tensor) -> Tensors:
+    lengths = encoder._get_feat_extract_output_lengths(mask.sum(-1))
+    return encoder(inputs).last_hidden_state[:, : int(lengths.max())], lengths
+
+
+class Family(NamedTuple):
+    """How one kind of encoder takes audio.
+
+    to_inputs: (config, samples `[batch, length]`, lengths `[batch]`) -> the encoder's input and its mask.
+    to_frames: (encoder, input, mask) -> frames `[batch, frames, hidden]` and their counts `[batch]`.
+    first: the modules before the encoder's blocks.
+    log_mel: the input is `[batch, frames, bins]`, a frame every 10 ms, and may be warped and masked as such.
+    """
+
+    to_inputs: Callable[[PreTrainedConfig, torch.Tensor, torch.Tensor], Tensors]
+    to_frames: Callable[[PreTrainedModel, torch.Tensor, torch.Tensor], Tensors]
+    first: tuple[str, ...]
+    log_mel: bool = False
+
+
+FAMILIES = {
+    "parakeet_encoder": Family(_parakeet_log_mel, _parakeet_frames, ("subsampling.layers",), True),
+    "wav2vec2": Family(_waveform, _wav2vec_frames, ("feature_extractor",)),
+    "hubert": Family(_waveform, _wav2vec_frames, ("feature_extractor",)),
+    "wavlm": Family(_waveform, _wav2vec_frames, ("feature_extractor",)),
+    "whisper": Family(_whisper_log_mel, _whisper_frames, ("conv1", "conv2")),
+}
+OWN = FAMILIES["parakeet_encoder"]._replace(to_inputs=_own_log_mel)  # a Conformer trained here from scratch
+
+
+class CtcEncoderConfig(PreTrainedConfig):
+    """`audio_config`: the config of an encoder of FAMILIES, or a `ParakeetCTCConfig` for a Conformer of our own.
+
+    `alphabet`: characters of the CTC head in the order of its outputs; its blank comes last.
+    """
+
+    model_type = "adapt_ctc_encoder"
+    sub_configs_defaults = {"audio_config": SubConfigSpec(config_class=AutoConfig, model_type="parakeet_ctc")}
+
+    audio_config: dict | PreTrainedConfig | None = None
+    alphabet: str = "abcdefghijklmnopqrstuvwxyz' "
+
+
+class CtcEncoder(PreTrainedModel):
+    """Audio -> frames -> CTC logits over characters. Its weights are named as those of `ParakeetForCTC` are."""
+
+    config_class = CtcEncoderConfig
+    base_model_prefix = ""
+    main_input_name = "inputs"
+    input_modalities = ("audio",)
+    _supports_sdpa = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: CtcEncoderConfig):
+        super().__init__(config)
+        self.encoder = _from_config(config.audio_config)
+        self.ctc_head = nn.Conv1d(self.encoder.config.hidden_size, len(config.alphabet) + 1, kernel_size=1)
+        self.post_init()
+
+    @property
+    def family(self) -> Family:
+        own = isinstance(self.config.audio_config, ParakeetCTCConfig)
+        return OWN if own else FAMILIES[self.encoder.config.model_type]
+
+    def inputs(self, samples: torch.Tensor, lengths: torch.Tensor) -> Tensors:
+        """What the encoder takes of float32 samples `[batch, length]`, zero beyond `lengths`, and its mask."""
+        inputs, mask = self.family.to_inputs(self.encoder.config, samples, lengths)
+        return inputs.to(self.dtype), mask
+
+    def frames(self, inputs: torch.Tensor, mask: torch.Tensor) -> Tensors:
+        """Frames `[batch, frames, hidden]`, zero beyond each utterance's own, and their counts `[batch]`."""
+        frames, lengths = self.family.to_frames(self.encoder, inputs, mask)
+        outside = torch.arange(frames.shape[1], device=frames.device)[None] >= lengths[:, None]
+        return frames.masked_fill(outside[..., None], 0.0), lengths
+
+    def ctc(self, frames: torch.Tensor) -> torch.Tensor:
+        """CTC logits `[batch, frames, characters + 1]` of frames; the blank comes last."""
+        return self.ctc_head(frames.transpose(1, 2)).transpose(1, 2)
+
+    def forward(self, inputs: torch.Tensor, mask: torch.Tensor) -> Tensors:
+        """CTC logits and the counts of frames."""
+        frames, lengths = self.frames(inputs, mask)
+        return self.ctc(frames), lengths
+
+    def freeze(self, what: str) -> None:
+        """Hold a part as it is: `none` of it, what comes `first`, before the encoder's blocks, or `all` of it.
+
+        The CTC head is never held.
+        """
+        held = {"none": [], "first": self.family.first, "all": [""]}[what]
+        for name in held:
+            self.encoder.get_submodule(name).requires_grad_(False)
+
+
+def _from_config(config: PreTrainedConfig) -> PreTrainedModel:
+    if isinstance(config, ParakeetCTCConfig):
+        return AutoModel.from_config(config.encoder_config)
+    return WhisperEncoder(config) if config.model_type == "whisper" else AutoModel.from_config(config)
+
+
+def pretrained(name: str, alphabet: str) -> CtcEncoder:
+    """The audio encoder of a checkpoint of transformers, or of our own, with a fresh CTC head over `alphabet`.
+
+    The head is kept where it is over that alphabet already. What a checkpoint has beside its encoder, a decoder or a
+    head of its own, is left out. Raises `ModelError` when it is of none of FAMILIES.
+    """
+    config = AutoConfig.from_pretrained(name)
+    if config.model_type == CtcEncoderConfig.model_type:
+        own = CtcEncoder.from_pretrained(name, dtype=torch.float32)
+        if own.config.alphabet == alphabet:
+            return own
+        model = CtcEncoder(CtcEncoderConfig(audio_config=own.config.audio_config, alphabet=alphabet))
+        model.encoder.load_state_dict(own.encoder.state_dict())
+        return model
+    kind = {"parakeet_ctc": "parakeet_encoder"}.get(config.model_type, config.model_type)
+    if kind not in FAMILIES:
+        known = ", ".join(FAMILIES)
+        raise ModelError(f"encoder.start: {name!r} is a {config.model_type!r} model; give one of {known}")
+    encoder = AutoModel.from_pretrained(name, dtype=torch.float32)
+    encoder = encoder.get_submodule("encoder") if config.model_type in ("whisper", "parakeet_ctc") else encoder
+    model = CtcEncoder(CtcEncoderConfig(audio_config=encoder.config, alphabet=alphabet))
+    model.encoder.load_state_dict(encoder.state_dict())
+    return model
+
+
+AutoConfig.register(CtcEncoderConfig.model_type, CtcEncoderConfig)

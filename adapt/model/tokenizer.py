@@ -1,0 +1,45 @@
+"""A tokenizer of our own, for a decoder that is trained from scratch."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+
+import sentencepiece
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from adapt.errors import DataError
+from adapt.text.template import SLOT
+
+SPECIAL = [SLOT, "<text>"]
+
+
+def train_tokenizer(sentences: Iterable[str], pieces: int) -> PreTrainedTokenizerFast:
+    """A sentencepiece unigram model (1804.10959) of `pieces` pieces, as the fast tokenizer that transformers loads.
+
+    Ids: unknown 0, beginning 1, end 2, padding 3. Raises `DataError` when the text has too few different pieces.
+    """
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(sentences),
+            model_writer=model,
+            vocab_size=pieces,
+            model_type="unigram",
+            pad_id=3,
+            user_defined_symbols=SPECIAL,
+            character_coverage=1.0,
+            normalization_rule_name="identity",
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise DataError(f"llm.pieces: {pieces} cannot be learned from the text: {reason}; give fewer") from error
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    scores = [(processor.id_to_piece(i), processor.get_score(i)) for i in range(pieces)]
+    tokenizer = Tokenizer(models.Unigram(scores, unk_id=0))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    names = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names, additional_special_tokens=SPECIAL)

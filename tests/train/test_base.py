@@ -1,0 +1,189 @@
+"""The stages that build a speech LLM, on speech of tones; what they say when it comes to nothing."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from adapt.errors import DataError, TrainingError
+from adapt.train.base import AlignSettings, align, ctc_loss, greedy, train_decoder, train_encoder
+from adapt.train.perturb import perturbed
+from adapt.train.speech import Speech, batches, read_speech
+
+ENCODER = {"batch_seconds": 5.0, "warmup_steps": 5, "temperature": 1.0, "short": 0.1, "seed": 1, "bf16": False}
+
+
+@pytest.fixture
+def manifest(tmp_path) -> Path:
+    """Twenty 'utterances' in which each letter is a tone of its own, 0.2 s long; wav, flac, ogg and mp3."""
+    rng = np.random.default_rng(0)
+    time = np.arange(4_410) / 22_050
+    tones = {c: np.sin(2 * np.pi * pitch * time) for c, pitch in zip("abcd", (300, 900, 2_000, 4_500), strict=True)}
+    rows = []
+    for i in range(20):
+        text = "".join(rng.choice(list("abcd"), 3))
+        name = f"{i}.{('wav', 'flac', 'ogg', 'mp3')[i % 4]}"
+        soundfile.write(tmp_path / name, 0.3 * np.concatenate([tones[c] for c in text]), 22_050)
+        rows.append({"id": str(i), "audio": name, "text": text, "language": "xy"[i >= 16]})
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path / "train.jsonl"
+
+
+def test_any_file_at_any_rate_comes_as_16_khz(manifest):
+    speech = read_speech(manifest, str)
+    items, samples, lengths = speech.audio(speech.items)
+    assert len(items) == 20 and samples.shape[1] % 8_000 == 0
+    assert all(abs(n - 9_600) < 1_200 for n in lengths.tolist())  # mp3 pads
+
+
+def test_a_bad_file_is_named_counted_and_skipped_up_to_a_limit(manifest, caplog):
+    folder = manifest.parent
+    (folder / "4.wav").write_bytes(b"RIFF")
+    (folder / "5.flac").unlink()
+    whole = (folder / "9.flac").read_bytes()
+    (folder / "9.flac").write_bytes(whole[: len(whole) // 2])  # its header is whole: found out when it is decoded
+    with pytest.raises(DataError) as caught:
+        read_speech(manifest, str, bad=0.05)
+    assert [problem.split(": ")[1].split(";")[0] for problem in caught.value.problems] == [
+        "not readable as audio",
+        "no such file",
+    ]
+    with caplog.at_level(logging.WARNING):
+        speech = read_speech(manifest, str, bad=0.15)
+        items, samples, _ = speech.audio(speech.items)
+    assert len(speech.items) == 18 and len(items) == len(samples) == 17
+    assert len(speech.bad) == 3 and "9.flac" in caplog.text and "skipped, 3 so far" in caplog.text
+    speech.audio(speech.items)
+    assert len(speech.bad) == 3  # each file counts once
+    speech.max_bad = 2
+    speech.bad = speech.bad[:2]
+    with pytest.raises(DataError, match="3 recordings cannot be used, 2 are allowed"):
+        speech.audio(speech.items)
+
+
+def test_batches_are_of_like_length_and_languages_come_by_temperature(manifest):
+    speech = read_speech(manifest, str)
+    long = [item._replace(seconds=0.6 + 0.05 * i, id=f"{i}") for i in range(200) for item in speech.items[:1]]
+    long = [item._replace(language="xy"[i % 10 == 0]) for i, item in enumerate(long)]
+    shares = {}
+    for temperature in (1.0, 5.0):
+        draw = batches(Speech(long), steps=300, batch_seconds=60, temperature=temperature, short=0.3)
+        drawn = [draw(step) for step in range(300)]
+        for batch in drawn:
+            longest, shortest = max(batch).seconds, min(batch).seconds
+            assert len(batch) * longest <= max(60, longest) and longest - shortest <= 0.08 * 200 * 0.05 + 0.5
+        assert max(max(batch).seconds for batch in drawn[:5]) < 3 < max(max(batch).seconds for batch in drawn)
+        said = [item.language for batch in drawn for item in batch]
+        shares[temperature] = said.count("y") / len(said)
+    assert shares[1.0] == pytest.approx(0.1, abs=0.02)
+    assert shares[5.0] == pytest.approx(20**0.2 / (20**0.2 + 180**0.2), abs=0.03)
+
+
+def test_perturbation_keeps_the_shape_and_is_the_same_for_the_same_seed(tiny):
+    encoder, lengths = tiny.model.encoder, torch.tensor([16_000, 40_000])
+    samples = 0.1 * torch.randn(2, 40_000) * (torch.arange(40_000)[None] < lengths[:, None])
+    plain, _ = encoder.inputs(samples, lengths)
+    counts = set()
+    for seed in range(30):
+        features, mask = perturbed(encoder, samples, lengths, seed=seed)
+        assert features.shape == (*mask.shape, 80) and torch.isfinite(features).all()
+        assert not features[~mask].any() and not torch.equal(features[:, :100], plain[:, :100])
+        counts.add(int(mask[1].sum()))
+    assert len(counts) > 5 and min(counts) > 200
+    assert torch.equal(*(perturbed(encoder, samples, lengths, seed=7)[0] for _ in range(2)))
+
+
+def test_ctc_counts_nothing_for_what_is_too_long_for_its_frames():
+    logits = torch.zeros(2, 4, 3)
+    loss = ctc_loss(logits, torch.tensor([4, 2]), [[0], [0, 1, 0]], blank=2)
+    paths = 10  # of 3 ** 4 those that spell one letter: its run has 4, 3, 2 or 1 of the 4 frames
+    assert loss.item() == pytest.approx(-np.log(paths / 3**4) / 2, abs=1e-5)
+    assert greedy("aa__a b") == "aa b"
+
+
+def test_each_stage_lowers_its_loss_and_lora_is_merged(tiny, manifest, tmp_path):
+    encoder, speech = tiny.model.encoder, read_speech(manifest, str)
+    held = {name: value.clone() for name, value in encoder.named_buffers() if "running" in name}
+    log = train_encoder(
+        encoder, speech, speech, **ENCODER, steps=60, learning_rate=1e-2, running=1.0, folder=tmp_path / "e"
+    )
+    losses = [row["loss"] for row in log if "loss" in row]
+    assert losses[-1] < 0.7 * losses[0] and any("wer" in row for row in log)
+    now = dict(encoder.named_buffers())
+    assert held and all(torch.equal(now[name], value) for name, value in held.items())
+
+    texts = ["play the song", "stop the music", "what is it", "tell me please"] * 8
+    more = {"steps": 40, "batch_size": 8, "learning_rate": 5e-3, "seed": 1, "bf16": False}
+    log = train_decoder(tiny, texts, texts[:4], reads=True, folder=tmp_path / "d", **more)
+    rows = [row for row in log if "dev_loss" in row]
+    assert rows[-1]["dev_loss"] < rows[0]["dev_loss"]
+
+    head = encoder.ctc_head.weight.clone()
+    letters, names = tiny.model.language_model.model.embed_tokens.weight.clone(), set(tiny.model.state_dict())
+    rates = {"projector_rate": 5e-3, "encoder_rate": 1e-3, "decoder_rate": 5e-3}
+    settings = AlignSettings(30, 5.0, **rates, encoder_from=0.5, decoder="lora", rank=4)
+    log = align(tiny, speech, speech, texts, settings, folder=tmp_path / "a", seed=1, bf16=False)
+    rows = [row for row in log if "other_loss" in row]
+    assert rows[-1]["dev_loss"] < rows[0]["dev_loss"]
+    assert not torch.equal(head, encoder.ctc_head.weight)
+    assert torch.equal(letters, tiny.model.language_model.model.embed_tokens.weight)
+    assert set(tiny.model.state_dict()) == names
+
+
+@pytest.mark.parametrize("explicit", ["letters", "cosine", "ctc"])
+def test_an_explicit_loss_brings_slots_nearer_to_tokens_with_all_else_frozen(explicit, tiny, manifest, tmp_path):
+    from adapt.train.base import EXPLICIT, Slots
+
+    speech = read_speech(manifest, str)
+    items, samples, lengths = speech.audio(speech.items)
+
+    def distance() -> float:
+        with torch.no_grad():
+            frames, counts = tiny.model.encoder.frames(*tiny.model.encoder.inputs(samples, lengths))
+            vectors, logits = tiny.model.projector(frames), tiny.model.encoder.ctc(frames)
+        targets = [tiny.target_ids(item.text) for item in items]
+        return EXPLICIT[explicit](Slots(tiny, vectors, -(-counts // 2), targets, logits)).item()
+
+    before, decoder = distance(), {k: v.clone() for k, v in tiny.model.language_model.state_dict().items()}
+    settings = AlignSettings(30, 5.0, projector_rate=1e-2, decoder="frozen", played=0.0, explicit=explicit)
+    align(tiny, speech, speech, [], settings, folder=tmp_path, seed=1, bf16=False)
+    assert distance() < 0.9 * before
+    assert all(torch.equal(v, decoder[k]) for k, v in tiny.model.language_model.state_dict().items())
+
+
+def test_an_exploding_loss_stops_with_its_cause(tiny, manifest, tmp_path):
+    speech = read_speech(manifest, str)
+    more = ENCODER | {"warmup_steps": 0}
+    with pytest.raises(TrainingError, match=r"encoder: the loss exploded, .* learning rate too high"):
+        train_encoder(
+            tiny.model.encoder, speech, speech, **more, steps=60, learning_rate=1e4, running=0.0, folder=tmp_path
+        )
+
+
+def test_blanks_alone_and_a_decoder_that_does_not_listen_are_named(tiny, manifest, tmp_path, caplog):
+    speech = read_speech(manifest, str)
+    with torch.no_grad():
+        tiny.model.encoder.ctc_head.bias[-1] = 1e3
+    with caplog.at_level(logging.WARNING):
+        train_encoder(
+            tiny.model.encoder,
+            speech,
+            speech,
+            **ENCODER,
+            steps=20,
+            learning_rate=1e-6,
+            running=1.0,
+            folder=tmp_path / "e",
+        )
+        assert "nothing but blanks is heard" in caplog.text
+        for parameter in tiny.model.projector.parameters():
+            torch.nn.init.zeros_(parameter)
+        settings = AlignSettings(20, 2.0, projector_rate=1e-9, decoder="frozen", played=0.0, explicit="none")
+        align(tiny, speech, speech, [], settings, folder=tmp_path / "a", seed=1, bf16=False)
+    assert "does not look at the audio" in caplog.text
