@@ -56,7 +56,7 @@ class Encoder:
             "choices": ("none", "first", "all"),
         },
     )
-    steps: int = field(default=4000, metadata={"help": "optimiser steps", "low": 1})
+    steps: int = field(default=4000, metadata={"help": "optimiser steps; 0: `start` as it is", "low": 0})
     batch_seconds: float = field(default=400.0, metadata={"help": "audio in a batch, in seconds", "above": 0})
     learning_rate: float = field(default=1e-3, metadata={"help": "peak learning rate", "above": 0})
     warmup_steps: int = field(default=400, metadata={"help": "steps in which the rate rises from 0", "low": 0})

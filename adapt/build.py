@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from adapt.base_recipe import BaseRecipe
-from adapt.errors import DataError
+from adapt.errors import DataError, ModelError, RecipeError
 from adapt.run import RunFolder, StageResult, write_json
 from adapt.score.score import Scores
 from adapt.text.corpus import Utterance, read_hypotheses, read_manifest, read_text
 from adapt.text.normalise import NORMALISERS
+from adapt.text.template import split_template
 
 EXAMPLES = 12  # recordings whose slot vectors are kept beside the model, for soft prompts to start from
 SYSTEMS = ("ctc", "llm")
+PICTURES = 6
 
 
 @dataclass
@@ -84,6 +87,8 @@ def _of_folder(name: str | None) -> list[Path]:
 def encoder(build: Build) -> StageResult:
     """CTC over the characters of the transcripts: `encoder/`."""
     recipe, settings = build.recipe, build.recipe.encoder
+    if not settings.start and not settings.steps:
+        raise RecipeError("encoder.steps: 0 without encoder.start; give steps, or an encoder to begin with")
 
     def work(scratch: Path) -> None:
         import torch
@@ -114,7 +119,7 @@ def encoder(build: Build) -> StageResult:
             model = CtcEncoder(CtcEncoderConfig(audio_config=audio, alphabet=alphabet))
         model.to(build.torch_device).freeze(settings.frozen)
         names = ("steps", "batch_seconds", "learning_rate", "warmup_steps", "short", "running")
-        log = train_encoder(
+        log = settings.steps and train_encoder(
             model,
             build.speech,
             build.dev,
@@ -124,7 +129,7 @@ def encoder(build: Build) -> StageResult:
             **build.training(),
         )
         model.save_pretrained(build.path("encoder"))
-        write_json(build.path("encoder/log.json"), log)
+        write_json(build.path("encoder/log.json"), log or [])
 
     inputs = [recipe.data.train, recipe.data.dev, *_of_folder(settings.start)]
     result = build.folder.stage("encoder", build.settings("encoder"), inputs, ["encoder"], work)
@@ -259,14 +264,38 @@ def align(build: Build) -> StageResult:
 
 
 def _last(log: Path, key: str, form: str) -> str:
-    import json
-
     rows = [row for row in json.loads(log.read_text(encoding="utf-8")) if key in row]
     return form.format(rows[-1][key]) if rows else ""
 
 
-def test(build: Build) -> Scores:
-    """The decoder's WER beside that of the encoder alone, in all, by language and by voice; `hyps/`, `scores/`.
+@dataclass(frozen=True)
+class Tested:
+    """What `test` found.
+
+    scores: of the encoder alone (`ctc`) and the decoder (`llm`), in all, by language and by voice. means: of each
+    system's WER over the languages; none where there is one. monotonicity: by what the slots are held against, pieces
+    of the transcript or its letters (`adapt.model.alignment`).
+    """
+
+    scores: Scores
+    means: dict[str, float]
+    monotonicity: dict[str, float]
+
+    def to_json(self) -> dict:
+        return {**self.scores.to_json(), "means": self.means, "monotonicity": self.monotonicity}
+
+    def table(self) -> str:
+        lines = [self.scores.wers()]
+        if self.means:
+            told = ", ".join(f"{system} {100 * wer:.1f}" for system, wer in self.means.items())
+            lines.append(f"mean over languages: {told}")
+        told = ", ".join(f"{units} {value:.3f}" for units, value in self.monotonicity.items())
+        lines.append(f"monotonicity of the alignment, in cosine: {told}")
+        return "\n".join([*lines, self.scores.signature])
+
+
+def test(build: Build) -> Tested:
+    """The decoder's WER beside that of the encoder alone: `hyps/`, `scores/`; `alignment/` holds pictures.
 
     Raises `DataError` when the recipe names no test set.
     """
@@ -277,31 +306,75 @@ def test(build: Build) -> Scores:
     if not recipe.data.test:
         raise DataError("recipe.yaml: data.test: missing; name a manifest to score")
     utterances = read_manifest(recipe.data.test)
+    model = functools.cache(functools.partial(_load, build))
+    inputs = [build.path("model"), recipe.data.test, *(u.audio for u in utterances)]
     texts = {}
     for system in SYSTEMS:
         out = hypotheses_path(Path(), "test", system)
 
         def work(scratch: Path, system=system, out=out) -> None:
             from adapt.decode.transcribe import transcribe
-            from adapt.model.speech_llm import load
 
             partial = scratch / "hyps.jsonl"
             more = dataclasses.asdict(recipe.transcribe)
-            llm = load(str(build.path("model")), build.device)
-            transcribe(llm, utterances, partial, decoder=system, label=system, **more)
+            transcribe(model(), utterances, partial, decoder=system, label=system, **more)
             build.path("hyps").mkdir(exist_ok=True)
             partial.replace(build.path(str(out)))
 
-        inputs = [build.path("model"), recipe.data.test, *(u.audio for u in utterances)]
         settings = {"transcribe": dataclasses.asdict(recipe.transcribe)}
         result = build.folder.stage(f"test-{system}", settings, inputs, [str(out)], work)
         build.report(result, f"{len(utterances)} utterances, {system}")
         texts[system] = read_hypotheses(build.path(str(out)))
+    settings = {"normaliser": recipe.data.normaliser, "seed": recipe.seed}
+    result = build.folder.stage(
+        "alignment", settings, inputs, ["alignment"], lambda scratch: _alignment(build, model(), utterances)
+    )
+    build.report(result, f"{PICTURES} pictures")
     sets = _groups(utterances)
     hyps = {name: {s: {u.id: texts[s][u.id] for u in members} for s in SYSTEMS} for name, members in sets.items()}
     scores = score(sets, hyps, None, recipe.data.normaliser, resamples=recipe.score.resamples, seed=recipe.seed)
     save_scores(build.folder.path, scores, {"test": utterances})
-    return scores
+    by_language = [row for row in scores.rows if row.set.startswith("language ")]
+    wers = {system: [row.wer for row in by_language if row.system == system] for system in SYSTEMS}
+    means = {system: sum(wer) / len(wer) for system, wer in wers.items() if wer}
+    return Tested(scores, means, json.loads(build.path("alignment/monotonicity.json").read_text(encoding="utf-8")))
+
+
+def _load(build: Build):
+    from adapt.model.speech_llm import load
+
+    return load(str(build.path("model")), build.device)
+
+
+def _alignment(build: Build, speech_llm, utterances: list[Utterance]) -> None:
+    """`alignment/monotonicity.json` over all utterances, and pictures of some."""
+    import numpy as np
+
+    from adapt.model.alignment import cosines, monotonicity, picture
+    from adapt.model.features import read_audio
+    from adapt.train.pseudo_audio import symbol_ids
+
+    normalise, rng = NORMALISERS[build.recipe.data.normaliser], np.random.default_rng(build.recipe.seed)
+    try:
+        letters = symbol_ids(speech_llm)
+    except ModelError:
+        letters = {}
+    found: dict[str, list[float]] = {}
+    for number, utterance in enumerate(utterances):
+        text = normalise(utterance.text)
+        (slots,) = speech_llm.slot_vectors([read_audio(utterance.audio)])
+        pieces = speech_llm.target_ids(text)[:-1]
+        units = {"pieces": (pieces, speech_llm.tokenizer.convert_ids_to_tokens(pieces))}
+        if spelled := [c for c in text if c in letters]:
+            units["letters"] = ([letters[c] for c in spelled], spelled)
+        panels = {name: (cosines(speech_llm, slots, ids), labels) for name, (ids, labels) in units.items() if ids}
+        for name, (matrix, _) in panels.items():
+            if (value := monotonicity(matrix, rng)) is not None:
+                found.setdefault(name, []).append(value)
+        if panels and number % max(1, len(utterances) // PICTURES) == 0:
+            picture(panels, text, build.path("alignment", f"{number:04d}.png"))
+    means = {name: round(sum(values) / len(values), 4) for name, values in found.items()}
+    write_json(build.path("alignment/monotonicity.json"), means)
 
 
 def _groups(utterances: list[Utterance]) -> dict[str, list[Utterance]]:
@@ -324,6 +397,7 @@ STAGES: dict[str, Callable[[Build], object]] = {"encoder": encoder, "read": read
 
 def run_until(build: Build, last: str) -> object:
     """Every stage up to `last`, skipping what is done; what that one returns."""
+    split_template(build.recipe.align.prompt)  # now, not after the encoder's hours
     for name, stage in STAGES.items():
         result = stage(build)
         if name == last:

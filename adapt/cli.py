@@ -201,10 +201,9 @@ def base(
     With a stage, what comes before it is run where it is not done; without, all four.
     """
     from adapt.base_recipe import BaseRecipe
-    from adapt.build import STAGES, Build, run_until
+    from adapt.build import STAGES, Build, Tested, run_until
     from adapt.recipe import load
     from adapt.run import RunFolder
-    from adapt.score.score import Scores
 
     *stage, recipe = words
     if len(stage) > 1 or not set(stage) <= set(STAGES):
@@ -215,9 +214,9 @@ def base(
     last = stage[0] if stage else "test" if loaded.data.test else "align"
     with RunFolder(out or Path("runs") / loaded.name, seed=loaded.seed) as folder:
         build = Build(loaded, folder, device, _report)
-        scores = run_until(build, last)
-        if isinstance(scores, Scores):
-            click.echo(json.dumps(scores.to_json(), indent=2, ensure_ascii=False) if as_json else scores.wers())
+        found = run_until(build, last)
+        if isinstance(found, Tested):
+            click.echo(json.dumps(found.to_json(), indent=2, ensure_ascii=False) if as_json else found.table())
         if last in ("align", "test"):
             click.echo(f"Use it: adapt transcribe AUDIO --base {build.path('model')}", err=True)
 

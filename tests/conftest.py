@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
+import soundfile
 
 
 @pytest.fixture
@@ -99,3 +103,19 @@ def noise() -> list[np.ndarray]:
     """Three recordings of coloured noise, 0.5 to 1.3 seconds at 16 kHz."""
     rng = np.random.default_rng(0)
     return [np.cumsum(rng.standard_normal(n)).astype(np.float32) / 100 for n in (8_000, 14_321, 20_800)]
+
+
+@pytest.fixture
+def manifest(tmp_path) -> Path:
+    """Twenty 'utterances' in which each letter is a tone of its own, 0.2 s long; wav, flac, ogg and mp3."""
+    rng = np.random.default_rng(0)
+    time = np.arange(4_410) / 22_050
+    tones = {c: np.sin(2 * np.pi * pitch * time) for c, pitch in zip("abcd", (300, 900, 2_000, 4_500), strict=True)}
+    rows = []
+    for i in range(20):
+        text = "".join(rng.choice(list("abcd"), 3))
+        name = f"{i}.{('wav', 'flac', 'ogg', 'mp3')[i % 4]}"
+        soundfile.write(tmp_path / name, 0.3 * np.concatenate([tones[c] for c in text]), 22_050)
+        rows.append({"id": str(i), "audio": name, "text": text, "language": "xy"[i >= 16]})
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path / "train.jsonl"

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 
 from adapt.errors import DataError, TrainingError
@@ -17,22 +14,6 @@ from adapt.train.perturb import perturbed
 from adapt.train.speech import Speech, batches, read_speech
 
 ENCODER = {"batch_seconds": 5.0, "warmup_steps": 5, "temperature": 1.0, "short": 0.1, "seed": 1, "bf16": False}
-
-
-@pytest.fixture
-def manifest(tmp_path) -> Path:
-    """Twenty 'utterances' in which each letter is a tone of its own, 0.2 s long; wav, flac, ogg and mp3."""
-    rng = np.random.default_rng(0)
-    time = np.arange(4_410) / 22_050
-    tones = {c: np.sin(2 * np.pi * pitch * time) for c, pitch in zip("abcd", (300, 900, 2_000, 4_500), strict=True)}
-    rows = []
-    for i in range(20):
-        text = "".join(rng.choice(list("abcd"), 3))
-        name = f"{i}.{('wav', 'flac', 'ogg', 'mp3')[i % 4]}"
-        soundfile.write(tmp_path / name, 0.3 * np.concatenate([tones[c] for c in text]), 22_050)
-        rows.append({"id": str(i), "audio": name, "text": text, "language": "xy"[i >= 16]})
-    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return tmp_path / "train.jsonl"
 
 
 def test_any_file_at_any_rate_comes_as_16_khz(manifest):

@@ -1,0 +1,142 @@
+"""`adapt base` from end to end, on speech of tones."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import load_file
+
+from adapt.cli import main
+from adapt.train import fit as fitting
+
+SIZES = """data:
+  train: train.jsonl
+  dev: train.jsonl
+  test: train.jsonl
+  text: text.txt
+encoder: {hidden_size: 16, heads: 2, layers: 1, channels: 4, steps: 8, batch_seconds: 4, warmup_steps: 2}
+llm: {hidden_size: 16, heads: 2, layers: 1, intermediate_size: 32, pieces: 60, lm_steps: 4, read_steps: 4}
+align: {prompt: <speech><text>, projector_size: 16, steps: 8, batch_seconds: 4, rank: 2}
+transcribe: {num_beams: 2, max_new_tokens: 8}
+score: {resamples: 50}
+"""
+
+
+def adapt(*arguments):
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+@pytest.fixture
+def folder(manifest):
+    words = [
+        "a",
+        "bad",
+        "cab",
+        "dab",
+        "add",
+        "dad",
+        "cad",
+        "bed",
+        "fee",
+        "jug",
+        "him",
+        "kit",
+        "lot",
+        "map",
+        "nor",
+        "pus",
+    ]
+    words += ["quiz", "very", "wax", "zoo", "gym"]
+    lines = [f"{one} {other}" for one in words for other in words]
+    (manifest.parent / "text.txt").write_text("\n".join(lines) + "\n")
+    (manifest.parent / "recipe.yaml").write_text(SIZES)
+    return manifest.parent
+
+
+def test_a_recipe_becomes_a_speech_llm_that_the_other_commands_use(folder, tmp_path):
+    out = tmp_path / "out"
+    done = adapt("base", folder, "-o", out, "--explicit", "cosine")
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == ["set", "utterances", "ctc", "llm"]
+    assert [line.split()[0:3] for line in lines[1:4]] == [
+        ["test", "20", lines[1].split()[2]],
+        *(["language", name, count] for name, count in (("x", "16"), ("y", "4"))),
+    ]
+    assert lines[4].startswith("mean over languages: ctc") and "monotonicity" in lines[5] and "letters" in lines[5]
+    assert len(list((out / "alignment").glob("*.png"))) >= 6 and (out / "report.html").exists()
+    metrics = json.loads(adapt("base", folder, "-o", out, "--explicit", "cosine", "--json").stdout)
+    assert {row["system"] for row in metrics["rows"]} == {"ctc", "llm"} and set(metrics["means"]) == {"ctc", "llm"}
+
+    again = adapt("base", "align", folder, "-o", out, "--explicit", "ctc", "-s", "align.stack=3")
+    assert again.exit_code == 0 and again.stderr.count("as before") == 2  # encoder and read
+    assert "align.explicit changed: 'cosine' -> 'ctc'" in again.stderr
+    heard = adapt("transcribe", folder / "0.wav", "--base", out / "model", "--num-beams", "1")
+    assert heard.exit_code == 0 and heard.stdout.startswith(str(folder / "0.wav"))
+
+    parts = ["-s", f"encoder.start={out}/encoder", "-s", "encoder.steps=0", "-s", f"llm.start={out}/llm"]
+    parts += [
+        "-s",
+        "llm.lm_steps=0",
+        "-s",
+        "llm.read_steps=0",
+        "-s",
+        "align.decoder=frozen",
+        "-s",
+        "align.projector=conv",
+    ]
+    other = adapt("base", "align", folder, "-o", tmp_path / "other", *parts)
+    assert other.exit_code == 0, other.output
+    one, two = (load_file(place / "model/model.safetensors") for place in (out, tmp_path / "other"))
+    assert all(torch.equal(one[k], two[k]) for k in one if k.startswith("encoder."))
+    first = load_file(out / "llm/model.safetensors")
+    assert all(torch.equal(first[k], two[f"language_model.{k}"]) for k in first)
+
+
+def test_a_killed_alignment_goes_on_to_the_same_weights(folder, tmp_path, monkeypatch):
+    assert adapt("base", "align", folder, "-o", tmp_path / "whole").exit_code == 0
+    assert adapt("base", "read", folder, "-o", tmp_path / "killed").exit_code == 0
+    original, steps = fitting._Progress.on_step_end, []
+
+    def kill(self, args, state, control, **kwargs):
+        if state.global_step == 5:
+            raise KeyboardInterrupt
+        return original(self, args, state, control, **kwargs)
+
+    def count(self, args, state, control, **kwargs):
+        steps.append(state.global_step)
+        return original(self, args, state, control, **kwargs)
+
+    monkeypatch.setattr(fitting._Progress, "on_step_end", kill)
+    stopped = adapt("base", "align", folder, "-o", tmp_path / "killed")
+    assert stopped.exit_code == 130 and "the same command goes on from here" in stopped.stderr
+    monkeypatch.setattr(fitting._Progress, "on_step_end", count)
+    assert adapt("base", "align", folder, "-o", tmp_path / "killed").exit_code == 0
+    assert steps == [5, 6, 7, 8]
+    one, other = (load_file(tmp_path / name / "model/model.safetensors") for name in ("whole", "killed"))
+    assert one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("-s", "encoder.layer=3"), "unknown key `encoder.layer`; did you mean `encoder.layers`?"),
+        (("-s", "encoder.steps=0"), "encoder.steps: 0 without encoder.start; give steps"),
+        (("-s", "align.projector=mpl"), "unknown choice 'mpl'; did you mean `mlp`?"),
+        (("-s", "align.prompt=Transcribe:"), "holds 0 <speech>; write exactly one"),
+        (("-s", "llm.pieces=5000"), "llm.pieces: 5000 cannot be learned from the text"),
+        (("-s", "data.max_seconds=0.1"), "no recording of at most 0.1 s with a transcript"),
+        (("-s", "encoder.start=./nowhere"), "no such folder: './nowhere'"),
+    ],
+)
+def test_what_a_user_gets_wrong_is_one_line(change, told, folder, tmp_path):
+    done = adapt("base", "align", folder, "-o", tmp_path / "out", *change)
+    assert done.exit_code == 1 and told in done.stderr and "Traceback" not in done.output
+
+
+def test_an_unknown_stage_is_named(folder):
+    done = adapt("base", "allign", folder)
+    assert done.exit_code == 2 and "a stage is one of encoder, read, align, test" in done.stderr
