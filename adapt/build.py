@@ -137,9 +137,19 @@ def encoder(build: Build) -> StageResult:
     return result
 
 
-def read(build: Build) -> StageResult:
-    """The decoder and its tokenizer, as a language model and reading its slot, from text alone: `llm/`."""
+def _untaught(build: Build) -> bool:
+    """Whether the decoder is taken as it is, from where it lies."""
+    return bool(build.recipe.llm.start) and not (build.recipe.llm.lm_steps or build.recipe.llm.read_steps)
+
+
+def read(build: Build) -> StageResult | None:
+    """The decoder and its tokenizer, as a language model and reading its slot, from text alone: `llm/`.
+
+    None when the recipe takes a decoder as it is.
+    """
     recipe, settings = build.recipe, build.recipe.llm
+    if _untaught(build):
+        return None
 
     def work(scratch: Path) -> None:
         import torch
@@ -188,9 +198,12 @@ def read(build: Build) -> StageResult:
         tokenizer.save_pretrained(build.path("llm"))
         write_json(build.path("llm/log.json"), log)
 
-    inputs = [recipe.data.train, recipe.data.dev, build.path("encoder"), *_of_folder(settings.start)]
+    inputs = [recipe.data.train, recipe.data.dev, *_of_folder(settings.start)]
     inputs += [recipe.data.text] if recipe.data.text else []
-    result = build.folder.stage("read", build.settings("llm"), inputs, ["llm"], work)
+    # It need not be done again for another encoder, only for other letters.
+    alphabet = json.loads(build.path("encoder/config.json").read_text(encoding="utf-8")).get("alphabet")
+    keys = {**build.settings("llm"), "alphabet": alphabet, "prompt": recipe.align.prompt}
+    result = build.folder.stage("read", keys, inputs, ["llm"], work)
     build.report(result, _last(build.path("llm/log.json"), "dev_loss", "loss {:.2f} on dev transcripts"))
     return result
 
@@ -231,6 +244,7 @@ def _composed(build: Build, llm, tokenizer):
 def align(build: Build) -> StageResult:
     """The projector, and the decoder beside it, on real audio: `model/`."""
     recipe, settings = build.recipe, build.recipe.align
+    place = recipe.llm.start if _untaught(build) else str(build.path("llm"))
 
     def work(scratch: Path) -> None:
         import torch
@@ -241,8 +255,8 @@ def align(build: Build) -> StageResult:
         from adapt.train.base import AlignSettings
         from adapt.train.base import align as train
 
-        tokenizer = AutoTokenizer.from_pretrained(build.path("llm"))
-        llm = AutoModelForCausalLM.from_pretrained(build.path("llm"), dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(place)
+        llm = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32)
         speech_llm = _composed(build, llm, tokenizer)
         names = {f.name for f in dataclasses.fields(AlignSettings)} - {"temperature"}
         given = AlignSettings(**{name: getattr(settings, name) for name in names}, temperature=recipe.data.temperature)
@@ -256,9 +270,9 @@ def align(build: Build) -> StageResult:
         save_file({"vectors": torch.cat(slots).cpu(), "lengths": counts}, build.path("model", SLOT_EXAMPLES))
         write_json(build.path("model/log.json"), log)
 
-    inputs = [recipe.data.train, recipe.data.dev, build.path("encoder"), build.path("llm")]
+    inputs = [recipe.data.train, recipe.data.dev, build.path("encoder"), *_of_folder(place)]
     inputs += [recipe.data.text] if recipe.data.text else []
-    result = build.folder.stage("align", build.settings("align"), inputs, ["model"], work)
+    result = build.folder.stage("align", {**build.settings("align"), "llm": recipe.llm.start}, inputs, ["model"], work)
     build.report(result, _last(build.path("model/log.json"), "dev_loss", "loss {:.2f} on dev audio"))
     return result
 

@@ -116,14 +116,16 @@ def train_encoder(
     draw = batches(speech, steps=steps, batch_seconds=batch_seconds, temperature=temperature, short=short, seed=seed)
     alphabet, save_every = encoder.config.alphabet, max(1, steps // 20)
     norms = [module for module in encoder.modules() if isinstance(module, torch.nn.BatchNorm1d)]
+    trained = any(parameter.requires_grad for parameter in encoder.encoder.parameters())
 
     def batch_of(step: int) -> dict:
         items, batch = _readable(draw, speech, step)
         return {**batch, "targets": [ctc_ids(item.text, alphabet) for item in items], "step": step}
 
     def loss_of(encoder: CtcEncoder, batch: dict) -> torch.Tensor:
+        encoder.encoder.train(trained)
         for norm in norms:
-            norm.train(batch["step"] < (1 - running) * steps)
+            norm.train(trained and batch["step"] < (1 - running) * steps)
         inputs, mask = perturbed(encoder, batch["samples"], batch["lengths"], seed=batch["step"])
         return ctc_loss(*encoder(inputs, mask), batch["targets"], len(alphabet))
 
@@ -409,6 +411,7 @@ def align(
         joint = step >= settings.encoder_from * settings.steps
         encoder.train(joint)
         encoder.requires_grad_(joint)
+        model.language_model.train(bool(tuned))
         for parameter in tuned:
             parameter.requires_grad_(step >= settings.decoder_from * settings.steps)
         inputs, mask = perturbed(encoder, batch["samples"], batch["lengths"], seed=seed * 3_000_017 + step)

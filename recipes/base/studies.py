@@ -1,0 +1,105 @@
+"""The studies of 2307.11795 at the size of a recipe: what stride, LoRA, projector, alignment and LLM size are worth.
+
+python recipes/base/studies.py stride recipes/base runs/base
+
+Each row is `adapt base` with one key changed, on the encoder, and where its size stays the decoder, of a finished run.
+A row that is done is not done again; the table comes on standard output, a plot beside the runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+
+SIZES = {"0.3 M": (64, 2), "1 M": (128, 4), "4 M": (256, 6), "11 M": (384, 8)}
+STUDIES: dict[str, dict[str, dict[str, object]]] = {
+    "stride": {f"{40 * stack} ms": {"align.stack": stack} for stack in (1, 2, 4, 6, 8, 12, 24)},
+    "decoder": {
+        "frozen": {"align.decoder": "frozen"},
+        **{f"LoRA, rank {r}": {"align.decoder": "lora", "align.rank": r, "align.alpha": 2 * r} for r in (2, 8, 32)},
+        "all of it": {"align.decoder": "full"},
+    },
+    "projector": {name: {"align.projector": name} for name in ("linear", "mlp", "conv")},
+    "explicit": {name: {"align.explicit": name} for name in ("none", "letters", "cosine", "ctc")},
+    "llm": {
+        name: {"llm.hidden_size": width, "llm.layers": layers, "llm.intermediate_size": 2 * width}
+        for name, (width, layers) in SIZES.items()
+    },
+}
+
+
+def row(study: str, name: str, keys: dict[str, object], recipe: str, run: Path, more: tuple[str, ...]) -> dict:
+    """Figures of one variant; from the run folder where it is there already."""
+    out = run.parent / f"{run.name}-{study}" / name.replace(" ", "-").replace(",", "")
+    found = out / "row.json"
+    if found.exists():
+        return json.loads(found.read_text(encoding="utf-8"))
+    given = {"encoder.start": run.resolve() / "encoder", "encoder.steps": 0}
+    if study != "llm":
+        given |= {"llm.start": run.resolve() / "llm", "llm.lm_steps": 0, "llm.read_steps": 0}
+    changed = [part for key, value in {**given, **keys}.items() for part in ("-s", f"{key}={value}")]
+    command = ["adapt", "base", recipe, "-o", str(out), "--json", *changed, *(p for m in more for p in ("-s", m))]
+    started = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        told = json.loads(process.stdout.read() or "{}")
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(process.returncode)
+    stages = json.loads((out / "run.json").read_text(encoding="utf-8"))["stages"]
+    wers = {figures["system"]: figures["wer"] for figures in told["rows"] if figures["set"] == "test"}
+    figures = {
+        "name": name,
+        "wer": wers["llm"],
+        "ctc": wers["ctc"],
+        "monotonicity": told["monotonicity"],
+        "align_seconds": stages["align"]["seconds"],
+        "test_seconds": stages["test-llm"]["seconds"],
+        "gigabytes": used.ru_maxrss / 2**20,
+        "seconds": time.perf_counter() - started,
+    }
+    found.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    return figures
+
+
+def plot(study: str, rows: list[dict], out: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    axis = figure.subplots()
+    axis.plot([r["name"] for r in rows], [100 * r["wer"] for r in rows], marker="o", label="decoder")
+    axis.axhline(100 * rows[0]["ctc"], color="grey", linestyle="--", label="encoder alone (CTC)")
+    axis.set_ylabel("WER, %")
+    axis.set_ylim(bottom=0)
+    axis.set_title(study)
+    axis.legend()
+    figure.savefig(out, dpi=120)
+
+
+@click.command()
+@click.argument("study", type=click.Choice(list(STUDIES)))
+@click.argument("recipe")
+@click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("-s", "--set", "more", multiple=True, metavar="KEY=VALUE", help="For every row, e.g. align.steps=400.")
+def main(study: str, recipe: str, run: Path, more: tuple[str, ...]) -> None:
+    """Measure STUDY on the parts that RUN, a finished `adapt base RECIPE`, has trained."""
+    rows = [row(study, name, keys, recipe, run, more) for name, keys in STUDIES[study].items()]
+    plot(study, rows, run.parent / f"{run.name}-{study}" / "wer.png")
+    click.echo(f"| {study} | WER | CTC | monotonicity | align, s | test, s | memory, GB |")
+    click.echo("|---|---|---|---|---|---|---|")
+    for r in rows:
+        order = ", ".join(f"{units} {value:.3f}" for units, value in r["monotonicity"].items())
+        click.echo(
+            f"| {r['name']} | {100 * r['wer']:.1f} | {100 * r['ctc']:.1f} | {order} | {r['align_seconds']:.0f} "
+            f"| {r['test_seconds']:.0f} | {r['gigabytes']:.1f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Sentences in four languages and their speech: `python recipes/multilingual/generate.py`. Needs espeak-ng.
+
+Development and test sentences come from templates that training never sees.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import subprocess
+from multiprocessing import Pool
+from pathlib import Path
+
+import click
+
+HERE = Path(__file__).resolve().parent
+DATA = HERE / "data"
+# Utterances to train on, uneven on purpose: sampling by temperature is there for that.
+COUNTS = {"en": 2_400, "de": 1_200, "fr": 600, "es": 300}
+HELD_OUT = {"dev": 40, "test": 100}
+ACCENTS = {"en": "en-us", "de": "de", "fr": "fr-fr", "es": "es"}
+VARIANTS = {"train": ("m1", "m2", "m3", "m4", "f1", "f3", "f5"), "dev": ("m7", "f2"), "test": ("m5", "f4")}
+
+
+def templates(language: str) -> tuple[dict[str, list[str]], list[str]]:
+    """The words for each slot, and the sentences, of `sentences/LANGUAGE.txt`."""
+    slots, sentences = {}, []
+    for line in (HERE / f"sentences/{language}.txt").read_text(encoding="utf-8").splitlines():
+        name, colon, words = line.partition(":")
+        if colon and name.isalpha():
+            slots[name] = [word.strip() for word in words.split("|")]
+        elif line and not line.startswith("#"):
+            sentences.append(line)
+    return slots, sentences
+
+
+def filled(sentence: str, slots: dict[str, list[str]], rng: random.Random) -> str:
+    """A sentence with a word in each slot, no word twice."""
+    used: set[str] = set()
+
+    def word(match: re.Match) -> str:
+        chosen = rng.choice([w for w in slots[match[1]] if w not in used])
+        used.add(chosen)
+        return chosen
+
+    return re.sub(r"\{(\w+)\}", word, sentence)
+
+
+def rows(language: str, rng: random.Random) -> dict[str, list[dict]]:
+    """Manifest rows of each set; `rate` and `pitch` are for espeak-ng."""
+    slots, sentences = templates(language)
+    rng.shuffle(sentences)
+    kept = {"dev": sentences[:2], "test": sentences[2:6], "train": sentences[6:]}
+    found = {}
+    for kind, count in {"train": COUNTS[language], **HELD_OUT}.items():
+        found[kind] = []
+        for i in range(count):
+            name = f"{language}-{kind}-{i:04d}"
+            voice = f"{ACCENTS[language]}+{rng.choice(VARIANTS[kind])}"
+            text = filled(rng.choice(kept[kind]), slots, rng)
+            row = {"id": name, "audio": f"audio/{name}.wav", "text": text, "language": language, "voice": voice}
+            found[kind].append({**row, "rate": rng.randint(140, 185), "pitch": rng.randint(30, 70)})
+    return found
+
+
+def speak(row: dict) -> None:
+    out = DATA / row["audio"]
+    if not out.exists():
+        command = ["espeak-ng", "-v", row["voice"], "-s", str(row["rate"]), "-p", str(row["pitch"]), "-w"]
+        subprocess.run([*command, str(out.with_suffix(".part")), row["text"]], check=True)
+        out.with_suffix(".part").replace(out)
+
+
+@click.command()
+@click.option("--processes", default=2, show_default=True, help="Processes to speak with.")
+def main(processes: int) -> None:
+    """Write data/: train, dev and test manifests of all languages, train-LANGUAGE of each, and the audio."""
+    (DATA / "audio").mkdir(parents=True, exist_ok=True)
+    by_language = {language: rows(language, random.Random(language)) for language in COUNTS}
+    for kind in VARIANTS:
+        together = [row for found in by_language.values() for row in found[kind]]
+        manifests = {kind: together} | {f"{kind}-{language}": found[kind] for language, found in by_language.items()}
+        for name, members in manifests.items():
+            lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in members)
+            (DATA / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+        with Pool(processes) as pool:
+            pool.map(speak, together, chunksize=20)
+        click.echo(f"{kind}: {len(together):,} utterances", err=True)
+
+
+if __name__ == "__main__":
+    main()
