@@ -305,8 +305,12 @@ def _read(file: Path, kind: type) -> tuple[dict[str, _Given], list[tuple[float, 
 
 def _least(kind: type) -> str:
     """The keys that have no default: '`data:` with `text:`'."""
-    needed = [key for key, (spec, _) in keys(kind).items() if spec.default is dc.MISSING]
-    return " and ".join(f"`{section}:` with `{name}:`" for section, name in (key.split(".") for key in needed))
+    needed: dict[str, list[str]] = {}
+    for key, (spec, _) in keys(kind).items():
+        if spec.default is dc.MISSING:
+            section, _, name = key.rpartition(".")
+            needed.setdefault(section, []).append(f"`{name}:`")
+    return ", ".join(f"`{section}:` with {' and '.join(names)}" for section, names in needed.items())
 
 
 def _is_null(node: yaml.Node) -> bool:

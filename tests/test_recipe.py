@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from adapt import recipe
+from adapt.base_recipe import BaseRecipe
 from adapt.errors import RecipeError
 
 
@@ -188,7 +189,22 @@ def test_describe_is_a_recipe_of_all_defaults(folder):
     assert "  # share of simulated letters disturbed at random (a number from 0 to 1)\n  noise: 0.12" in text
 
 
+def test_describe_of_a_base_recipe_loads_as_its_defaults(folder):
+    text = recipe.describe(BaseRecipe)
+    assert text.startswith("# `data:` with `train:` and `dev:` must be there;")
+    home = folder(text)
+    for name in ("train.jsonl", "dev.jsonl"):
+        (home / name).write_text("")
+    assert recipe.load(home, kind=BaseRecipe) == recipe.load(
+        folder("name: base\ndata: {train: train.jsonl, dev: dev.jsonl}\n"), kind=BaseRecipe
+    )
+    assert yaml.safe_load(recipe.dump(recipe.load(home, ["encoder.start=./"], BaseRecipe)))["encoder"]["start"] == "./."
+
+
 def test_torch_is_not_imported():
-    code = "import sys, adapt.recipe, adapt.run; print({'torch', 'transformers', 'peft'} & {*sys.modules})"
+    code = (
+        "import sys, adapt.recipe, adapt.base_recipe, adapt.run; "
+        "print({'torch', 'transformers', 'peft'} & {*sys.modules})"
+    )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout == "set()\n"

@@ -16,8 +16,6 @@ from adapt.errors import ModelError
 from adapt.model import prompt
 from adapt.model.speech_llm import SpeechLLM
 
-# Names are knowledge, and that sits in the feed-forward layers as much as in attention.
-TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 WEIGHTS = "adapter_model.safetensors"
 
 CARD = """---
@@ -38,25 +36,34 @@ model = PeftModel.from_pretrained(base, "{folder}")
 """
 
 
-def attention_layers(decoder: torch.nn.Module, name: str) -> str:
-    """A pattern of the full names of the linear layers in the attention blocks of a decoder called `name`.
+def linear_layers(decoder: torch.nn.Module, name: str, attention: bool = False) -> str:
+    """A pattern of the full names of the linear layers in the blocks of a decoder that is called `name`.
 
-    q, k, v and o where a family has them apart, and whatever it has in their place. Raises `ModelError` for none.
+    `attention`: only those of attention; q, k, v and o where a family has them apart, and what it has in their place.
+    Raises `ModelError` for none.
     """
     layers = set()
     for path, module in decoder.named_modules():
-        if "attention" in type(module).__name__.lower():
-            linear = (child for child in module.named_children() if isinstance(child[1], (torch.nn.Linear, Conv1D)))
-            layers.update(f"{path.rpartition('.')[2]}.{child}" for child, _ in linear)
+        inside, _, leaf = path.rpartition(".")
+        # A block has a number; what stands outside of them, the head among it, has none.
+        if not isinstance(module, (torch.nn.Linear, Conv1D)) or not any(map(str.isdigit, inside.split("."))):
+            continue
+        if not attention or "attention" in type(decoder.get_submodule(inside)).__name__.lower():
+            owner = inside.rpartition(".")[2]
+            layers.add(leaf if owner.isdigit() else f"{owner}.{leaf}")
     if not layers:
-        raise ModelError(f"{type(decoder).__name__}: no linear layers of attention to put LoRA on; use decoder: full")
+        raise ModelError(f"{type(decoder).__name__}: has no linear layers to put LoRA on; take another decoder")
     return rf".*{name}\..*\.({'|'.join(sorted(map(re.escape, layers)))})"
 
 
 def add_lora(speech_llm: SpeechLLM, rank: int, alpha: int, dropout: float) -> peft.PeftModel:
-    """Freeze the model and put a fresh LoRA on every linear layer of its decoder's blocks, and nowhere else."""
+    """Freeze the model and put a fresh LoRA on every linear layer of its decoder's blocks, and nowhere else.
+
+    Names are knowledge, and that sits in the feed-forward layers as much as in attention.
+    """
     logging.getLogger("peft").setLevel(logging.ERROR)
-    config = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=TARGETS)
+    layers = linear_layers(speech_llm.model.language_model, "language_model")
+    config = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=layers)
     model = peft.get_peft_model(speech_llm.model, config)
     # With a name PEFT would look on the hub, each time it saves, for a changed vocabulary.
     model.peft_config["default"].base_model_name_or_path = None

@@ -15,7 +15,7 @@ from peft import LoraConfig
 from peft.tuners.lora import LoraModel
 from rapidfuzz.distance import Levenshtein
 
-from adapt.model.adapter import attention_layers
+from adapt.model.adapter import linear_layers
 from adapt.model.encoders import CtcEncoder
 from adapt.model.speech_llm import BLANK, IGNORED, SpeechLLM, paths, token_loss
 from adapt.train.channel import Channel, learn
@@ -379,7 +379,7 @@ def align(
     by_length = sorted(texts, key=len)
     tuner = None
     if settings.decoder == "lora":
-        layers = attention_layers(model.language_model, "language_model")
+        layers = linear_layers(model.language_model, "language_model", attention=True)
         tuner = LoraModel(model, LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=layers), "align")
     tuned = {
         "full": list(model.language_model.parameters()),

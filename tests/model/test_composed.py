@@ -1,4 +1,5 @@
 import math
+import re
 
 import numpy as np
 import pytest
@@ -166,7 +167,7 @@ def test_any_causal_lm_takes_the_slot_reloads_and_merges_lora(name, config, proj
         again = ComposedForSpeechRecognition.from_pretrained(tmp_path, dtype=torch.float32).eval()
         assert torch.equal(logits, again(input_ids=ids, **inputs).logits)
 
-        layers = adapter.attention_layers(model.language_model, "language_model")
+        layers = adapter.linear_layers(model.language_model, "language_model", attention=True)
         tuner = LoraModel(model, LoraConfig(r=2, target_modules=layers, init_lora_weights=False), "align")
         tuned = model(input_ids=ids, **inputs).logits
         assert not torch.allclose(tuned, logits, atol=1e-4)
@@ -175,3 +176,6 @@ def test_any_causal_lm_takes_the_slot_reloads_and_merges_lora(name, config, proj
         merged = tuner.merge_and_unload()
         torch.testing.assert_close(merged(input_ids=ids, **inputs).logits, tuned, atol=1e-4, rtol=1e-4)
         assert not [name for name, _ in merged.named_parameters() if "lora_" in name]
+        everywhere = re.compile(adapter.linear_layers(model.language_model, "language_model"))
+        found = [name for name, _ in merged.named_modules() if everywhere.fullmatch(name)]
+        assert len(found) > len(lora) // 2 and not any("head" in name for name in found)
