@@ -198,7 +198,7 @@ def test_describe_of_a_base_recipe_loads_as_its_defaults(folder):
     assert recipe.load(home, kind=BaseRecipe) == recipe.load(
         folder("name: base\ndata: {train: train.jsonl, dev: dev.jsonl}\n"), kind=BaseRecipe
     )
-    assert yaml.safe_load(recipe.dump(recipe.load(home, ["encoder.start=./"], BaseRecipe)))["encoder"]["start"] == "./."
+    assert yaml.safe_load(recipe.dump(recipe.load(home, ["encoder.start=./"], BaseRecipe)))["encoder"]["start"] == "."
 
 
 def test_torch_is_not_imported():
