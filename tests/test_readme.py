@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import click
@@ -12,6 +13,7 @@ import pytest
 from adapt import recipe
 from adapt.base_recipe import BaseRecipe
 from adapt.cli import main
+from adapt.errors import RecipeError
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
@@ -55,11 +57,22 @@ def test_pseudo_audio_table_is_complete():
     assert [c for c in spec.metadata["choices"] if f"| `{c}` |" not in text] == []
 
 
-DOMAINS = [p.parent for p in sorted((ROOT / "recipes").glob("*/recipe.yaml")) if p.parent.name != "base"]
+RECIPES = {path.parent: "train:" in path.read_text() for path in sorted((ROOT / "recipes").glob("*/recipe.yaml"))}
 
 
-@pytest.mark.parametrize("folder", DOMAINS, ids=lambda p: p.name)
+@pytest.mark.parametrize("folder", [f for f, base in RECIPES.items() if not base], ids=lambda p: p.name)
 def test_every_recipe_of_a_domain_loads(folder):
     loaded = recipe.load(folder)
     assert loaded.name == folder.name
     assert recipe.load(folder, ["decoder.steps=7"]).decoder.steps == 7
+
+
+@pytest.mark.parametrize("folder", [f for f, base in RECIPES.items() if base], ids=lambda p: p.name)
+def test_every_recipe_of_a_base_loads_once_its_data_is_made(folder, tmp_path):
+    shutil.copy(folder / "recipe.yaml", tmp_path)
+    with pytest.raises(RecipeError, match=r"data\.train: no such file"):
+        recipe.load(tmp_path, kind=BaseRecipe)
+    (tmp_path / "data").mkdir()
+    for name in ("train.jsonl", "dev.jsonl", "test.jsonl", "text.txt"):
+        (tmp_path / "data" / name).touch()
+    assert recipe.load(tmp_path, ["align.steps=7"], BaseRecipe).align.steps == 7

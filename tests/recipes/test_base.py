@@ -52,17 +52,3 @@ def test_speech_becomes_a_manifest_that_training_reads(tmp_path):
     items, samples, lengths = speech.audio(speech.items)
     assert items == sorted(items) and lengths.tolist() == [round(16_000 * item.seconds) for item in items]
     assert 0.05 < samples.abs().max() <= 1.0 and not samples[0, lengths[0] :].any()
-
-
-def test_the_recipe_is_one_that_adapt_base_reads(tmp_path):
-    from adapt.base_recipe import BaseRecipe
-    from adapt.errors import RecipeError
-    from adapt.recipe import load
-
-    (tmp_path / "data").mkdir()
-    shutil.copy(FOLDER / "recipe.yaml", tmp_path)
-    with pytest.raises(RecipeError, match=r"data\.train: no such file"):
-        load(tmp_path, kind=BaseRecipe)
-    for name in ("train.jsonl", "dev.jsonl", "test.jsonl", "text.txt"):
-        (tmp_path / "data" / name).touch()
-    assert load(tmp_path, kind=BaseRecipe).align.explicit == "letters"
