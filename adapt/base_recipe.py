@@ -6,7 +6,7 @@ import dataclasses as dc
 from dataclasses import field
 from pathlib import Path
 
-from adapt.recipe import Score, Transcribe
+from adapt.recipe import Common, Score, Transcribe
 from adapt.text.normalise import NORMALISERS
 
 
@@ -138,25 +138,9 @@ class Align:
 
 
 @dc.dataclass(frozen=True, kw_only=True)
-class BaseRecipe:
-    """A speech LLM from parts. folder: where the recipe lies; not a key of the file."""
+class BaseRecipe(Common):
+    """A speech LLM from parts."""
 
-    name: str = field(
-        default="",
-        metadata={
-            "help": "name of the run; default: the name of the recipe's folder",
-            "pattern": r"[^\s./\\][^/\\\n]*",
-            "example": "base",
-        },
-    )
-    seed: int = field(default=1, metadata={"help": "seed of every stage", "low": 0, "high": 2**32 - 1})
-    precision: str = field(
-        default="auto",
-        metadata={
-            "help": "of training: fp32, mixed precision with bf16, or that where the hardware has bf16",
-            "choices": ("auto", "fp32", "bf16"),
-        },
-    )
     workers: int = field(default=0, metadata={"help": "processes that read audio ahead of training", "low": 0})
     data: Data
     encoder: Encoder = Encoder()
@@ -164,4 +148,3 @@ class BaseRecipe:
     align: Align = Align()
     transcribe: Transcribe = field(default_factory=Transcribe)
     score: Score = field(default_factory=Score)
-    folder: Path = field(default=Path(), compare=False)

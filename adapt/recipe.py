@@ -135,8 +135,8 @@ class Score:
 
 
 @dc.dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """One domain, one base, one way to adapt it. folder: where the recipe lies; not a key of the file."""
+class Common:
+    """What every kind of recipe has. folder: where it lies; not a key of the file."""
 
     name: str = field(
         default="",
@@ -146,10 +146,6 @@ class Recipe:
             "example": "music",
         },
     )
-    base: str = field(
-        default="tiny",
-        metadata={"help": "built-in base, model name, or a folder, which starts with ./ ../ ~ or /", "model": True},
-    )
     seed: int = field(default=1, metadata={"help": "seed of every stage", "low": 0, "high": 2**32 - 1})
     precision: str = field(
         default="auto",
@@ -158,12 +154,22 @@ class Recipe:
             "choices": ("auto", "fp32", "bf16"),
         },
     )
+    folder: Path = field(default=Path(), compare=False)
+
+
+@dc.dataclass(frozen=True, kw_only=True)
+class Recipe(Common):
+    """One domain, one base, one way to adapt it."""
+
+    base: str = field(
+        default="tiny",
+        metadata={"help": "built-in base, model name, or a folder, which starts with ./ ../ ~ or /", "model": True},
+    )
     data: Data
     prompt: Prompt = Prompt()
     decoder: Decoder = Decoder()
     transcribe: Transcribe = Transcribe()
     score: Score = Score()
-    folder: Path = field(default=Path(), compare=False)
 
 
 @functools.cache

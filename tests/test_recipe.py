@@ -86,7 +86,7 @@ def test_all_problems_at_once_in_order_of_lines(folder):
     )
     got = problems(home, "decoder.stesp=9", "steps=3", "decoder=1", "seed", "score.resamples=few")
     expected = [
-        "recipe.yaml:1: unknown key `langauge`; the keys here are name, base, seed, precision, data",
+        "recipe.yaml:1: unknown key `langauge`; the keys here are name, seed, precision, base, data",
         "recipe.yaml:2: unknown key `sed`; did you mean `seed`?",
         "recipe.yaml:4: data.text: no such file: 'text/trian.txt'; did you mean `train.txt`?",
         "recipe.yaml:5: data.dev: is a folder, not a file: 'text'",
@@ -196,7 +196,7 @@ def test_describe_of_a_base_recipe_loads_as_its_defaults(folder):
     for name in ("train.jsonl", "dev.jsonl"):
         (home / name).write_text("")
     assert recipe.load(home, kind=BaseRecipe) == recipe.load(
-        folder("name: base\ndata: {train: train.jsonl, dev: dev.jsonl}\n"), kind=BaseRecipe
+        folder("data: {train: train.jsonl, dev: dev.jsonl}\n"), kind=BaseRecipe
     )
     assert yaml.safe_load(recipe.dump(recipe.load(home, ["encoder.start=./"], BaseRecipe)))["encoder"]["start"] == "."
 
