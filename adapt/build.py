@@ -84,6 +84,28 @@ def _of_folder(name: str | None) -> list[Path]:
     return [Path(name)] if name and Path(name).is_dir() else []
 
 
+def _check_starts(recipe: BaseRecipe) -> None:
+    """Raises `ModelError` when what the recipe begins with cannot be loaded: now, not after the encoder's hours."""
+    from transformers import AutoConfig, AutoTokenizer
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    import adapt.model.encoders  # noqa: F401 (an encoder of our own is known from then on)
+
+    for key, name in (("encoder.start", recipe.encoder.start), ("llm.start", recipe.llm.start)):
+        if not name:
+            continue
+        try:
+            config = AutoConfig.from_pretrained(name)
+            if key == "llm.start":
+                AutoTokenizer.from_pretrained(name)
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0].rstrip(":. ")
+            told = f"{key}: {name!r} cannot be loaded: {reason}; give the folder of a model, or its name on the hub"
+            raise ModelError(told) from error
+        if key == "llm.start" and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+            raise ModelError(f"{key}: {name!r} is a {config.model_type!r} model; give a causal LM")
+
+
 def encoder(build: Build) -> StageResult:
     """CTC over the characters of the transcripts: `encoder/`."""
     recipe, settings = build.recipe, build.recipe.encoder
@@ -97,6 +119,7 @@ def encoder(build: Build) -> StageResult:
         from adapt.model.encoders import CtcEncoder, CtcEncoderConfig, pretrained
         from adapt.train.base import train_encoder
 
+        _check_starts(recipe)
         torch.manual_seed(recipe.seed)
         alphabet = "".join(sorted(set().union(*(item.text for item in build.speech.items))))
         if settings.start:
@@ -158,6 +181,7 @@ def read(build: Build) -> StageResult | None:
         from adapt.model.tokenizer import train_tokenizer
         from adapt.train.base import train_decoder
 
+        _check_starts(recipe)
         torch.manual_seed(recipe.seed)
         texts = build.texts()
         if settings.start:
@@ -255,6 +279,7 @@ def align(build: Build) -> StageResult:
         from adapt.train.base import AlignSettings
         from adapt.train.base import align as train
 
+        _check_starts(recipe)
         tokenizer = AutoTokenizer.from_pretrained(place)
         llm = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32)
         speech_llm = _composed(build, llm, tokenizer)

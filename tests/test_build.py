@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+import transformers
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
@@ -135,6 +136,32 @@ def test_a_killed_alignment_goes_on_to_the_same_weights(folder, tmp_path, monkey
 def test_what_a_user_gets_wrong_is_one_line(change, told, folder, tmp_path):
     done = adapt("base", "align", folder, "-o", tmp_path / "out", *change)
     assert done.exit_code == 1 and told in done.stderr and "Traceback" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("key", "config", "told"),
+    [
+        ("encoder.start", None, "cannot be loaded: Unrecognized model"),
+        ("llm.start", None, "cannot be loaded: Unrecognized model"),
+        ("llm.start", '{"model_type": "llama"}', "cannot be loaded: "),
+        ("encoder.start", '{"model_type": "gpt2"}', "is a 'gpt2' model; give one of parakeet_encoder"),
+    ],
+)
+def test_a_start_that_is_no_model_is_one_line_before_anything_is_trained(key, config, told, folder, tmp_path):
+    (folder / "start").mkdir()
+    if config:
+        (folder / "start/config.json").write_text(config)
+    done = adapt("base", folder, "-o", tmp_path / "out", "-s", f"{key}=./start")
+    assert done.exit_code == 1 and not (tmp_path / "out/encoder").exists()
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"{key}: ") and told in line
+
+
+def test_a_start_that_is_no_causal_lm_is_refused(folder, tiny, tmp_path):
+    transformers.ViTConfig().save_pretrained(folder / "start")
+    tiny.tokenizer.save_pretrained(folder / "start")
+    done = adapt("base", folder, "-o", tmp_path / "out", "-s", "llm.start=./start")
+    assert done.exit_code == 1 and "is a 'vit' model; give a causal LM" in done.stderr
 
 
 def test_an_unknown_stage_is_named(folder):
