@@ -75,6 +75,8 @@ def test_a_recipe_becomes_a_speech_llm_that_the_other_commands_use(folder, tmp_p
     again = adapt("base", "align", folder, "-o", out, "--explicit", "ctc", "-s", "align.stack=3")
     assert again.exit_code == 0 and again.stderr.count("as before") == 2  # encoder and read
     assert 'align.explicit changed: "cosine" -> "ctc"' in again.stderr
+    reread = adapt("base", "read", folder, "-o", out, "-s", "align.prompt=<speech>")
+    assert reread.stderr.count("as before") == 1 and "read" in reread.stderr and "prompt changed" in reread.stderr
     heard = adapt("transcribe", folder / "0.wav", "--base", out / "model", "--num-beams", "1")
     assert heard.exit_code == 0 and heard.stdout.startswith(str(folder / "0.wav"))
 

@@ -10,6 +10,7 @@ import torch
 
 from adapt.errors import DataError, TrainingError
 from adapt.train.base import AlignSettings, align, ctc_loss, greedy, train_decoder, train_encoder
+from adapt.train.fit import fit
 from adapt.train.perturb import perturbed
 from adapt.train.speech import Speech, batches, read_speech
 
@@ -145,6 +146,18 @@ def test_an_exploding_loss_stops_with_its_cause(tiny, manifest, tmp_path):
         train_encoder(
             tiny.model.encoder, speech, speech, **more, steps=60, learning_rate=1e4, running=0.0, folder=tmp_path
         )
+
+
+def test_a_loss_that_grows_stops_before_it_is_no_number(tmp_path):
+    module = torch.nn.Linear(1, 1)
+
+    def loss_of(module: torch.nn.Module, batch: dict) -> torch.Tensor:
+        return 0 * module.weight.sum() + (2.0 if batch["step"] < 10 else 7.0)
+
+    groups = [{"params": list(module.parameters()), "lr": 1e-3}]
+    more = {"steps": 40, "groups": groups, "warmup": 1, "folder": tmp_path, "save_every": 5, "label": "prompt"}
+    with pytest.raises(TrainingError, match=r"prompt: the loss exploded, from 2.00 to 7.00 at step 15"):
+        fit(module, lambda step: {"step": step}, loss_of, **more)
 
 
 def test_blanks_alone_and_a_decoder_that_does_not_listen_are_named(tiny, manifest, tmp_path, caplog):
