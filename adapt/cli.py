@@ -147,11 +147,62 @@ def decoder(recipe: str, overrides: tuple[str, ...], out: Path | None, device: s
     from adapt import pipeline
 
     with _running(recipe, overrides, out, device) as it:
-        pipeline.text(it)
-        if it.recipe.decoder.pseudo_audio in pipeline.NEEDS_SOFT_PROMPT:
-            pipeline.prompt(it)
-        pipeline.decoder(it)
+        pipeline.adapt(it)
         click.echo(it.path("adapter"))
+
+
+@main.command()
+@recipe_argument
+@click.option(
+    "--from",
+    "given",
+    type=click.Path(path_type=Path),
+    help="An ARPA of others in place of an estimate: of token ids (decimals, or as NeMo writes them), or of words.",
+)
+@set_option
+@out_option
+@json_option
+def lm(recipe: str, given: Path | None, overrides: tuple[str, ...], out: Path | None, as_json: bool) -> None:
+    """Estimate n-grams from the domain text: over the decoder's tokens, over words, and of the source."""
+    from adapt import pipeline
+    from adapt.lm import arpa
+
+    if given:
+        key = "words" if arpa.kind(given) == "words" else "tokens"
+        overrides = (*overrides, f"lm.{key}={given.absolute()}")
+    with _running(recipe, overrides, out) as it:
+        pipeline.text(it)
+        pipeline.lm(it)
+        orders = pipeline.perplexities(it)
+        if as_json:
+            click.echo(json.dumps(orders, indent=2))
+            return
+        click.echo("order    n-grams  dev perplexity  unseen tokens")
+        for row in orders:
+            click.echo(f"{row['order']:>5} {row['ngrams']:>10,} {row['perplexity']:>15.1f} {row['unseen']:>14,}")
+        click.echo(it.path("lm/tokens.arpa"))
+
+
+@main.command()
+@recipe_argument
+@set_option
+@out_option
+@device_option
+@json_option
+def tune(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str, as_json: bool) -> None:
+    """Find the weights of LM, internal LM and lexicon on the development set; `adapt run` then uses them."""
+    from adapt import pipeline
+    from adapt import tune as tuning
+
+    with _running(recipe, overrides, out, device) as it:
+        pipeline.adapt(it)
+        pipeline.lm(it)
+        tuning.tune(it)
+        if as_json:
+            click.echo(it.path(pipeline.TUNED).read_text(encoding="utf-8"), nl=False)
+            return
+        click.echo(tuning.table(it))
+        click.echo(f"Next: adapt run {recipe}")
 
 
 @main.command()

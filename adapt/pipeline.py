@@ -1,4 +1,4 @@
-"""The stages of a recipe in order, each over a run folder: text, prompt, decoder, transcribe, score.
+"""The stages of a recipe in order, each over a run folder: text, prompt, decoder, lm, transcribe, score.
 
 A stage reads files and writes files; `RunFolder` skips it when nothing that it reads has changed.
 """
@@ -27,7 +27,9 @@ NEEDS_SOFT_PROMPT = ("soft-prompt", "soft-prompt+simulate", "mixed")
 SIMULATES = ("simulate", "soft-prompt+simulate", "mixed")
 PERTURBED = 2  # copies of the replayed audio from which the channel learns, beside what is there
 SYSTEMS = ("base", "adapted", "ctc")  # ctc: the encoder's own path, which adapting leaves as it is
-SCORED = {"target": "test", "dev": "dev", "source": "source_test"}  # set -> key of the recipe's data section
+TUNED = "lm/tuned.json"  # what `adapt tune` writes
+SETS = {"target": "test", "dev": "dev", "source": "source_test"}  # set -> key of the recipe's data section
+SCORED = ("target", "source")
 
 
 @dataclass
@@ -111,8 +113,13 @@ def base_key(name: str) -> dict[str, str]:
 
 
 def sets_of(recipe: Recipe) -> dict[str, Path]:
-    """Set name -> manifest of each set that the recipe scores."""
-    return {name: path for name, key in SCORED.items() if (path := getattr(recipe.data, key))}
+    """Set name -> manifest of each set that the recipe names."""
+    return {name: path for name, key in SETS.items() if (path := getattr(recipe.data, key))}
+
+
+def scored(recipe: Recipe) -> dict[str, Path]:
+    """Those of the sets that are transcribed and scored: the development set is not, it is for `adapt tune`."""
+    return {name: path for name, path in sets_of(recipe).items() if name in SCORED}
 
 
 def corpus_of(recipe: Recipe) -> Corpus:
@@ -253,25 +260,93 @@ def _best(log: Path) -> str:
     return f"best at step {tuned['best_step']} (dev {row['dev_loss']:.2f}{guard})"
 
 
-def transcribe(run: Run) -> None:
-    """Each of SYSTEMS on every set that the recipe names: `hyps/<set>.<system>.jsonl`."""
+def lm(run: Run) -> StageResult:
+    """N-grams of the domain and of the source over the decoder's tokens, and over words: `lm/`."""
     recipe = run.recipe
-    for system in SYSTEMS:
-        for name, manifest in sets_of(recipe).items():
-            out = f"hyps/{name}.{system}.jsonl"
+    outputs = ["lm/tokens.arpa", "lm/tokens.json", "lm/words.arpa"]
+    source = recipe.lm.source or recipe.data.source_replay
+    if source:
+        outputs += ["lm/source.arpa", "lm/source.json"]
 
-            def work(scratch: Path, system=system, name=name, manifest=manifest, out=out) -> None:
+    def work(scratch: Path) -> None:
+        from adapt.lm.build import build_tokens, build_words
+        from adapt.model.speech_llm import load_tokenizer
+
+        tokenizer, size = load_tokenizer(recipe.base)
+        dev, thresholds = _lines(run.path("text/dev.txt")), (0, 0, recipe.lm.prune)
+        text, order = _training_text(run), recipe.lm.order
+        out = run.path("lm/tokens.arpa")
+        build_tokens(text, dev, tokenizer, size, order, thresholds, out, recipe.lm.tokens)
+        build_words(text, order, thresholds, run.path("lm/words.arpa"), recipe.lm.words)
+        if source:
+            spoken = (
+                [u.text for u in read_manifest(source)] if source == recipe.data.source_replay else read_text(source)
+            )
+            lines = list(map(NORMALISERS[recipe.data.normaliser], spoken))
+            build_tokens(lines, dev, tokenizer, size, recipe.lm.source_order, (0,), run.path("lm/source.arpa"))
+
+    settings = {"lm": dataclasses.asdict(recipe.lm), "base": base_key(recipe.base)}
+    inputs = [run.path("text", f"{name}.txt") for name in ("train", "copies", "dev")]
+    inputs += [path for path in (source, recipe.lm.tokens, recipe.lm.words) if path]
+    result = run.folder.stage("lm", settings, inputs, outputs, work)
+    told = perplexities(run)[-1]
+    run.report(result, f"{told['order']}-gram, {told['ngrams']:,} n-grams, dev perplexity {told['perplexity']:.1f}")
+    return result
+
+
+def perplexities(run: Run) -> list[dict]:
+    """Of the model over tokens, for each order: `{"order", "ngrams", "perplexity", "unseen"}`."""
+    return json.loads(run.path("lm/tokens.json").read_text(encoding="utf-8"))["orders"]
+
+
+@dataclass(frozen=True)
+class System:
+    """What is transcribed: one of SYSTEMS, and the weights of what is fused into it; None: nothing."""
+
+    of: str
+    weights: dict[str, float] | None = None
+
+
+def systems(run: Run) -> dict[str, System]:
+    """By label: SYSTEMS, and those with fusion, as `adapt tune` found them or, before it, as the recipe has them."""
+    found = {name: System(name) for name in SYSTEMS}
+    if run.path(TUNED).exists():
+        tuned = json.loads(run.path(TUNED).read_text(encoding="utf-8"))
+        return found | {label: System(row["of"], row["weights"]) for label, row in tuned["systems"].items()}
+    weights = weights_of(run.recipe)
+    if any(weights.values()):
+        from adapt.decode.weights import Weights
+
+        label = Weights(**weights).label
+        found |= {f"{name} + {label}": System(name, weights) for name in ("base", "adapted")}
+    return found
+
+
+def weights_of(recipe: Recipe) -> dict[str, float]:
+    """The weights of the recipe's fusion section."""
+    return {key: value for key, value in dataclasses.asdict(recipe.fusion).items() if key != "ilm_slot"}
+
+
+def transcribe(run: Run) -> None:
+    """Each of `systems` on every set that the recipe names: `hyps/<set>.<system>.jsonl`."""
+    from adapt.score.report import hypotheses_path
+
+    recipe = run.recipe
+    for label, system in systems(run).items():
+        for name, manifest in scored(recipe).items():
+            out = hypotheses_path(Path(), name, label).as_posix()
+
+            def work(scratch: Path, label=label, system=system, name=name, manifest=manifest, out=out) -> None:
                 from adapt.decode.transcribe import transcribe as write
 
-                utterances = _with_audio(read_manifest(manifest))
                 partial = scratch / "hyps.jsonl"
-                label = f"{name}, {system}"
                 write(
-                    system_of(run, system),
-                    utterances,
+                    system_of(run, system.of),
+                    _with_audio(read_manifest(manifest)),
                     partial,
-                    decoder="ctc" if system == "ctc" else "llm",
-                    label=label,
+                    decoder="ctc" if system.of == "ctc" else "llm",
+                    fusion=fusion_of(run, system),
+                    label=f"{name}, {label}",
                     **dataclasses.asdict(recipe.transcribe),
                 )
                 run.path("hyps").mkdir(exist_ok=True)
@@ -279,10 +354,56 @@ def transcribe(run: Run) -> None:
 
             settings = {"transcribe": dataclasses.asdict(recipe.transcribe), "base": base_key(recipe.base)}
             inputs = [manifest, *audio_of(manifest)]
-            inputs += [run.path("adapter")] if system == "adapted" else []
-            stage = f"transcribe {name} {system}"
+            inputs += [run.path("adapter")] if system.of == "adapted" else []
+            if system.weights:
+                settings["fusion"] = system.weights | {"ilm_slot": recipe.fusion.ilm_slot}
+                inputs += fused_files(run, system)
+            stage = f"transcribe {name} {label}"
             result = run.folder.stage(stage.replace(" ", "-"), settings, inputs, [out], work)
-            run.report(result, f"{len(read_hypotheses(run.path(out)))} utterances of {name}, {system}")
+            run.report(result, f"{len(read_hypotheses(run.path(out)))} utterances of {name}, {label}")
+
+
+def fused_files(run: Run, system: System) -> list[Path]:
+    """The files that the weights of a system give a part in it."""
+    weights, ctc = system.weights or {}, system.of == "ctc"
+    files = {
+        "lm": run.path("lm/words.arpa" if ctc else "lm/tokens.arpa"),
+        "source": run.path("lm/source.arpa"),
+        "boost": run.recipe.data.lexicon,
+    }
+    if weights.get("ilm") and run.recipe.fusion.ilm_slot == "soft-prompt":
+        files["ilm"] = run.path("prompt/soft_prompt.safetensors")
+    if weights.get("boost") and not run.recipe.data.lexicon:
+        raise DataError("recipe.yaml: fusion.boost: no lexicon to boost; name data.lexicon")
+    return [path for key, path in files.items() if path and weights.get(key)]
+
+
+def fusion_of(run: Run, system: System):
+    """What is fused into the search of a system; None: nothing."""
+    import torch
+
+    from adapt.decode.ctc import CtcFusion
+    from adapt.decode.fusion import Fusion
+    from adapt.decode.weights import Weights
+    from adapt.model import prompt as prompts
+
+    if not system.weights:
+        return None
+    llm, weights = system_of(run, system.of), Weights(**system.weights)
+    files = fused_files(run, system)
+    paths = {key: path for key in ("tokens", "source", "words") if (path := run.path(f"lm/{key}.arpa")) in files}
+    common = {
+        "lexicon": read_lexicon(run.recipe.data.lexicon) if weights.boost else None,
+        "normalise": NORMALISERS[run.recipe.data.normaliser],
+    }
+    if system.of == "ctc":
+        return CtcFusion(llm, weights, lm=paths.get("words"), **common)
+    internal = None
+    if weights.ilm and run.recipe.fusion.ilm_slot == "soft-prompt":
+        internal = llm.prompt(prompts.load(run.path("prompt/soft_prompt.safetensors"), llm))
+    elif weights.ilm:
+        internal = llm.prompt(torch.empty(0, llm.model.get_input_embeddings().weight.shape[1], device=llm.device))
+    return Fusion(llm, weights, lm=paths.get("tokens"), source=paths.get("source"), internal=internal, **common)
 
 
 def system_of(run: Run, system: str):
@@ -303,12 +424,12 @@ def score(run: Run) -> str:
     from adapt.score.score import score as compute
 
     recipe = run.recipe
-    manifests = sets_of(recipe)
+    manifests = scored(recipe)
     if not manifests:
-        raise DataError("recipe.yaml: no set to score; name data.test, data.dev or data.source_test")
+        raise DataError("recipe.yaml: no set to score; name data.test or data.source_test")
     sets = {name: read_manifest(path, need_audio=False) for name, path in manifests.items()}
     hyps = {
-        name: {system: read_hypotheses(hypotheses_path(run.folder.path, name, system)) for system in SYSTEMS}
+        name: {label: read_hypotheses(hypotheses_path(run.folder.path, name, label)) for label in systems(run)}
         for name in manifests
     }
     lexicon = read_lexicon(recipe.data.lexicon) if recipe.data.lexicon else None
@@ -351,18 +472,26 @@ STAGES: dict[str, Callable[[Run], object]] = {
     "text": text,
     "prompt": prompt,
     "decoder": decoder,
+    "lm": lm,
     "transcribe": transcribe,
     "score": score,
 }
 
 
-def run_all(run: Run) -> str:
-    """Every stage that the recipe needs; the score table comes back."""
-    write_text(run.path("recipe.yaml"), dump(run.recipe))
+def adapt(run: Run) -> None:
+    """The stages to an adapter: `adapter/`."""
     text(run)
     if run.recipe.decoder.pseudo_audio in NEEDS_SOFT_PROMPT:
         prompt(run)
     decoder(run)
+
+
+def run_all(run: Run) -> str:
+    """Every stage that the recipe needs; the score table comes back."""
+    write_text(run.path("recipe.yaml"), dump(run.recipe))
+    adapt(run)
+    if any(system.weights for system in systems(run).values()):
+        lm(run)
     transcribe(run)
     return score(run)
 
@@ -401,7 +530,7 @@ def check(recipe: Recipe) -> list[Finding]:
             tested = entities_in([u.text for u in read_manifest(recipe.data.test)], index, normalise)
             told += f", {len(tested):,} in the test set"
         findings.append(Finding("ok" if in_text else "warn", "lexicon", told))
-    for name, key in {**SCORED, "replay": "source_replay", "guard": "source_dev"}.items():
+    for name, key in {**SETS, "replay": "source_replay", "guard": "source_dev"}.items():
         if path := getattr(recipe.data, key):
             utterances = _with_audio(read_manifest(path))
             mentions = sum(len(u.entities or ()) for u in utterances)

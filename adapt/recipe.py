@@ -35,7 +35,7 @@ class Data:
     text: Path = field(metadata={"help": "domain text, UTF-8, one sentence a line", "example": "text.txt"})
     lexicon: Path | None = field(default=None, metadata={"help": "entities of the domain, a lexicon"})
     test: Path | None = field(default=None, metadata={"help": "manifest of the domain, for the score alone"})
-    dev: Path | None = field(default=None, metadata={"help": "manifest of the domain, to develop on"})
+    dev: Path | None = field(default=None, metadata={"help": "manifest of the domain, for `adapt tune`"})
     source_replay: Path | None = field(
         default=None, metadata={"help": "manifest of the source domain, replayed while the decoder is tuned"}
     )
@@ -119,6 +119,44 @@ class Decoder:
 
 
 @dc.dataclass(frozen=True)
+class Lm:
+    """The external language models: n-grams from the domain text, over the decoder's tokens and over words."""
+
+    order: int = field(default=4, metadata={"help": "longest n-gram, in tokens", "low": 1, "high": 6})
+    prune: int = field(
+        default=0, metadata={"help": "n-grams of order 3 and up seen so often or less are left out", "low": 0}
+    )
+    tokens: Path | None = field(
+        default=None, metadata={"help": "others' ARPA over the decoder's token ids, in place of an estimate"}
+    )
+    words: Path | None = field(default=None, metadata={"help": "others' ARPA over words, for the ctc system"})
+    source: Path | None = field(
+        default=None, metadata={"help": "text of the source domain; default: the transcripts of source_replay"}
+    )
+    source_order: int = field(default=2, metadata={"help": "longest n-gram of the source", "low": 1, "high": 6})
+
+
+@dc.dataclass(frozen=True)
+class Fusion:
+    """What is fused into the beam search, by weight; 0 leaves it out. `adapt tune` finds weights."""
+
+    lm: float = field(default=0.0, metadata={"help": "weight of the n-grams of the domain", "low": 0})
+    source: float = field(
+        default=0.0, metadata={"help": "weight of the n-grams of the source, taken off (LODR)", "low": 0}
+    )
+    ilm: float = field(default=0.0, metadata={"help": "weight of the internal LM, taken off", "low": 0})
+    ilm_slot: str = field(
+        default="empty",
+        metadata={
+            "help": "what stands in the slot for the internal LM",
+            "choices": ("empty", "soft-prompt"),
+        },
+    )
+    boost: float = field(default=0.0, metadata={"help": "weight of the bonus for phrases of the lexicon", "low": 0})
+    reward: float = field(default=0.0, metadata={"help": "added for each token"})
+
+
+@dc.dataclass(frozen=True)
 class Transcribe:
     """Real audio takes the slot back; the soft prompt is dropped."""
 
@@ -168,6 +206,8 @@ class Recipe(Common):
     data: Data
     prompt: Prompt = Prompt()
     decoder: Decoder = Decoder()
+    lm: Lm = Lm()
+    fusion: Fusion = Fusion()
     transcribe: Transcribe = Transcribe()
     score: Score = Score()
 

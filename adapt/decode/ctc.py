@@ -1,15 +1,21 @@
-"""The encoder's own hypothesis, without the decoder: greedy CTC, a baseline for the decoder and a confidence."""
+"""The encoder's own hypothesis, without the decoder: greedy, with a confidence, or with a word LM and hotwords."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from adapt.decode.weights import Weights
+from adapt.errors import DataError
+from adapt.lm import arpa
 from adapt.model.features import pad
 from adapt.model.speech_llm import SpeechLLM
+from adapt.text.lexicon import Entry, Lexicon
 
 
 @dataclass(frozen=True)
@@ -50,3 +56,69 @@ def collapsed(path: Sequence[int], posteriors: Sequence[float], alphabet: str) -
                 best.append(posterior)
         last = symbol
     return Heard(" ".join("".join(letters).split()), round(sum(best) / len(best), 4) if best else None)
+
+
+class CtcFusion:
+    """Beam search over the encoder's own letters with a word n-gram and a lexicon, by pyctcdecode.
+
+    lm: a file that KenLM reads, of words; None: none. lexicon: its words are hotwords, and so are an utterance's own
+    phrases. weights: `lm` (pyctcdecode's alpha), `reward` of a word (beta), `boost` of a hotword; `source` and `ilm` have
+    no meaning here. Raises DataError where pyctcdecode is not installed, and for a file that KenLM cannot read.
+    """
+
+    def __init__(
+        self,
+        speech_llm: SpeechLLM,
+        weights: Weights,
+        *,
+        lm: Path | None = None,
+        lexicon: Lexicon | None = None,
+        normalise: Callable[[str], str],
+    ):
+        try:
+            from pyctcdecode import build_ctcdecoder
+        except ImportError:
+            raise DataError("pyctcdecode: not installed; it needs kenlm, which builds on Python before 3.13") from None
+        if lm is not None and not Path(lm).is_file():
+            raise DataError(f"{lm}: no such file; `adapt lm RECIPE` writes one")
+        self.speech_llm, self.weights, self._normalise = speech_llm, weights, normalise
+        logging.getLogger("pyctcdecode").setLevel(logging.ERROR)  # it warns of what is meant to be
+        alphabet = [*speech_llm.model.config.alphabet, ""]
+        try:
+            self._decoder = build_ctcdecoder(
+                alphabet, str(lm) if lm and weights.lm else None, _words(lm) if lm and weights.lm else None,
+                alpha=weights.lm, beta=weights.reward,
+            )  # fmt: skip
+        except (OSError, RuntimeError) as error:
+            raise DataError(f"{lm}: KenLM cannot read it: {str(error).splitlines()[0]}") from None
+        self._hotwords = self._forms(lexicon.entries) if lexicon else []
+
+    def _forms(self, entries: Sequence[Entry]) -> list[str]:
+        forms = (self._normalise(form) for entry in entries for form in (entry.written, *entry.spoken))
+        alphabet = set(self.speech_llm.model.config.alphabet)
+        return [form for form in dict.fromkeys(forms) if form and alphabet.issuperset(form)]
+
+    def heard(self, samples: Sequence[np.ndarray], phrases: Sequence[Sequence[str] | None]) -> list[str]:
+        """The transcript of each recording (mono, 16 kHz); phrases: of each utterance its own, or None."""
+        return [self.decode(row, own) for row, own in zip(self.posteriors(samples), phrases, strict=True)]
+
+    @torch.no_grad()
+    def posteriors(self, samples: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Log probabilities `[frames, alphabet + 1]` of each recording."""
+        model = self.speech_llm.model
+        inputs = model.encoder.inputs(*(x.to(self.speech_llm.device) for x in pad(samples)))
+        logits, lengths = model.encoder(*inputs)
+        rows = logits.float().log_softmax(-1).cpu().numpy()
+        return [row[:length] for row, length in zip(rows, lengths.tolist(), strict=True)]
+
+    def decode(self, logits: np.ndarray, phrases: Sequence[str] | None = None) -> str:
+        """The transcript of log probabilities `[frames, alphabet + 1]`."""
+        own = self._forms([Entry(phrase) for phrase in phrases or ()])
+        hotwords = [*self._hotwords, *own] if self.weights.boost else []
+        text = self._decoder.decode(logits, hotwords=hotwords or None, hotword_weight=self.weights.boost)
+        return " ".join(text.split())
+
+
+def _words(path: Path) -> list[str] | None:
+    """The unigrams of an ARPA; None of a binary, which tells them to nobody."""
+    return None if arpa.kind(path) == "binary" else arpa.words(path)

@@ -15,22 +15,31 @@ import numpy as np
 import soundfile
 import torch
 from tqdm import tqdm
-from transformers import DynamicCache
+from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
 
-from adapt.decode.ctc import heard
+from adapt.decode.ctc import CtcFusion, heard
+from adapt.decode.fusion import Fusion
+from adapt.decode.weights import Weights
 from adapt.errors import AdaptError, DataError
 from adapt.model.features import SAMPLE_RATE, read_audio, read_segments
 from adapt.model.speech_llm import SpeechLLM
 from adapt.text.corpus import Utterance
+from adapt.text.normalise import none
 
 
 @torch.no_grad()
 def generate(
-    speech_llm: SpeechLLM, prompts: Sequence[torch.Tensor], num_beams: int = 4, max_new_tokens: int = 120
-) -> list[str]:
-    """Beam search after prompt embeddings `[length, hidden]` that hold audio; one transcript each.
+    speech_llm: SpeechLLM,
+    prompts: Sequence[torch.Tensor],
+    num_beams: int = 4,
+    max_new_tokens: int = 120,
+    processors: Sequence[LogitsProcessor] = (),
+    nbest: int = 1,
+) -> list[list[list[int]]]:
+    """Beam search after prompt embeddings `[length, hidden]` that hold audio; the `nbest` best of each, in tokens.
 
-    `generate` would run the prompt once a beam. Here it runs once an utterance, and the cache is repeated.
+    `generate` would run the prompt once a beam. Here it runs once an utterance, and the cache is repeated. processors:
+    what is fused into the search (`fusion`).
     """
     lengths = [len(p) for p in prompts]
     longest = max(lengths)
@@ -51,12 +60,16 @@ def generate(
         attention_mask=mask,
         past_key_values=cache,
         num_beams=num_beams,
+        num_return_sequences=nbest,
         do_sample=False,
         max_new_tokens=max_new_tokens,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        logits_processor=LogitsProcessorList(processors),
     )
-    return [speech_llm.decode(row) for row in tokens.tolist()]
+    end = tokenizer.eos_token_id
+    rows = [row[: row.index(end)] if end in row else row for row in tokens.tolist()]
+    return [rows[i : i + nbest] for i in range(0, len(rows), nbest)]
 
 
 def transcribe(
@@ -68,14 +81,17 @@ def transcribe(
     num_beams: int = 4,
     batch_size: int = 16,
     max_new_tokens: int = 120,
+    fusion: Fusion | CtcFusion | None = None,
+    nbest: int = 1,
     distort: Callable[[np.ndarray, Utterance], np.ndarray] | None = None,
     label: str = "transcribe",
 ) -> None:
     """Write a line `{"id", "text"}` for each utterance to `out`, shortest audio first.
 
     What is longer than the base was trained for is cut where it is quietest, and its parts are stitched. `decoder`:
-    `llm`, or `ctc` for the encoder's own greedy path (`ctc.heard`), whose lines hold a `confidence` too. `distort`:
-    what the samples of an utterance go through first.
+    `llm`, or `ctc` for the encoder's own path (`ctc`), whose lines hold a `confidence` too where it is greedy. fusion:
+    what is fused into the search; of the decoder's kind. nbest above 1: a line holds the best hypotheses as `nbest`, with
+    what each part says of them. `distort`: what the samples of an utterance go through first.
 
     Lines that are there already stay, so that a killed run goes on. Raises `DataError` with every file that
     cannot be read, before the first is transcribed.
@@ -86,7 +102,10 @@ def transcribe(
     longest = speech_llm.model.config.max_seconds
     whole = [u for u in waiting if seconds[u.id] <= longest]
     form = "{desc:<10} [{bar:20}] {percentage:3.0f}%  {n:.0f} of {total:.0f} s of audio  {remaining} left"
-    hear = functools.partial(_hear, speech_llm, decoder, num_beams, max_new_tokens)
+    if decoder == "ctc":
+        hear = functools.partial(_hear_ctc, speech_llm, fusion)
+    else:
+        hear = functools.partial(_hear, speech_llm, num_beams, max_new_tokens, fusion, nbest)
     out.parent.mkdir(parents=True, exist_ok=True)
     with (
         out.open("a", encoding="utf-8") as lines,
@@ -101,14 +120,15 @@ def transcribe(
 
         through = distort or (lambda samples, utterance: samples)
         for batch in _batched(whole, batch_size):
-            for utterance, row in zip(batch, hear([through(read_audio(u.audio), u) for u in batch]), strict=True):
+            audio = [through(read_audio(u.audio), u) for u in batch]
+            for utterance, row in zip(batch, hear(audio, [u.phrases for u in batch]), strict=True):
                 write(utterance, row)
             lines.flush()
             heard_of(sum(seconds[u.id] for u in batch))
         for utterance in waiting[len(whole) :]:
             rows = []
             for batch in _batched(read_segments(utterance.audio, longest), batch_size):
-                rows += hear([through(samples, utterance) for samples in batch])
+                rows += hear([through(samples, utterance) for samples in batch], [utterance.phrases] * len(batch))
                 heard_of(sum(map(len, batch)) / SAMPLE_RATE)
             write(utterance, _stitched(rows))
             lines.flush()
@@ -120,14 +140,40 @@ def _batched(items: Iterable, size: int) -> Iterator[list]:
         yield batch
 
 
-def _hear(
-    speech_llm: SpeechLLM, decoder: str, num_beams: int, max_new_tokens: int, audio: Sequence[np.ndarray]
+Phrases = Sequence[Sequence[str] | None]  # of each utterance
+
+
+def _hear_ctc(
+    speech_llm: SpeechLLM, fusion: CtcFusion | None, audio: Sequence[np.ndarray], phrases: Phrases
 ) -> list[dict]:
-    """`{"text"}` of each recording, with a `confidence` from CTC."""
-    if decoder == "ctc":
+    """`{"text", "confidence"}` of each recording."""
+    if fusion is None:
         return [asdict(row) for row in heard(speech_llm, audio)]
+    return [{"text": text} for text in fusion.heard(audio, phrases)]
+
+
+def _hear(
+    speech_llm: SpeechLLM,
+    num_beams: int,
+    max_new_tokens: int,
+    fusion: Fusion | None,
+    nbest: int,
+    audio: Sequence[np.ndarray],
+    phrases: Phrases,
+) -> list[dict]:
+    """`{"text"}` of each recording, with its `nbest` where they are asked for."""
     prompts = [speech_llm.prompt(slot) for slot in speech_llm.slot_vectors(audio)]
-    return [{"text": text} for text in generate(speech_llm, prompts, num_beams, max_new_tokens)]
+    processors = fusion.processors(phrases) if fusion else ()
+    found = generate(speech_llm, prompts, num_beams, max_new_tokens, processors, nbest)
+    rows = [{"text": speech_llm.decode(best)} for best, *_ in found]
+    if nbest > 1:
+        fusion = fusion or Fusion(speech_llm, Weights(), normalise=none)
+        each = [i for i, hypotheses in enumerate(found) for _ in hypotheses]
+        judged = fusion.judged([prompts[i] for i in each], [h for hs in found for h in hs], [phrases[i] for i in each])
+        for start, row in enumerate(rows):
+            own = judged[start * nbest : (start + 1) * nbest]
+            row["nbest"] = [{"score": h.score(fusion.weights), **asdict(h)} for h in own]
+    return rows
 
 
 def _stitched(rows: Sequence[dict]) -> dict:
@@ -142,6 +188,8 @@ def _stitched(rows: Sequence[dict]) -> dict:
         letters = sum(len(row["text"]) for row in said)
         weighted = sum(len(row["text"]) * row["confidence"] for row in said)
         whole["confidence"] = round(weighted / letters, 4) if letters else None
+    if "nbest" in rows[0]:
+        whole["segments"] = [row["nbest"] for row in rows]
     return whole
 
 

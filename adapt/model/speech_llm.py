@@ -87,9 +87,14 @@ class SpeechLLM:
 
         `length` is a multiple of 16. Only the targets carry a label.
         """
+        return self.batch([self.prompt(slot) for slot in slots], targets)
+
+    def batch(
+        self, prompts: Sequence[torch.Tensor], targets: Sequence[Sequence[int]]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """As `training_batch`, of prompts `[length, hidden]` that are made already."""
         rows, labels = [], []
-        for slot, target in zip(slots, targets, strict=True):
-            prompt = self.prompt(slot)
+        for prompt, target in zip(prompts, targets, strict=True):
             rows.append(torch.cat([prompt, self.embed(target)]))
             labels.append(torch.tensor([IGNORED] * len(prompt) + list(target), device=self.device))
         lengths = torch.tensor([len(row) for row in rows], device=self.device)
@@ -133,6 +138,13 @@ def load(name: str, device: str = "auto") -> SpeechLLM:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return view(name, model.to(device).eval(), AutoTokenizer.from_pretrained(path))
+
+
+def load_tokenizer(name: str) -> tuple[PreTrainedTokenizerBase, int]:
+    """The tokenizer of a speech LLM, and how many outputs its decoder has."""
+    path = locate(name)
+    config = AutoConfig.from_pretrained(path)
+    return AutoTokenizer.from_pretrained(path), config.get_text_config(decoder=True).vocab_size
 
 
 def view(name: str, model: ComposedForSpeechRecognition, tokenizer: PreTrainedTokenizerBase) -> SpeechLLM:

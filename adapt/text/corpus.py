@@ -34,7 +34,8 @@ class Entity:
 class Utterance:
     """One line of a manifest; `entities` is None where nobody annotated them, () where there are none.
 
-    `voice` is who speaks and `language` in which language, None where that is not known.
+    `voice` is who speaks and `language` in which language, None where that is not known. `phrases` are boosted for this
+    utterance alone, names of its own address book for instance.
     """
 
     id: str
@@ -43,6 +44,7 @@ class Utterance:
     entities: tuple[Entity, ...] | None = None
     voice: str | None = None
     language: str | None = None
+    phrases: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,9 @@ def _utterance(row: dict, folder: Path, need_audio: bool) -> tuple[Utterance | N
     for key, value in about.items():
         if value is not None and not isinstance(value, str):
             problems.append(f"`{key}` is {value!r}; write a text in quotes")
+    phrases = row.get("phrases")
+    if phrases is not None and not (isinstance(phrases, list) and all(isinstance(p, str) for p in phrases)):
+        problems.append(f'`phrases` is {json.dumps(phrases, ensure_ascii=False)[:60]!r}; write ["…", "…"]')
     if problems:
         return None, problems
     return Utterance(
@@ -179,6 +184,7 @@ def _utterance(row: dict, folder: Path, need_audio: bool) -> tuple[Utterance | N
         audio,
         None if entities is None else tuple(Entity(_nfc(e["text"]), e.get("type", "term")) for e in entities),
         **about,
+        phrases=None if phrases is None else tuple(map(_nfc, phrases)),
     ), problems
 
 

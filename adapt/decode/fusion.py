@@ -1,0 +1,323 @@
+"""Language models and phrase lists inside the beam search of transformers' own `generate`, as logits processors.
+
+    lm = ngram.load("tokens.arpa", vocabulary=model.config.vocab_size, ends=[eos])
+    model.generate(inputs_embeds=..., num_beams=8, logits_processor=[NgramFusion(lm, weight=0.3)])
+
+They work beside any decoder, without the rest of the toolkit. Nothing is normalised first: beam search hands over log
+probabilities already, and what greedy search hands over differs from them by one number a row, which changes no choice.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import DynamicCache, LogitsProcessor, PreTrainedModel
+
+from adapt.decode.weights import Weights
+from adapt.errors import DataError
+from adapt.lm import arpa, ngram
+from adapt.lm.automaton import Automaton, dense_rows, score_all
+from adapt.lm.build import check_vocabulary
+from adapt.lm.phrases import Phrase, boost, tokenise, word_beginnings
+from adapt.model.speech_llm import IGNORED, SpeechLLM
+from adapt.text.lexicon import Entry, Lexicon
+
+LN10 = 2.302585092994046
+
+
+class _Followed:
+    """What a processor knows of each row, found again by the row's tokens after beams were reordered."""
+
+    def __init__(self, lists: int = 1):
+        self.lists = lists
+        self.ids: torch.Tensor | None = None
+
+    def sources(self, ids: torch.Tensor) -> torch.Tensor | None:
+        """Where each row of `ids [rows, length]` was when it was a token shorter; None when it was not seen then."""
+        before, self.ids = self.ids, ids
+        if before is None or ids.shape[1] == 0 or before.shape != (len(ids), ids.shape[1] - 1):
+            return None
+        same = (ids[:, None, :-1] == before[None]).all(-1)
+        if self.lists > 1:
+            list_of = torch.arange(len(ids), device=ids.device) * self.lists // len(ids)
+            same &= list_of[:, None] == list_of[None]
+        return same.to(torch.uint8).argmax(1) if bool(same.any(1).all()) else None
+
+
+class NgramFusion(LogitsProcessor):
+    """Adds weight times the score of each automaton (`lm.ngram`, `lm.phrases`), and `reward` for each token.
+
+    more: further (automaton, weight) pairs, in the same pass over the vocabulary; a negative weight takes a model of the
+    source domain out, as a low-order one does in LODR (Zheng et al. 2022). prompt_length: leading columns of
+    `input_ids` that are the prompt's; 0 with `inputs_embeds`. An automaton with several lists wants the batch to be as
+    many utterances, each with as many rows.
+    """
+
+    def __init__(
+        self,
+        automaton: Automaton,
+        weight: float,
+        *more: tuple[Automaton, float],
+        reward: float = 0.0,
+        prompt_length: int = 0,
+    ):
+        self.terms = [(automaton, weight), *more]
+        self.prompt_length = prompt_length
+        self._rows = dense_rows([a for a, _ in self.terms])
+        self._reward = reward * (automaton.classes.sum(0) > 0)
+        self._followed = _Followed(max(len(a.starts) for a, _ in self.terms))
+        self._states: list[torch.Tensor] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        self._follow(input_ids[:, self.prompt_length :])
+        self._fit(scores)
+        if self._reward.any():
+            scores = scores + self._reward
+        terms = [(a, states, weight) for (a, weight), states in zip(self.terms, self._states, strict=True)]
+        return score_all(scores, terms, self._rows)
+
+    def _follow(self, ids: torch.Tensor) -> None:
+        sources = self._followed.sources(ids)
+        automata = [a for a, _ in self.terms]
+        if sources is not None:
+            self._states = [
+                a.step(s[sources], ids[:, -1:])[1][:, 0] for a, s in zip(automata, self._states, strict=True)
+            ]
+            return
+        self._states = [a.start(len(ids)) for a in automata]
+        for column in range(ids.shape[1]):
+            token = ids[:, column : column + 1]
+            self._states = [a.step(s, token)[1][:, 0] for a, s in zip(automata, self._states, strict=True)]
+
+    def _fit(self, scores: torch.Tensor) -> None:
+        """The decoder's outputs may be more than its tokens; the automata are on its device from then on."""
+        vocabulary, device = scores.shape[1], scores.device
+        if self._rows.shape[1] == vocabulary and self._rows.device == device:
+            return
+        self.terms = [(a.padded(vocabulary).to(device), weight) for a, weight in self.terms]
+        self._rows = dense_rows([a for a, _ in self.terms])
+        more = vocabulary - len(self._reward)
+        self._reward = torch.nn.functional.pad(self._reward, (0, more)).to(device)
+        self._states = [s.to(device) for s in self._states]
+
+
+class KenlmFusion(LogitsProcessor):
+    """As `NgramFusion`, for a file that KenLM reads, binary or ARPA, whose words are token ids in decimals.
+
+    Scores the `top_k` best tokens of each row and leaves the others where they cannot be chosen: behind them all.
+    ends: end-of-sentence tokens. Needs the kenlm package. Raises DataError without it, or for a file it cannot read.
+    """
+
+    def __init__(
+        self, path: str | Path, weight: float, ends: Sequence[int] = (), top_k: int = 64, prompt_length: int = 0
+    ):
+        try:
+            import kenlm
+        except ImportError:
+            raise DataError("kenlm: not installed; it builds on Python before 3.13, or give an ARPA") from None
+        if not Path(path).is_file():
+            raise DataError(f"{path}: no such file; `adapt lm RECIPE` writes one")
+        try:
+            self._model = kenlm.Model(str(path))
+        except (OSError, RuntimeError) as error:
+            raise DataError(f"{path}: KenLM cannot read it: {str(error).splitlines()[0]}") from None
+        self._state = kenlm.State
+        self.weight, self.ends, self.top_k, self.prompt_length = weight, frozenset(ends), top_k, prompt_length
+        self._known: dict[tuple[int, ...], object] = {}
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        rows = [tuple(row) for row in input_ids[:, self.prompt_length :].tolist()]
+        states = {row: self._state_of(row) for row in rows}
+        best, tokens = scores.topk(min(self.top_k, scores.shape[1]))
+        given = []
+        for row, candidates in zip(rows, tokens.tolist(), strict=True):
+            after = self._state()
+            words = ["</s>" if t in self.ends else str(t) for t in candidates]
+            given.append([self._model.BaseScore(states[row], word, after) for word in words])
+        self._known = states
+        fused = best + self.weight * LN10 * torch.tensor(given, device=scores.device, dtype=scores.dtype)
+        lowest = torch.finfo(scores.dtype).min
+        return torch.full_like(scores, lowest).scatter_(1, tokens, fused)
+
+    def _state_of(self, row: tuple[int, ...]) -> object:
+        if row in self._known:
+            return self._known[row]
+        state = self._state()
+        if not row:
+            self._model.BeginSentenceWrite(state)
+        else:
+            self._model.BaseScore(self._state_of(row[:-1]), str(row[-1]), state)
+        return state
+
+
+class InternalLM(LogitsProcessor):
+    """Takes weight times the log probabilities of the decoder without audio off the scores.
+
+    prompt: embeddings `[length, hidden]` of the prompt without audio in its slot, empty or with a soft prompt: what the
+    decoder then says is its internal language model (Meng et al. 2021, "Internal language model estimation"). It runs a
+    second forward pass a step. special: tokens that keep their scores.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        prompt: torch.Tensor,
+        weight: float,
+        special: Sequence[int] = (),
+        prompt_length: int = 0,
+    ):
+        self.model, self.prompt, self.weight = model, prompt, weight
+        self.special, self.prompt_length = list(special), prompt_length
+        self._followed = _Followed()
+        self._cache: DynamicCache | None = None
+
+    @torch.no_grad()
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        ids = input_ids[:, self.prompt_length :]
+        sources = self._followed.sources(ids)
+        embed = self.model.get_input_embeddings()
+        if sources is None:
+            self._cache = DynamicCache(config=self.model.config.get_text_config(decoder=True))
+            inputs = torch.cat([self.prompt.expand(len(ids), -1, -1), embed(ids).to(self.prompt.dtype)], 1)
+        else:
+            self._cache.reorder_cache(sources)
+            inputs = embed(ids[:, -1:])
+        logits = self.model(inputs_embeds=inputs, past_key_values=self._cache, use_cache=True, logits_to_keep=1).logits[
+            :, -1
+        ]
+        taken = self.weight * logits.to(scores.dtype).log_softmax(-1)
+        taken[:, self.special] = 0
+        return scores - taken
+
+
+class Fusion:
+    """What is fused into the beam search of one speech LLM, with which weights.
+
+    lm: path of an n-gram model over its tokens (`lm.ngram`; a binary of KenLM goes through `KenlmFusion`). source: one
+    of the source domain, taken off. lexicon: to boost for every utterance; None: only what an utterance brings along.
+    internal: embeddings of the prompt without audio. A weight whose part is not there is refused with `DataError`.
+    """
+
+    def __init__(
+        self,
+        speech_llm: SpeechLLM,
+        weights: Weights,
+        *,
+        lm: Path | None = None,
+        source: Path | None = None,
+        lexicon: Lexicon | None = None,
+        internal: torch.Tensor | None = None,
+        normalise: Callable[[str], str],
+    ):
+        parts = {"lm": lm, "source": source, "ilm": internal, "boost": lexicon}
+        parts = {key: part for key, part in parts.items() if part is not None}
+        if missing := [key for key in ("lm", "source", "ilm") if getattr(weights, key) and key not in parts]:
+            raise DataError(f"fusion: weight of {missing[0]!r} given, and nothing that it weighs; see `adapt lm`")
+        self.speech_llm, self.weights, self._normalise = speech_llm, weights, normalise
+        tokenizer = speech_llm.tokenizer
+        self._vocabulary = speech_llm.model.config.get_text_config(decoder=True).vocab_size
+        self._ends = [tokenizer.eos_token_id]
+        self.special = [i for i in tokenizer.all_special_ids if i not in self._ends]
+        pieces = tokenizer.convert_ids_to_tokens(list(range(min(len(tokenizer), self._vocabulary))))
+        self._begins = word_beginnings([piece or "" for piece in pieces] + [""] * (self._vocabulary - len(pieces)))
+        self._internal = internal
+        self._binary = lm if lm and arpa.kind(lm) == "binary" else None
+        self._lm = self._ngram(lm) if lm and not self._binary else None
+        self._source = self._ngram(source) if source else None
+        self._phrases = frozenset(self._tokenise(lexicon.entries) if lexicon else ())
+        self._boost = self._automaton([sorted(self._phrases, key=lambda p: p.inside)]) if self._phrases else None
+
+    def weighted(self, weights: Weights) -> Fusion:
+        """The same with other weights."""
+        other = copy.copy(self)
+        other.weights = weights
+        return other
+
+    def _ngram(self, path: Path) -> Automaton:
+        check_vocabulary(path, self.speech_llm.tokenizer)
+        return ngram.load(path, self._vocabulary, self._ends, self.special).to(self.speech_llm.device)
+
+    def _tokenise(self, entries: Sequence[Entry]) -> list[Phrase]:
+        tokenizer = self.speech_llm.tokenizer
+
+        def encode(text: str) -> list[int]:
+            return tokenizer.encode(text, add_special_tokens=False)
+
+        return tokenise(entries, encode, self._normalise, tokenizer.unk_token_id)
+
+    def _automaton(self, lists: Sequence[Sequence[Phrase]]) -> Automaton:
+        return boost(lists, self._begins, self._ends, self.special).to(self.speech_llm.device)
+
+    def _boosts(self, own: Sequence[Sequence[str] | None]) -> list[Automaton]:
+        found = [self._boost] if self._boost else []
+        if any(own):
+            listed = [self._tokenise([Entry(phrase) for phrase in phrases or ()]) for phrases in own]
+            found.append(self._automaton([[p for p in phrases if p not in self._phrases] for phrases in listed]))
+        return found
+
+    def processors(self, own: Sequence[Sequence[str] | None]) -> list[LogitsProcessor]:
+        """For a batch of utterances, each with phrases of its own or None."""
+        weights, found = self.weights, []
+        terms = [(self._lm, weights.lm), (self._source, -weights.source)]
+        terms += [(automaton, weights.boost) for automaton in self._boosts(own)]
+        terms = [(automaton, weight) for automaton, weight in terms if automaton is not None and weight]
+        if terms:
+            found.append(NgramFusion(*terms[0], *terms[1:], reward=weights.reward))
+        if weights.ilm:
+            found.append(InternalLM(self.speech_llm.model, self._internal, weights.ilm, self.special))
+        if self._binary and weights.lm:  # last, for it looks at the best alone
+            found.append(KenlmFusion(self._binary, weights.lm, self._ends))
+        return found
+
+    @torch.no_grad()
+    def judged(
+        self, prompts: Sequence[torch.Tensor], tokens: Sequence[Sequence[int]], own: Sequence[Sequence[str] | None]
+    ) -> list[Hypothesis]:
+        """Hypotheses, each after a prompt `[length, hidden]` that holds its audio, with all that scores them."""
+        llm = self.speech_llm
+        parts = {"model": sequence_scores(llm, prompts, tokens).tolist()}
+        if self._internal is not None:
+            parts["ilm"] = sequence_scores(llm, [self._internal] * len(tokens), tokens).tolist()
+        for key, automaton in (("lm", self._lm), ("source", self._source)):
+            if automaton is not None:
+                parts[key] = automaton.totals(tokens).tolist()
+        if boosts := self._boosts(own):
+            parts["boost"] = sum(automaton.totals(tokens) for automaton in boosts).tolist()
+        rows = [dict(zip(parts, row, strict=True)) for row in zip(*parts.values(), strict=True)]
+        return [Hypothesis(llm.decode(t), len(t), **row) for t, row in zip(tokens, rows, strict=True)]
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A transcript of `tokens` tokens and what each part says of it: natural logs, and the bonus of its phrases."""
+
+    text: str
+    tokens: int
+    model: float
+    lm: float = 0.0
+    source: float = 0.0
+    ilm: float = 0.0
+    boost: float = 0.0
+
+    def score(self, weights: Weights) -> float:
+        """What beam search ranks by: the weighted sum over the length, the end of the sentence counted."""
+        fused = self.model + weights.lm * self.lm - weights.source * self.source - weights.ilm * self.ilm
+        return (fused + weights.boost * self.boost + weights.reward * self.tokens) / (self.tokens + 1)
+
+
+@torch.no_grad()
+def sequence_scores(
+    speech_llm: SpeechLLM, prompts: Sequence[torch.Tensor], tokens: Sequence[Sequence[int]]
+) -> torch.Tensor:
+    """Log probability `[rows]` of each sequence and the end of the sentence after its prompt."""
+    targets = [[*t, speech_llm.tokenizer.eos_token_id] for t in tokens]
+    embeds, mask, labels = speech_llm.batch(prompts, targets)
+    logits = speech_llm.model(inputs_embeds=embeds, attention_mask=mask).logits
+    losses = torch.nn.functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), reduction="none", ignore_index=IGNORED
+    )
+    return -losses.view(len(tokens), -1).sum(1)

@@ -1,0 +1,1 @@
+"""External language models and phrase lists, as tensors that a beam search reads."""

@@ -1,0 +1,202 @@
+"""Back-off automata over token ids, as tensors: what an n-gram model and a list of phrases to boost have in common.
+
+A state has arcs for some tokens. For any other token it backs off, state after state, to the root, which has a score for
+every token. What a token scores is therefore the root's score for it, plus all that backing off costs, plus, for each
+arc that is met on the way, its *gain*: how much better the arc is than backing off further. The first two parts are two
+columns and two rows of a matrix product over the whole vocabulary; only the gains are looked up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class Automaton:
+    """S states, A arcs, V tokens, C classes of tokens (what backing off costs may depend on them), natural logs.
+
+    first: `[S + 1]`, where the arcs of each state begin. tokens, gains, targets: `[A]`, by state, then token. keys:
+    `[A]`, state * V + token. chain: `[S, D]`, the states that have arcs, from each state on its way to the root; 0 fills
+    up. rest: `[S, C]`, the cost of backing off all the way. root: `[V]` scores, and `root_targets [V]`, 0 where a token
+    leads to `home [S]`, the state that a state starts again from. classes: `[C, V]`, one-hot; 0 in every row for special
+    tokens, which keep their scores. final: `[S]`, the score of the end of the sentence, in the columns `ends`. starts:
+    the first state of each list; one serves all.
+    """
+
+    first: torch.Tensor
+    tokens: torch.Tensor
+    gains: torch.Tensor
+    targets: torch.Tensor
+    keys: torch.Tensor
+    chain: torch.Tensor
+    rest: torch.Tensor
+    root: torch.Tensor
+    root_targets: torch.Tensor
+    home: torch.Tensor
+    classes: torch.Tensor
+    final: torch.Tensor
+    starts: torch.Tensor
+    ends: tuple[int, ...] = ()
+
+    @property
+    def vocabulary(self) -> int:
+        return len(self.root)
+
+    def to(self, device: torch.device | str) -> Automaton:
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{k: v.to(device) for k, v in moved.items() if isinstance(v, torch.Tensor)})
+
+    def padded(self, vocabulary: int) -> Automaton:
+        """For a decoder whose output is wider than its tokenizer: the columns beyond are special tokens."""
+        more = vocabulary - self.vocabulary
+        if more < 0:
+            raise ValueError(f"{vocabulary} outputs, {self.vocabulary} tokens")
+        states, tokens = self.keys // self.vocabulary, self.keys % self.vocabulary
+        return replace(
+            self,
+            keys=states * vocabulary + tokens,
+            root=torch.nn.functional.pad(self.root, (0, more)),
+            root_targets=torch.nn.functional.pad(self.root_targets, (0, more)),
+            classes=torch.nn.functional.pad(self.classes, (0, more)),
+        )
+
+    def start(self, rows: int) -> torch.Tensor:
+        """The states `[rows]` before the first token; each list has as many rows, one after another."""
+        return self.starts.repeat_interleave(rows // len(self.starts))
+
+    def advance(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scores and next states `[rows, V]` of every token after `states [rows]`."""
+        scores = score_all(states.new_zeros(len(states), self.vocabulary, dtype=torch.float32), [(self, states, 1.0)])
+        every = torch.arange(self.vocabulary, device=states.device).expand(len(states), -1)
+        return scores, self.step(states, every)[1]
+
+    def step(self, states: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scores and next states `[rows, K]` of `tokens [rows, K]` alone. The end of the sentence leads nowhere."""
+        chain = self.chain[states].long()
+        wanted = chain[:, :, None] * self.vocabulary + tokens[:, None]
+        found = torch.searchsorted(self.keys, wanted).clamp_(max=max(len(self.keys) - 1, 0))
+        hits = (self.keys[found] == wanted) & (chain[:, :, None] != 0) if len(self.keys) else wanted < 0
+        gained = torch.where(hits, self.gains[found], 0.0).sum(1) if len(self.keys) else 0.0
+        given = (self.rest[states][:, :, None] * self.classes[:, tokens].transpose(0, 1)).sum(1)
+        scores = self.root[tokens] + given + gained
+        default = self.root_targets[tokens].long()
+        default = torch.where(default == 0, self.home[states][:, None], default)
+        if len(self.keys):
+            nearest = found.gather(1, hits.to(torch.uint8).argmax(1, keepdim=True)).squeeze(1)
+            default = torch.where(hits.any(1), self.targets[nearest].long(), default)
+        special = self.classes[:, tokens].sum(0) == 0
+        for end in self.ends:
+            scores = torch.where(tokens == end, self.final[states][:, None], scores)
+        return scores, torch.where(special, states[:, None], default)
+
+    def totals(self, sequences: Sequence[Sequence[int]], states: torch.Tensor | None = None) -> torch.Tensor:
+        """The scores `[rows]` of whole sentences, their ends among them, from `states [rows]`; None: from the start."""
+        states = self.start(len(sequences)) if states is None else states
+        ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(s, dtype=torch.long) for s in sequences], batch_first=True)
+        lengths = torch.tensor([len(s) for s in sequences], device=states.device)
+        totals = self.rest.new_zeros(len(sequences))
+        for column, tokens in enumerate(ids.to(states.device).T):
+            scores, after = self.step(states, tokens[:, None])
+            going = column < lengths
+            totals = totals + torch.where(going, scores[:, 0], 0.0)
+            states = torch.where(going, after[:, 0], states)
+        return totals + self.final[states]
+
+
+Term = tuple[Automaton, torch.Tensor, float]
+
+
+def score_all(scores: torch.Tensor, terms: Sequence[Term], dense: torch.Tensor | None = None) -> torch.Tensor:
+    """`scores [rows, V]` plus, for each (automaton, states `[rows]`, weight), weight times its score of every token.
+
+    dense: `dense_rows` of the automata, for who calls often.
+    """
+    dense = dense_rows([automaton for automaton, _, _ in terms]) if dense is None else dense
+    columns = [
+        torch.cat([a.rest.new_full((len(states), 1), weight), weight * a.rest[states]], 1)
+        for a, states, weight in terms
+    ]
+    # One pass over what may be ten million numbers, however many automata there are.
+    scores = torch.addmm(scores, torch.cat(columns, 1).to(scores.dtype), dense.to(scores.dtype))
+    flat = scores.view(-1)
+    for automaton, states, weight in terms:
+        chain = automaton.chain[states].long()
+        begin = automaton.first[chain]
+        # State 0 is the root, whose scores are in already.
+        counts = torch.where(chain == 0, 0, automaton.first[chain + 1] - begin).flatten()
+        which = torch.repeat_interleave(counts)
+        before = counts.cumsum(0) - counts
+        arcs = torch.arange(len(which), device=which.device) + (begin.flatten() - before)[which]
+        rows = which.div(chain.shape[1], rounding_mode="floor")
+        gains = automaton.gains[arcs].to(scores.dtype)
+        flat.index_add_(0, rows * automaton.vocabulary + automaton.tokens[arcs], gains, alpha=weight)
+        for end in automaton.ends:
+            scores[:, end] += weight * automaton.final[states]
+    return scores
+
+
+def dense_rows(automata: Sequence[Automaton]) -> torch.Tensor:
+    """`[sum of 1 + C, V]`: of each automaton the root's scores and its classes."""
+    return torch.cat([row for a in automata for row in (a.root[None], a.classes)])
+
+
+def assemble(
+    *,
+    sources: np.ndarray,
+    tokens: np.ndarray,
+    gains: np.ndarray,
+    targets: np.ndarray,
+    parents: np.ndarray,
+    rest: np.ndarray,
+    root: np.ndarray,
+    root_targets: np.ndarray,
+    home: np.ndarray,
+    classes: np.ndarray,
+    final: np.ndarray,
+    starts: Sequence[int],
+    special: Sequence[int],
+    ends: Sequence[int],
+) -> Automaton:
+    """The tensors of arcs in any order. parents: `[S]`, the state that each backs off to; 0 is the root's own."""
+    vocabulary, states = len(root), len(parents)
+    keys = sources * vocabulary + tokens
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    first = np.searchsorted(keys, np.arange(states + 1) * vocabulary)
+    busy = np.diff(first) > 0
+    levels, current = [], np.arange(states)
+    while current.any():
+        levels.append(np.where(busy[current], current, 0))
+        current = parents[current]
+    chain = np.stack(levels, 1) if levels else np.zeros((states, 1), np.int64)
+    # States without arcs leave gaps: what is left moves to the front, and the chain is as long as the longest.
+    gaps = np.argsort(chain == 0, axis=1, kind="stable")
+    chain = np.take_along_axis(chain, gaps, 1)
+    chain = chain[:, : max(1, int((chain != 0).sum(1).max(initial=0)))]
+    root, classes = root.astype(np.float32), classes.astype(np.float32)
+    root[list(special)] = 0
+    classes[:, list(special)] = 0
+
+    def tensor(array: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(dtype)
+
+    return Automaton(
+        first=tensor(first, torch.int64),
+        tokens=tensor(tokens[order], torch.int64),
+        gains=tensor(gains[order], torch.float32),
+        targets=tensor(targets[order], torch.int64),
+        keys=tensor(keys, torch.int64),
+        chain=tensor(chain, torch.int32),
+        rest=tensor(rest, torch.float32),
+        root=tensor(root, torch.float32),
+        root_targets=tensor(root_targets, torch.int64),
+        home=tensor(home, torch.int64),
+        classes=tensor(classes, torch.float32),
+        final=tensor(final, torch.float32),
+        starts=torch.tensor(list(starts)),
+        ends=tuple(ends),
+    )

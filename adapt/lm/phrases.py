@@ -1,0 +1,219 @@
+"""A lexicon to boost as an automaton: Aho and Corasick's, with a bonus that grows with what is matched of a phrase.
+
+A hypothesis that walks into a phrase is given the bonus of the part matched so far; where it leaves the phrase before its
+end, what it was given is taken back; what is matched to its end, with a word boundary behind it, is kept. Phrases begin
+at the beginning of a word. (Aho and Corasick 1975 for the links between suffixes; the bonus by depth as in Andrusenko et
+al. 2025, "TurboBias".)
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from adapt.errors import DataError
+from adapt.lm.automaton import Automaton, assemble
+from adapt.text.lexicon import Entry
+
+_SPACES = ("▁", "Ġ", " ")
+INSIDE, BEGINS = 0, 1  # classes of tokens: inside a word, or at its beginning
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """One way to write an entry, in tokens: inside a sentence, and at its very beginning. weight: of its bonus."""
+
+    inside: tuple[int, ...]
+    first: tuple[int, ...]
+    weight: float = 1.0
+
+
+@dataclass(slots=True)
+class _Node:
+    """kept: how much stays when a word begins next; lost: when the word goes on."""
+
+    parent: int
+    token: int
+    depth: int
+    root: int
+    granted: float = 0.0
+    whole: float | None = None  # bonus of the phrase that ends here
+    link: int = 0
+    kept: float = 0.0
+    lost: float = 0.0
+    children: dict[int, int] = field(default_factory=dict)
+
+
+def tokenise(
+    entries: Iterable[Entry],
+    encode: Callable[[str], Sequence[int]],
+    normalise: Callable[[str], str],
+    unknown: int | None,
+) -> list[Phrase]:
+    """Entries, and their spoken forms, in tokens. encode: a tokenizer without special tokens.
+
+    Each form is taken as it is, in lower case and with a capital in front, where `normalise` leaves a difference.
+    Entries whose weight is not above 0 are left out. Raises DataError with the entries of which no form can be written
+    without `unknown` (None: a tokenizer that can write all).
+    """
+    phrases: dict[tuple[tuple[int, ...], tuple[int, ...]], Phrase] = {}
+    problems = []
+    for entry in entries:
+        if entry.weight <= 0:
+            continue
+        forms = [normalise(form) for form in (entry.written, *entry.spoken)]
+        variants = [v for form in forms for v in (form, form.lower(), form[:1].upper() + form[1:])]
+        found = []
+        for variant in dict.fromkeys(map(normalise, variants)):
+            first = tuple(encode(variant))
+            inside = first if _spaceless(variant[:1]) else _after_a_word(variant, encode)
+            if inside and first and (unknown is None or unknown not in inside + first):
+                found.append(Phrase(inside, first, entry.weight))
+        if not found:
+            told = f"lexicon: {entry.written!r} cannot be written in the decoder's tokens"
+            problems.append(f"{told}; give it a spoken form that can, or take it out")
+        for phrase in found:
+            key = phrase.inside, phrase.first
+            if key not in phrases or phrases[key].weight < phrase.weight:
+                phrases[key] = phrase
+    if problems:
+        raise DataError(*problems)
+    return list(phrases.values())
+
+
+def _after_a_word(text: str, encode: Callable[[str], Sequence[int]]) -> tuple[int, ...]:
+    # Not encode(" " + text): tokenizers that put a space in front of every text would write two.
+    word, both = list(encode("a")), list(encode("a " + text))
+    return tuple(both[len(word) :] if both[: len(word)] == word else encode(" " + text))
+
+
+def _spaceless(char: str) -> bool:
+    """Is it a letter of a script that writes no spaces between words?"""
+    return bool(char) and unicodedata.category(char) == "Lo" and ord(char) > 0x2E7F
+
+
+def word_beginnings(pieces: Sequence[str]) -> np.ndarray:
+    """Of each token's piece, as the tokenizer writes it: does a word end before it?
+
+    >>> word_beginnings(["▁play", "er", "'s", "Ġby", ",", "歌"]).tolist()
+    [True, False, False, True, True, True]
+    """
+
+    def begins(piece: str) -> bool:
+        if not piece or piece.startswith(_SPACES):
+            return True
+        return _spaceless(piece[0]) or (unicodedata.category(piece[0])[0] not in "LMN" and piece[0] not in "'’")
+
+    return np.array([begins(piece) for piece in pieces])
+
+
+def boost(
+    lists: Sequence[Sequence[Phrase]],
+    begins: np.ndarray,
+    ends: Sequence[int] = (),
+    special: Sequence[int] = (),
+) -> Automaton:
+    """The automaton of lists of phrases: one for every utterance, or one for each.
+
+    begins: `[V]`, from `word_beginnings`. The bonus of d tokens is weight * (1 + ln 2 + ... + ln d + d - 1), in nats:
+    each token of a phrase gives 1 + ln of its number. ends, special: as in `ngram.load`.
+    """
+    vocabulary = len(begins)
+    nodes = [_Node(0, -1, 0, 0)]
+    homes: list[int] = []
+    starts: list[int] = []
+    for phrases in lists:
+        # One list alone can be the root itself, whose scores are one row for all tokens.
+        home = 0 if len(lists) == 1 else _add(nodes, _Node(0, -1, 0, len(nodes)))
+        start = _add(nodes, _Node(home, -1, 0, home, link=home))
+        homes.append(home)
+        starts.append(start)
+        for phrase in phrases:
+            _insert(nodes, home, home, phrase.inside, phrase.weight)
+            if phrase.first != phrase.inside:
+                _insert(nodes, start, home, phrase.first, phrase.weight)
+    _link(nodes, homes, starts, begins)
+
+    links = np.array([node.link for node in nodes])
+    granted = np.array([node.granted for node in nodes])
+    kept, lost = (np.array([getattr(node, name) for node in nodes]) for name in ("kept", "lost"))
+    rest = np.stack([lost - granted, kept - granted], 1)
+    arcs = [(s, token, t) for s, node in enumerate(nodes) for token, t in node.children.items()]
+    sources, tokens, targets = np.array(arcs, np.int64).reshape(-1, 3).T
+    root, root_targets = np.zeros(vocabulary), np.zeros(vocabulary, np.int64)
+    at_root = sources == 0
+    root[tokens[at_root]] = granted[targets[at_root]]
+    root_targets[tokens[at_root]] = targets[at_root]
+    sources, tokens, targets = sources[~at_root], tokens[~at_root], targets[~at_root]
+    # An arc of a node gives its target's bonus; without it the node's would fall to what is kept of it, and the token
+    # would be looked for in the suffixes, where it leads to the suffix that the target is linked to.
+    mask = begins[tokens]
+    suffix = links[targets]
+    follows = np.array([nodes[s].token for s in suffix], np.int64) == tokens
+    kept_of = np.where(mask, kept[sources], lost[sources])
+    parent_of = np.array([nodes[s].parent for s in suffix], np.int64)
+    below = np.where(mask, kept[parent_of], lost[parent_of])
+    otherwise = np.where(follows, kept_of - below + granted[suffix], kept_of) - granted[sources]
+    gains = granted[targets] - granted[sources] - otherwise
+    classes = np.stack([~begins, begins])
+    return assemble(
+        sources=sources,
+        tokens=tokens,
+        gains=gains,
+        targets=targets,
+        parents=links,
+        rest=rest,
+        root=root,
+        root_targets=root_targets,
+        home=np.array([node.root for node in nodes]),
+        classes=classes,
+        final=kept - granted,
+        starts=starts,
+        special=[*special, *ends],
+        ends=ends,
+    )
+
+
+def _add(nodes: list[_Node], node: _Node) -> int:
+    nodes.append(node)
+    return len(nodes) - 1
+
+
+def _insert(nodes: list[_Node], at: int, home: int, tokens: Sequence[int], weight: float) -> None:
+    bonus = 0.0
+    for depth, token in enumerate(tokens, 1):
+        below = nodes[at].children.get(token)
+        if below is None:
+            below = _add(nodes, _Node(at, token, depth, home))
+            nodes[at].children[token] = below
+        at = below
+        bonus += weight * (1 + np.log(depth))
+        nodes[at].granted = max(nodes[at].granted, bonus)
+    if tokens:
+        nodes[at].whole = max(nodes[at].whole or 0.0, bonus)
+
+
+def _link(nodes: list[_Node], homes: Sequence[int], starts: Sequence[int], begins: np.ndarray) -> None:
+    """Each node's longest proper suffix that is a node of its list, and what stays of its bonus."""
+    waiting = deque(dict.fromkeys((*homes, *starts)))
+    while waiting:
+        here = waiting.popleft()
+        for token, child in nodes[here].children.items():
+            node, at = nodes[child], here
+            home = node.root
+            while at != home:
+                at = nodes[at].link
+                if token in nodes[at].children:
+                    node.link = nodes[at].children[token]
+                    break
+            else:
+                node.link = home
+            committed = nodes[here].kept if begins[token] else nodes[here].lost
+            suffix = nodes[node.link]
+            node.kept = max(committed if node.whole is None else node.whole, suffix.kept)
+            node.lost = max(committed, suffix.lost)
+            waiting.append(child)

@@ -1,0 +1,324 @@
+"""Weights of what is fused, found on the development set: n-best lists are rescored over a grid, and what comes out is
+decoded, whose n-best lists join the others, until nothing better comes out (as minimum error rate training does, Och 2003).
+
+What is made small is WER plus EER, each as a share of what it is without fusion; a false alarm counts as a wrong mention,
+so that names out of nothing buy nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from adapt.decode.ctc import CtcFusion
+from adapt.decode.transcribe import generate
+from adapt.decode.weights import Weights
+from adapt.errors import DataError
+from adapt.model.features import read_audio
+from adapt.pipeline import TUNED, Run, System, audio_of, base_key, fusion_of, system_of
+from adapt.run import StageResult, write_json
+from adapt.score.entity import entity_errors, locate
+from adapt.score.wer import align, count
+from adapt.text.corpus import Utterance, read_manifest
+from adapt.text.lexicon import PhraseIndex, find_mentions, phrase_index, read_lexicon
+from adapt.text.normalise import NORMALISERS
+
+PARTS = (("lm",), ("boost",), ("lm", "ilm", "boost"))
+GRID = {
+    "lm": (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5),
+    "source": (0.0, 0.05, 0.1, 0.2, 0.3),
+    "ilm": (0.0, 0.05, 0.1, 0.15, 0.2, 0.3),
+    "boost": (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0),
+    "reward": (-0.5, 0.0, 0.5, 1.0),
+}
+CTC_GRID = {"lm": (0.0, 0.2, 0.4, 0.6), "reward": (0.0, 1.0, 2.0), "boost": (0.0, 2.0, 5.0, 10.0)}
+START = {"lm": 0.1, "source": 0.1, "ilm": 0.1, "boost": 0.6, "reward": 0.0}
+ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What the development set counts, in all."""
+
+    errors: int
+    words: int
+    wrong: int
+    mentions: int
+    alarms: int
+
+    def cost(self, base: Counts) -> float:
+        """WER as a share of the base's, plus, where there are mentions, the same of wrong ones and false alarms."""
+        wrong = (self.wrong + self.alarms) / max(1, base.wrong + base.alarms) if base.mentions else 0.0
+        return self.errors / max(1, base.errors) + wrong
+
+    @property
+    def wer(self) -> float:
+        return self.errors / max(1, self.words)
+
+    @property
+    def eer(self) -> float | None:
+        return self.wrong / self.mentions if self.mentions else None
+
+
+@dataclass
+class _Pool:
+    """Every hypothesis that was met for each utterance, with what each part and the reference say of it."""
+
+    judge: list[Callable[[str], Counts]]
+    hypotheses: list[dict[str, tuple]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.hypotheses = [{} for _ in self.judge]
+
+    def add(self, place: int, hypothesis) -> None:
+        known = self.hypotheses[place].get(hypothesis.text)
+        if known is None or hypothesis.score(Weights()) > known[0].score(Weights()):
+            counts = known[1] if known else self.judge[place](hypothesis.text)
+            self.hypotheses[place][hypothesis.text] = (hypothesis, counts)
+
+    def arrays(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """By part `[utterances, hypotheses]`, filled up with what never wins, and counts `[…, 5]`."""
+        width = max(map(len, self.hypotheses))
+        parts = {key: np.zeros((len(self.judge), width)) for key in ("model", "tokens", *START) if key != "reward"}
+        parts["model"][:] = -np.inf
+        counted = np.zeros((len(self.judge), width, 5), np.int64)
+        for i, known in enumerate(self.hypotheses):
+            for j, (hypothesis, counts) in enumerate(known.values()):
+                for key, values in parts.items():
+                    values[i, j] = getattr(hypothesis, key)
+                counted[i, j] = dataclasses.astuple(counts)
+        return parts, counted
+
+
+def _ranked(parts: Mapping[str, np.ndarray], weights: Weights) -> np.ndarray:
+    fused = parts["model"] + weights.lm * parts["lm"] - weights.source * parts["source"] - weights.ilm * parts["ilm"]
+    fused = fused + weights.boost * parts["boost"] + weights.reward * parts["tokens"]
+    return (fused / (parts["tokens"] + 1)).argmax(1)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """One system: its best weights, what the development set counts with them, and every point of the surface.
+
+    surface: weights and cost over the pooled n-best lists, a point each; of the CTC path, over what was decoded.
+    """
+
+    of: str
+    weights: dict[str, float]
+    counts: Counts
+    base: Counts
+    surface: list[tuple[dict[str, float], float]]
+
+
+def judges(
+    utterances: Sequence[Utterance], index: PhraseIndex | None, normalise: Callable[[str], str]
+) -> list[Callable[[str], Counts]]:
+    """For each utterance, what counts a transcript of it."""
+
+    def of(utterance: Utterance) -> Callable[[str], Counts]:
+        ref = tuple(normalise(utterance.text).split())
+        if utterance.entities is not None:
+            mentions = locate(ref, utterance.entities, normalise)[0]
+        else:
+            mentions = find_mentions(ref, index) if index else []
+
+        def judge(text: str) -> Counts:
+            hyp = tuple(normalise(text).split())
+            ops = align(ref, hyp)
+            c, e = count(ref, hyp, ops), entity_errors(ref, hyp, ops, mentions, index)
+            wrong = sum(j.wrong for j in e.judged)
+            return Counts(
+                c.substitutions + c.deletions + c.insertions, c.words, wrong, len(mentions), e.false_alarms or 0
+            )
+
+        return judge
+
+    return [of(utterance) for utterance in utterances]
+
+
+def _sum(counts: Sequence[Counts]) -> Counts:
+    return Counts(*map(sum, zip(*map(dataclasses.astuple, counts), strict=True)))
+
+
+def search(
+    decode: Callable[[Weights], Sequence[Sequence]],
+    judge: Sequence[Callable[[str], Counts]],
+    active: Sequence[str],
+    of: str,
+    bar: Callable[[], object] = lambda: None,
+) -> Tuned:
+    """Weights of the `active` parts. decode: n-best hypotheses (`fusion.Hypothesis`) of each utterance, best first."""
+    pool, decoded = _Pool(list(judge)), {}
+
+    def tried(weights: Weights) -> Counts:
+        if weights not in decoded:
+            found = decode(weights)
+            for place, hypotheses in enumerate(found):
+                for hypothesis in hypotheses:
+                    pool.add(place, hypothesis)
+            decoded[weights] = _sum([j(hs[0].text) for j, hs in zip(judge, found, strict=True)])
+            bar()
+        return decoded[weights]
+
+    base = tried(Weights())
+    tried(Weights(**{key: START[key] for key in active}))
+    points = [Weights(**dict(zip(active, p, strict=True))) for p in itertools.product(*(GRID[k] for k in active))]
+    for _ in range(ROUNDS):
+        parts, counted = pool.arrays()
+        rows = np.arange(len(counted))
+        costs = [Counts(*counted[rows, _ranked(parts, w)].sum(0).tolist()).cost(base) for w in points]
+        best = points[int(np.argmin(costs))]
+        if best in decoded:
+            break
+        tried(best)
+    best = min(decoded, key=lambda w: decoded[w].cost(base))
+    surface = [({k: getattr(w, k) for k in active}, cost) for w, cost in zip(points, costs, strict=True)]
+    return Tuned(of, dataclasses.asdict(best), decoded[best], base, surface)
+
+
+def search_ctc(
+    decode: Callable[[Weights], Sequence[str]], judge: Sequence[Callable[[str], Counts]], active: Sequence[str]
+) -> Tuned:
+    """As `search`, for a search that gives no scores apart: one weight after the other, twice."""
+    decoded: dict[Weights, Counts] = {}
+
+    def tried(weights: Weights) -> float:
+        if weights not in decoded:
+            decoded[weights] = _sum([j(text) for j, text in zip(judge, decode(weights), strict=True)])
+        return decoded[weights].cost(decoded[Weights()])
+
+    best = Weights()
+    tried(best)
+    for key in (*active, *active):
+        best = min((dataclasses.replace(best, **{key: value}) for value in CTC_GRID[key]), key=tried)
+    surface = [({k: getattr(w, k) for k in active}, tried(w)) for w in decoded]
+    return Tuned("ctc", dataclasses.asdict(best), decoded[best], decoded[Weights()], surface)
+
+
+def tune(run: Run) -> StageResult:
+    """Find weights for base, adapted and ctc systems on `data.dev`: `lm/tuned.json`, which `adapt run` then heeds."""
+    recipe = run.recipe
+    if not recipe.data.dev:
+        raise DataError("recipe.yaml: data.dev: missing; name a manifest of the domain to tune on, not the test set")
+
+    def work(scratch: Path) -> None:
+        normalise = NORMALISERS[recipe.data.normaliser]
+        utterances = read_manifest(recipe.data.dev)
+        lexicon = read_lexicon(recipe.data.lexicon) if recipe.data.lexicon else None
+        judge = judges(utterances, phrase_index(lexicon, normalise) if lexicon else None, normalise)
+        parts = [tuple(p for p in active if p != "boost" or lexicon) for active in PARTS]
+        parts = [active for active in dict.fromkeys(parts) if active]
+        named = [(of, active) for of in ("base", "adapted") for active in parts]
+        form = "{desc:<10} [{bar:20}] {n_fmt}/{total_fmt} decodings of the development set  {remaining} left"
+        found: list[Tuned] = []
+        with tqdm(total=len(named) * (ROUNDS + 1), desc="tune", bar_format=form) as bar:
+            slots = _slots(run, utterances)
+            for i, (of, active) in enumerate(named):
+                found.append(search(_decoder(run, of, active, utterances, slots), judge, active, of, bar.update))
+                bar.update((i + 1) * (ROUNDS + 1) - bar.n)
+        if _ctc_can():
+            active = ("lm", "reward", *(["boost"] if lexicon else []))
+            found.append(search_ctc(_ctc_decoder(run, active, utterances), judge, active))
+        rows = {f"{t.of} + {Weights(**t.weights).label}": t for t in found if Weights(**t.weights).label}
+        write_json(run.path(TUNED), {"systems": {label: dataclasses.asdict(t) for label, t in rows.items()}})
+
+    settings = {"fusion": {"ilm_slot": recipe.fusion.ilm_slot}, "base": base_key(recipe.base)}
+    settings |= {"transcribe": dataclasses.asdict(recipe.transcribe)}
+    inputs = [recipe.data.dev, *audio_of(recipe.data.dev), run.path("adapter"), run.path("lm/tokens.arpa")]
+    inputs += [run.path("lm/words.arpa"), *([recipe.data.lexicon] if recipe.data.lexicon else [])]
+    result = run.folder.stage("tune", settings, inputs, [TUNED], work)
+    run.report(result, f"{len(_read(run))} systems on {recipe.data.dev.name}")
+    return result
+
+
+def _slots(run: Run, utterances: Sequence[Utterance]) -> list[torch.Tensor]:
+    """What each utterance puts into the slot; base and adapted system share the encoder."""
+    llm, slots = run.speech_llm(), []
+    for start in range(0, len(utterances), 16):
+        slots += llm.slot_vectors([read_audio(u.audio) for u in utterances[start : start + 16]])
+    return slots
+
+
+def _decoder(
+    run: Run, of: str, active: Sequence[str], utterances: Sequence[Utterance], slots: Sequence[torch.Tensor]
+) -> Callable[[Weights], list[list]]:
+    llm, settings = system_of(run, of), run.recipe.transcribe
+    prompts = [llm.prompt(slot) for slot in slots]
+    whole = fusion_of(run, System(of, dataclasses.asdict(Weights(**dict.fromkeys(active, 1.0)))))
+    order = sorted(range(len(slots)), key=lambda i: len(slots[i]))
+
+    def decode(weights: Weights) -> list[list]:
+        fusion, found = whole.weighted(weights), [[] for _ in utterances]
+        for start in range(0, len(order), settings.batch_size):
+            places = order[start : start + settings.batch_size]
+            batch, own = [prompts[i] for i in places], [utterances[i].phrases for i in places]
+            nbest = generate(
+                llm, batch, settings.num_beams, settings.max_new_tokens, fusion.processors(own), settings.num_beams
+            )
+            each = [k for k, hypotheses in enumerate(nbest) for _ in hypotheses]
+            tokens = [h for hypotheses in nbest for h in hypotheses]
+            for k, judged in zip(
+                each, fusion.judged([batch[k] for k in each], tokens, [own[k] for k in each]), strict=True
+            ):
+                found[places[k]].append(judged)
+        return found
+
+    return decode
+
+
+def _ctc_can() -> bool:
+    try:
+        import pyctcdecode  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def _ctc_decoder(run: Run, active: Sequence[str], utterances: Sequence[Utterance]) -> Callable[[Weights], list[str]]:
+    audio = [read_audio(u.audio) for u in utterances]
+    logits: list[np.ndarray] = []
+
+    def decode(weights: Weights) -> list[str]:
+        fusion = fusion_of(run, System("ctc", dataclasses.asdict(weights))) or CtcFusion(
+            run.speech_llm(), weights, normalise=NORMALISERS[run.recipe.data.normaliser]
+        )
+        if not logits:
+            for start in range(0, len(audio), 16):
+                logits.extend(fusion.posteriors(audio[start : start + 16]))
+        return [fusion.decode(row, u.phrases) for row, u in zip(logits, utterances, strict=True)]
+
+    return decode
+
+
+def _read(run: Run) -> dict[str, dict]:
+    return json.loads(run.path(TUNED).read_text(encoding="utf-8"))["systems"]
+
+
+def table(run: Run) -> str:
+    """Of each system its weights and what the development set says with them, and the surface around them."""
+    found = _read(run)
+    lines = []
+    for label, row in found.items():
+        counts, base = Counts(**row["counts"]), Counts(**row["base"])
+        weights = "  ".join(f"{key} {value:g}" for key, value in row["weights"].items() if value)
+        figures = f"WER {100 * base.wer:.1f} -> {100 * counts.wer:.1f}"
+        if base.mentions:
+            figures += f", EER {100 * base.eer:.1f} -> {100 * counts.eer:.1f}"
+            figures += f", false alarms {base.alarms} -> {counts.alarms}"
+        lines += [f"{label}: {weights}", f"  dev: {figures}"]
+        for key in row["surface"][0][0]:
+            # The best that can be had at each value of one weight, whatever the others.
+            best: dict[float, float] = {}
+            for weights_of, cost in row["surface"]:
+                best[weights_of[key]] = min(cost, best.get(weights_of[key], cost))
+            lines.append(f"  {key:<7}" + "  ".join(f"{value:g}: {cost:.3f}" for value, cost in sorted(best.items())))
+    lines.append("The figures behind the colons: WER plus EER, each as a share of that without fusion (2: as without).")
+    return "\n".join(lines)
