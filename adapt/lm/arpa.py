@@ -115,7 +115,8 @@ def _table(path: str | os.PathLike, order: int, size: int, text: bytes, highest:
         table = np.fromstring(text, sep=" ") if text else np.empty(0)
         if table.size != size * fields:
             rows = [line.split() for line in text.split(b"\n") if line.strip()]
-            rows = [row + [b"0"] * (fields - len(row)) if len(row) == order + 1 else row for row in rows]
+            # A back-off of 0 may be left out, and may stand where none belongs.
+            rows = [[*row, b"0"][:fields] if len(row) in (order + 1, order + 2) else row for row in rows]
             if len(rows) != size or any(len(row) != fields for row in rows):
                 raise DataError(f"{path}: its {order}-grams are not the {size:,} that it announces; write it again")
             table = np.array(rows).astype(float)

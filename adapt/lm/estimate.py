@@ -164,7 +164,7 @@ def write_arpa(model: Model, path: str | os.PathLike, symbols: Sequence[str] | N
             logs = np.log10(given).tolist()
             out.write(f"\n\\{k}-grams:\n")
             if k == 1:
-                out.write(f"{math.log10(model.unknown):.8g}\t<unk>\t0\n")
+                out.write(f"{math.log10(model.unknown):.8g}\t<unk>" + ("\t0\n" if highest > 1 else "\n"))
             if k < highest:
                 backoff = np.where(level.tokens == model.vocabulary + 1, 1.0, level.backoff)[rows]
                 weights = np.log10(backoff, out=np.full(len(rows), -99.0), where=backoff > 0).tolist()
