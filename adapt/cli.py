@@ -62,6 +62,13 @@ out_option = click.option(
 device_option = click.option(
     "--device", default="auto", show_default=True, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ..."
 )
+normaliser_option = click.option(
+    "--normaliser",
+    default="basic",
+    show_default=True,
+    type=click.Choice(["none", "basic", "english"]),
+    help="Applied to all text; in transcribe, to the lexicon.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 
@@ -283,30 +290,55 @@ def base(
     type=click.Choice(["llm", "ctc"]),
     help="ctc: what the encoder alone hears, with a confidence in --out.",
 )
+@click.option("--lm", type=click.Path(path_type=Path), help="ARPA to fuse: of the decoder's tokens; of words for ctc.")
+@click.option("--lm-weight", default=0.1, show_default=True, help="Its weight.")
+@click.option("--lexicon", type=click.Path(path_type=Path), help="Lexicon to boost.")
+@click.option("--boost", type=float, help="Weight of the lexicon's bonus.  [default: 0.6; ctc: 5]")
+@click.option("--ilm", default=0.0, show_default=True, help="Weight of the internal LM, taken off.")
+@click.option("--rescore", metavar="MODEL", help="Causal LM, a folder or name, that puts the n-best list in order.")
+@click.option("--rescore-weight", default=0.1, show_default=True, help="Its weight.")
+@click.option("--nbest", default=1, show_default=True, type=click.IntRange(1), help="Hypotheses in a line of --out.")
 @click.option("--num-beams", default=4, show_default=True, type=click.IntRange(1), help="Beams; 1 is greedy.")
 @click.option("--batch-size", default=16, show_default=True, type=click.IntRange(1), help="Utterances at a time.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write JSON lines here, resumably.")
+@normaliser_option
 @device_option
 def transcribe(
     audio: tuple[str, ...],
     base: str,
     adapter: Path | None,
     decoder: str,
+    lm: Path | None,
+    lm_weight: float,
+    lexicon: Path | None,
+    boost: float | None,
+    ilm: float,
+    rescore: str | None,
+    rescore_weight: float,
+    nbest: int,
     num_beams: int,
     batch_size: int,
     out: Path | None,
+    normaliser: str,
     device: str,
 ) -> None:
     """Transcribe audio files, or the utterances of JSONL manifests.
 
-    Without --out the transcripts are printed, each behind its file's name or its id.
+    Without --out the transcripts are printed, each behind its file's name or its id. What a manifest's line holds as
+    `phrases` is boosted for that utterance, beside --lexicon.
     """
     import tempfile
 
     from adapt.text.corpus import Utterance, read_hypotheses, read_manifest
+    from adapt.text.lexicon import read_lexicon
+    from adapt.text.normalise import NORMALISERS
 
     if decoder == "ctc" and adapter:
         raise click.UsageError("--decoder ctc leaves out the decoder that --adapter adapts; give one of the two")
+    if decoder == "ctc" and (ilm or rescore or nbest > 1):
+        raise click.UsageError("--decoder ctc has no internal LM and gives one hypothesis; leave that option out")
+    if nbest > num_beams:
+        raise click.UsageError(f"--nbest {nbest} of {num_beams} beams; give --num-beams {nbest}")
     utterances: list[Utterance] = []
     for name in audio:
         if name.endswith((".jsonl", ".json")):
@@ -316,15 +348,29 @@ def transcribe(
     if missing := [u.audio for u in utterances if u.audio is None or not u.audio.exists()]:
         raise DataError(*(f"{path}: no such file; give a wav, flac, ogg or mp3 file" for path in missing))
 
+    from adapt.decode.ctc import CtcFusion
+    from adapt.decode.fusion import Fusion
+    from adapt.decode.rescore import Rescorer
     from adapt.decode.transcribe import transcribe as write
+    from adapt.decode.weights import Weights
     from adapt.model.adapter import attach
     from adapt.model.speech_llm import load
 
     llm = load(base, device)
     llm = attach(llm, adapter) if adapter else llm
+    fusion = None
+    if lm or lexicon or ilm or any(u.phrases for u in utterances):
+        boosting = (5.0 if decoder == "ctc" else 0.6) if boost is None else boost
+        weights = Weights(lm=lm_weight if lm else 0.0, boost=boosting, ilm=ilm)
+        parts = {"lm": lm, "lexicon": read_lexicon(lexicon) if lexicon else None}
+        parts |= {"internal": llm.prompt_without_audio()} if ilm else {}
+        kind = CtcFusion if decoder == "ctc" else Fusion
+        fusion = kind(llm, weights, normalise=NORMALISERS[normaliser], **parts)
+    rescorer = Rescorer(rescore, rescore_weight, llm.device) if rescore else None
     with tempfile.TemporaryDirectory() as folder:
         lines = out or Path(folder) / "hyps.jsonl"
-        write(llm, utterances, lines, decoder=decoder, num_beams=num_beams, batch_size=batch_size)
+        more = {"num_beams": num_beams, "batch_size": batch_size, "nbest": nbest}
+        write(llm, utterances, lines, decoder=decoder, fusion=fusion, rescorer=rescorer, **more)
         if not out:
             texts = read_hypotheses(lines)
             for utterance in utterances:
@@ -335,13 +381,7 @@ def transcribe(
 @click.argument("refs", type=click.Path(path_type=Path))
 @click.argument("hyps", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--lexicon", type=click.Path(path_type=Path), help="Entities to look for, a lexicon file.")
-@click.option(
-    "--normaliser",
-    default="basic",
-    show_default=True,
-    type=click.Choice(["none", "basic", "english"]),
-    help="Applied to all text.",
-)
+@normaliser_option
 @click.option(
     "--convention",
     default="adapt",

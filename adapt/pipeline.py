@@ -380,8 +380,6 @@ def fused_files(run: Run, system: System) -> list[Path]:
 
 def fusion_of(run: Run, system: System):
     """What is fused into the search of a system; None: nothing."""
-    import torch
-
     from adapt.decode.ctc import CtcFusion
     from adapt.decode.fusion import Fusion
     from adapt.decode.weights import Weights
@@ -402,7 +400,7 @@ def fusion_of(run: Run, system: System):
     if weights.ilm and run.recipe.fusion.ilm_slot == "soft-prompt":
         internal = llm.prompt(prompts.load(run.path("prompt/soft_prompt.safetensors"), llm))
     elif weights.ilm:
-        internal = llm.prompt(torch.empty(0, llm.model.get_input_embeddings().weight.shape[1], device=llm.device))
+        internal = llm.prompt_without_audio()
     return Fusion(llm, weights, lm=paths.get("tokens"), source=paths.get("source"), internal=internal, **common)
 
 

@@ -134,6 +134,88 @@ def test_robustness_has_a_line_a_condition(recipe, tmp_path):
     assert wrong.exit_code == 1 and "choose one of target, source" in wrong.stderr
 
 
+def test_lm_tells_perplexity_by_order(recipe, tmp_path):
+    out = tmp_path / "run"
+    result = adapt("lm", recipe, "-o", out, "--json")
+    assert result.exit_code == 0, result.output
+    orders = json.loads(result.stdout)
+    assert [row["order"] for row in orders] == [1, 2, 3, 4] and orders[3]["perplexity"] < orders[0]["perplexity"]
+    assert sorted(p.stem for p in (out / "lm").glob("*.arpa")) == ["source", "tokens", "words"]
+    again = adapt("lm", recipe, "-o", out)
+    assert again.stderr.count("as before") == 2 and again.stdout.splitlines()[-1].endswith("tokens.arpa")
+    given = adapt("lm", recipe, "-o", tmp_path / "given", "--from", out / "lm/tokens.arpa")
+    assert given.exit_code == 0, given.output
+    assert (tmp_path / "given/lm/tokens.arpa").read_text().strip() == (out / "lm/tokens.arpa").read_text().strip()
+    words = adapt("lm", recipe, "-o", tmp_path / "given", "--from", out / "lm/words.arpa")
+    assert words.exit_code == 0 and "lm.words changed" in words.stderr
+    for name, told in (("none.arpa", "no such file"), ("recipe.yaml", "not an ARPA file")):
+        wrong = adapt("lm", recipe, "--from", recipe / name)
+        assert wrong.exit_code == 1 and told in wrong.stderr and "Traceback" not in wrong.output
+
+
+def test_fused_systems_of_the_recipe_and_those_that_are_tuned(recipe, tmp_path):
+    out = tmp_path / "run"
+    weights = [
+        "-s",
+        "fusion.lm=0.2",
+        "-s",
+        "fusion.ilm=0.1",
+        "-s",
+        "fusion.boost=1",
+        "-s",
+        "fusion.ilm_slot=soft-prompt",
+    ]
+    fused = adapt("run", recipe, "-o", out, *weights)
+    assert fused.exit_code == 0, fused.output
+    systems = ["base", "adapted", "ctc", "base + LM + ILM + boost", "adapted + LM + ILM + boost"]
+    rows = json.loads((out / "scores/metrics.json").read_text())["rows"]
+    assert [row["system"] for row in rows if row["set"] == "target"] == systems
+    refused = adapt("tune", recipe, "-o", out)
+    assert refused.exit_code == 1 and "data.dev: missing" in refused.stderr
+
+    pytest.importorskip("pyctcdecode")
+    write_manifest(recipe / "dev.jsonl", [0, 2])
+    dev = ["-s", "data.dev=dev.jsonl"]
+    tuned = adapt("tune", recipe, "-o", out, *dev)
+    assert tuned.exit_code == 0, tuned.output
+    assert tuned.stdout.splitlines()[-1] == f"Next: adapt run {recipe}"
+    found = json.loads((out / "lm/tuned.json").read_text())["systems"]
+    assert all(row["counts"]["words"] == 6 and row["surface"] for row in found.values())
+    again = adapt("tune", recipe, "-o", out, *dev, "--json")
+    assert json.loads(again.stdout)["systems"] == found and "tune" in again.stderr
+    after = adapt("run", recipe, "-o", out, *dev)
+    assert after.exit_code == 0, after.output
+    rows = json.loads((out / "scores/metrics.json").read_text())["rows"]
+    assert {row["system"] for row in rows} == {"base", "adapted", "ctc", *found} and "dev" not in {
+        r["set"] for r in rows
+    }
+
+
+def test_transcribe_with_all_that_can_be_fused(recipe, tiny, tmp_path):
+    assert adapt("lm", recipe, "-o", tmp_path / "run").exit_code == 0
+    lm = tmp_path / "run/lm"
+    common = [recipe / "test.jsonl", "--base", tiny.name, "--lexicon", recipe / "lexicon.tsv"]
+    out = tmp_path / "nbest.jsonl"
+    result = adapt("transcribe", *common, "--lm", lm / "tokens.arpa", "--ilm", 0.1, "--nbest", 3, "--out", out)
+    assert result.exit_code == 0, result.output
+    for line in map(json.loads, out.read_text().splitlines()):
+        scores = [h["score"] for h in line["nbest"]]
+        assert line["text"] == line["nbest"][0]["text"] and len(scores) == 3
+        assert {"model", "lm", "ilm", "boost"} <= line["nbest"][0].keys()
+    for options, told in (
+        (["--lm", lm / "words.arpa"], "no token ids"),
+        (["--lm", tmp_path / "x.arpa"], "no such file"),
+        (["--rescore", recipe], "cannot be loaded"),
+        (["--decoder", "ctc", "--lm", lm / "tokens.arpa"], "wants words"),
+    ):
+        wrong = adapt("transcribe", *common, *options)
+        assert wrong.exit_code == 1 and told in wrong.stderr and "Traceback" not in wrong.output
+    assert adapt("transcribe", *common, "--nbest", 9).exit_code == 2
+    pytest.importorskip("pyctcdecode")
+    ctc = adapt("transcribe", *common, "--decoder", "ctc", "--lm", lm / "words.arpa")
+    assert ctc.exit_code == 0 and len(ctc.stdout.splitlines()) == 2, ctc.output
+
+
 def test_score_by_hand(tmp_path):
     write_manifest(tmp_path / "refs.jsonl", ["a", "b"])
     for name, said in (("one", "play a song"), ("two", "play the song")):

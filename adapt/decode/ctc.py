@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from adapt.decode.fusion import open_kenlm
 from adapt.decode.weights import Weights
 from adapt.errors import DataError
 from adapt.lm import arpa
@@ -76,21 +77,19 @@ class CtcFusion:
         normalise: Callable[[str], str],
     ):
         try:
-            from pyctcdecode import build_ctcdecoder
+            from pyctcdecode import Alphabet, BeamSearchDecoderCTC, LanguageModel
         except ImportError:
             raise DataError("pyctcdecode: not installed; it needs kenlm, which builds on Python before 3.13") from None
-        if lm is not None and not Path(lm).is_file():
-            raise DataError(f"{lm}: no such file; `adapt lm RECIPE` writes one")
         self.speech_llm, self.weights, self._normalise = speech_llm, weights, normalise
-        logging.getLogger("pyctcdecode").setLevel(logging.ERROR)  # it warns of what is meant to be
-        alphabet = [*speech_llm.model.config.alphabet, ""]
-        try:
-            self._decoder = build_ctcdecoder(
-                alphabet, str(lm) if lm and weights.lm else None, _words(lm) if lm and weights.lm else None,
-                alpha=weights.lm, beta=weights.reward,
-            )  # fmt: skip
-        except (OSError, RuntimeError) as error:
-            raise DataError(f"{lm}: KenLM cannot read it: {str(error).splitlines()[0]}") from None
+        for name in ("alphabet", "decoder", "language_model"):  # they warn of what is meant to be
+            logging.getLogger(f"pyctcdecode.{name}").setLevel(logging.ERROR)
+        model = None
+        if lm is not None and weights.lm:
+            if (kind := arpa.kind(lm)) in ("ids", "nemo"):
+                raise DataError(f"{lm}: its words are token ids; --decoder ctc wants words, as lm/words.arpa of a run")
+            words = None if kind == "binary" else arpa.words(lm)
+            model = LanguageModel(open_kenlm(lm), words, alpha=weights.lm, beta=weights.reward)
+        self._decoder = BeamSearchDecoderCTC(Alphabet.build_alphabet([*speech_llm.model.config.alphabet, ""]), model)
         self._hotwords = self._forms(lexicon.entries) if lexicon else []
 
     def _forms(self, entries: Sequence[Entry]) -> list[str]:
@@ -117,8 +116,3 @@ class CtcFusion:
         hotwords = [*self._hotwords, *own] if self.weights.boost else []
         text = self._decoder.decode(logits, hotwords=hotwords or None, hotword_weight=self.weights.boost)
         return " ".join(text.split())
-
-
-def _words(path: Path) -> list[str] | None:
-    """The unigrams of an ARPA; None of a binary, which tells them to nobody."""
-    return None if arpa.kind(path) == "binary" else arpa.words(path)

@@ -115,17 +115,8 @@ class KenlmFusion(LogitsProcessor):
     def __init__(
         self, path: str | Path, weight: float, ends: Sequence[int] = (), top_k: int = 64, prompt_length: int = 0
     ):
-        try:
-            import kenlm
-        except ImportError:
-            raise DataError("kenlm: not installed; it builds on Python before 3.13, or give an ARPA") from None
-        if not Path(path).is_file():
-            raise DataError(f"{path}: no such file; `adapt lm RECIPE` writes one")
-        try:
-            self._model = kenlm.Model(str(path))
-        except (OSError, RuntimeError) as error:
-            raise DataError(f"{path}: KenLM cannot read it: {str(error).splitlines()[0]}") from None
-        self._state = kenlm.State
+        self._model = open_kenlm(path)
+        self._state = _kenlm().State
         self.weight, self.ends, self.top_k, self.prompt_length = weight, frozenset(ends), top_k, prompt_length
         self._known: dict[tuple[int, ...], object] = {}
 
@@ -152,6 +143,28 @@ class KenlmFusion(LogitsProcessor):
         else:
             self._model.BaseScore(self._state_of(row[:-1]), str(row[-1]), state)
         return state
+
+
+def _kenlm():
+    try:
+        import kenlm
+    except ImportError:
+        raise DataError("kenlm: not installed; it builds on Python before 3.13; an ARPA of tokens needs none") from None
+    return kenlm
+
+
+def open_kenlm(path: str | Path):
+    """The `kenlm.Model` of a binary or an ARPA. Raises DataError where it cannot be read, or kenlm is not there."""
+    kenlm = _kenlm()
+    if not Path(path).is_file():
+        raise DataError(f"{path}: no such file; `adapt lm RECIPE` writes one")
+    config = kenlm.Config()
+    config.show_progress = False
+    config.arpa_complain = kenlm.ARPALoadComplain.NONE
+    try:
+        return kenlm.Model(str(path), config)
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"{path}: KenLM cannot read it: {str(error).splitlines()[0]}") from None
 
 
 class InternalLM(LogitsProcessor):

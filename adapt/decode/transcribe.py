@@ -19,6 +19,7 @@ from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
 
 from adapt.decode.ctc import CtcFusion, heard
 from adapt.decode.fusion import Fusion
+from adapt.decode.rescore import Rescorer
 from adapt.decode.weights import Weights
 from adapt.errors import AdaptError, DataError
 from adapt.model.features import SAMPLE_RATE, read_audio, read_segments
@@ -83,6 +84,7 @@ def transcribe(
     max_new_tokens: int = 120,
     fusion: Fusion | CtcFusion | None = None,
     nbest: int = 1,
+    rescorer: Rescorer | None = None,
     distort: Callable[[np.ndarray, Utterance], np.ndarray] | None = None,
     label: str = "transcribe",
 ) -> None:
@@ -91,7 +93,8 @@ def transcribe(
     What is longer than the base was trained for is cut where it is quietest, and its parts are stitched. `decoder`:
     `llm`, or `ctc` for the encoder's own path (`ctc`), whose lines hold a `confidence` too where it is greedy. fusion:
     what is fused into the search; of the decoder's kind. nbest above 1: a line holds the best hypotheses as `nbest`, with
-    what each part says of them. `distort`: what the samples of an utterance go through first.
+    what each part says of them. rescorer: puts as many as there are beams in its own order. `distort`: what the samples
+    of an utterance go through first.
 
     Lines that are there already stay, so that a killed run goes on. Raises `DataError` with every file that
     cannot be read, before the first is transcribed.
@@ -105,7 +108,7 @@ def transcribe(
     if decoder == "ctc":
         hear = functools.partial(_hear_ctc, speech_llm, fusion)
     else:
-        hear = functools.partial(_hear, speech_llm, num_beams, max_new_tokens, fusion, nbest)
+        hear = functools.partial(_hear, speech_llm, num_beams, max_new_tokens, fusion, nbest, rescorer)
     out.parent.mkdir(parents=True, exist_ok=True)
     with (
         out.open("a", encoding="utf-8") as lines,
@@ -158,21 +161,27 @@ def _hear(
     max_new_tokens: int,
     fusion: Fusion | None,
     nbest: int,
+    rescorer: Rescorer | None,
     audio: Sequence[np.ndarray],
     phrases: Phrases,
 ) -> list[dict]:
     """`{"text"}` of each recording, with its `nbest` where they are asked for."""
     prompts = [speech_llm.prompt(slot) for slot in speech_llm.slot_vectors(audio)]
     processors = fusion.processors(phrases) if fusion else ()
-    found = generate(speech_llm, prompts, num_beams, max_new_tokens, processors, nbest)
-    rows = [{"text": speech_llm.decode(best)} for best, *_ in found]
-    if nbest > 1:
-        fusion = fusion or Fusion(speech_llm, Weights(), normalise=none)
-        each = [i for i, hypotheses in enumerate(found) for _ in hypotheses]
-        judged = fusion.judged([prompts[i] for i in each], [h for hs in found for h in hs], [phrases[i] for i in each])
-        for start, row in enumerate(rows):
-            own = judged[start * nbest : (start + 1) * nbest]
-            row["nbest"] = [{"score": h.score(fusion.weights), **asdict(h)} for h in own]
+    listed = max(nbest, num_beams) if rescorer else nbest
+    found = generate(speech_llm, prompts, num_beams, max_new_tokens, processors, listed)
+    if listed == 1:
+        return [{"text": speech_llm.decode(best)} for best, *_ in found]
+    fusion = fusion or Fusion(speech_llm, Weights(), normalise=none)
+    rows = []
+    for prompt, own, tokens in zip(prompts, phrases, found, strict=True):
+        judged = fusion.judged([prompt] * len(tokens), tokens, [own] * len(tokens))
+        if rescorer:
+            ranked = rescorer.rescored(judged, fusion.weights)
+            told = [{**asdict(h), "score": score, "rescore": alone} for score, alone, h in ranked]
+        else:
+            told = [{**asdict(h), "score": h.score(fusion.weights)} for h in judged]
+        rows.append({"text": told[0]["text"]} | ({"nbest": told[:nbest]} if nbest > 1 else {}))
     return rows
 
 

@@ -80,6 +80,10 @@ class SpeechLLM:
             return self.embed(self.before[:1])
         return torch.cat([self.embed(self.before), slot.to(self.model.dtype), self.embed(self.after)])
 
+    def prompt_without_audio(self) -> torch.Tensor:
+        """Embeddings of the prompt with nothing in its slot: what the decoder then says is its internal LM."""
+        return self.prompt(self.model.get_input_embeddings().weight[:0])
+
     def training_batch(
         self, slots: Sequence[torch.Tensor | None], targets: Sequence[Sequence[int]]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -1,0 +1,57 @@
+"""N-best lists put in order by any causal LM, as an alternative to fusion: it need not share the decoder's tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from adapt.decode.fusion import Hypothesis
+from adapt.decode.weights import Weights
+from adapt.errors import ModelError
+
+
+class Rescorer:
+    """A causal LM, by folder or name, and the weight of its log probabilities. Raises ModelError when it is none."""
+
+    def __init__(self, name: str, weight: float, device: torch.device | str = "cpu"):
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(name)
+            self._model = AutoModelForCausalLM.from_pretrained(name).to(device).eval()
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0].rstrip(":. ")
+            raise ModelError(
+                f"rescore: {name!r} cannot be loaded: {reason}; give the folder of a causal LM, or its name on the hub"
+            ) from error
+        self.weight = weight
+
+    @torch.no_grad()
+    def scores(self, texts: Sequence[str]) -> list[float]:
+        """Natural log probability of each text and, where the tokenizer has one, the end of the text after it.
+
+        Without a token for the beginning, the first token of a text is given and not scored.
+        """
+        begin, end = ([i] if i is not None else [] for i in self._around())
+        rows = [[*begin, *self._tokenizer.encode(text, add_special_tokens=False), *end] for text in texts]
+        if not any(len(row) > 1 for row in rows):
+            return [0.0] * len(rows)
+        ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row, dtype=torch.long) for row in rows], batch_first=True)
+        lengths = torch.tensor([len(row) for row in rows])
+        mask = torch.arange(ids.shape[1])[None] < lengths[:, None]
+        ids, mask = ids.to(self._model.device), mask.to(self._model.device)
+        logs = self._model(input_ids=ids, attention_mask=mask.long()).logits[:, :-1].float().log_softmax(-1)
+        chosen = logs.gather(2, ids[:, 1:, None]).squeeze(2)
+        return torch.where(mask[:, 1:], chosen, 0.0).sum(1).tolist()
+
+    def _around(self) -> tuple[int | None, int | None]:
+        return self._tokenizer.bos_token_id, self._tokenizer.eos_token_id
+
+    def rescored(self, hypotheses: Sequence[Hypothesis], weights: Weights) -> list[tuple[float, float, Hypothesis]]:
+        """Best first: the score with this LM in it, what it says alone, and the hypothesis."""
+        alone = self.scores([h.text for h in hypotheses])
+        found = [
+            (h.score(weights) + self.weight * log / (h.tokens + 1), log, h)
+            for h, log in zip(hypotheses, alone, strict=True)
+        ]
+        return sorted(found, key=lambda row: -row[0])
