@@ -279,10 +279,8 @@ def lm(run: Run) -> StageResult:
         build_tokens(text, dev, tokenizer, size, order, thresholds, out, recipe.lm.tokens)
         build_words(text, order, thresholds, run.path("lm/words.arpa"), recipe.lm.words)
         if source:
-            spoken = (
-                [u.text for u in read_manifest(source)] if source == recipe.data.source_replay else read_text(source)
-            )
-            lines = list(map(NORMALISERS[recipe.data.normaliser], spoken))
+            lines = read_text(source) if recipe.lm.source else [u.text for u in read_manifest(source)]
+            lines = list(map(NORMALISERS[recipe.data.normaliser], lines))
             build_tokens(lines, dev, tokenizer, size, recipe.lm.source_order, (0,), run.path("lm/source.arpa"))
 
     settings = {"lm": dataclasses.asdict(recipe.lm), "base": base_key(recipe.base)}

@@ -1,8 +1,9 @@
 """Weights of what is fused, found on the development set: n-best lists are rescored over a grid, and what comes out is
-decoded, whose n-best lists join the others, until nothing better comes out (as minimum error rate training does, Och 2003).
+decoded, whose n-best lists join the others, until nothing better comes out (as minimum error rate training does, Och
+2003).
 
-What is made small is WER plus EER, each as a share of what it is without fusion; a false alarm counts as a wrong mention,
-so that names out of nothing buy nothing.
+What is made small is WER plus EER, each as a share of what it is without fusion. A false alarm counts as a wrong
+mention, and more than twice as many as without fusion are refused: names out of nothing must buy nothing.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ GRID = {
 CTC_GRID = {"lm": (0.0, 0.2, 0.4, 0.6), "reward": (0.0, 1.0, 2.0), "boost": (0.0, 2.0, 5.0, 10.0)}
 START = {"lm": 0.1, "source": 0.1, "ilm": 0.1, "boost": 0.6, "reward": 0.0}
 ROUNDS = 5
+ALARMS = 2  # times those without fusion
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class Counts:
     def cost(self, base: Counts) -> float:
         """WER as a share of the base's, plus, where there are mentions, the same of wrong ones and false alarms."""
         wrong = (self.wrong + self.alarms) / max(1, base.wrong + base.alarms) if base.mentions else 0.0
+        if self.alarms > ALARMS * max(1, base.alarms):
+            wrong += self.alarms
         return self.errors / max(1, base.errors) + wrong
 
     @property

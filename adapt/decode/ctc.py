@@ -63,8 +63,8 @@ class CtcFusion:
     """Beam search over the encoder's own letters with a word n-gram and a lexicon, by pyctcdecode.
 
     lm: a file that KenLM reads, of words; None: none. lexicon: its words are hotwords, and so are an utterance's own
-    phrases. weights: `lm` (pyctcdecode's alpha), `reward` of a word (beta), `boost` of a hotword; `source` and `ilm` have
-    no meaning here. Raises DataError where pyctcdecode is not installed, and for a file that KenLM cannot read.
+    phrases. weights: `lm` (pyctcdecode's alpha), `reward` of a word (beta), `boost` of a hotword; `source` and `ilm`
+    have no meaning here. Raises DataError where pyctcdecode is not installed, and for a file that KenLM cannot read.
     """
 
     def __init__(

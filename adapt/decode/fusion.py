@@ -51,8 +51,8 @@ class _Followed:
 class NgramFusion(LogitsProcessor):
     """Adds weight times the score of each automaton (`lm.ngram`, `lm.phrases`), and `reward` for each token.
 
-    more: further (automaton, weight) pairs, in the same pass over the vocabulary; a negative weight takes a model of the
-    source domain out, as a low-order one does in LODR (Zheng et al. 2022). prompt_length: leading columns of
+    more: further (automaton, weight) pairs, in the same pass over the vocabulary; a negative weight takes a model of
+    the source domain out, as a low-order one does in LODR (Zheng et al. 2022). prompt_length: leading columns of
     `input_ids` that are the prompt's; 0 with `inputs_embeds`. An automaton with several lists wants the batch to be as
     many utterances, each with as many rows.
     """

@@ -92,9 +92,9 @@ def transcribe(
 
     What is longer than the base was trained for is cut where it is quietest, and its parts are stitched. `decoder`:
     `llm`, or `ctc` for the encoder's own path (`ctc`), whose lines hold a `confidence` too where it is greedy. fusion:
-    what is fused into the search; of the decoder's kind. nbest above 1: a line holds the best hypotheses as `nbest`, with
-    what each part says of them. rescorer: puts as many as there are beams in its own order. `distort`: what the samples
-    of an utterance go through first.
+    what is fused into the search; of the decoder's kind. nbest above 1: a line holds the best hypotheses as `nbest`,
+    with what each part says of them. rescorer: puts as many as there are beams in its own order. `distort`: what the
+    samples of an utterance go through first.
 
     Lines that are there already stay, so that a killed run goes on. Raises `DataError` with every file that
     cannot be read, before the first is transcribed.

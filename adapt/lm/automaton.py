@@ -1,9 +1,9 @@
 """Back-off automata over token ids, as tensors: what an n-gram model and a list of phrases to boost have in common.
 
-A state has arcs for some tokens. For any other token it backs off, state after state, to the root, which has a score for
-every token. What a token scores is therefore the root's score for it, plus all that backing off costs, plus, for each
-arc that is met on the way, its *gain*: how much better the arc is than backing off further. The first two parts are two
-columns and two rows of a matrix product over the whole vocabulary; only the gains are looked up.
+A state has arcs for some tokens. For any other token it backs off, state after state, to the root, which has a score
+for every token. What a token scores is therefore the root's score for it, plus all that backing off costs, plus, for
+each arc that is met on the way, its *gain*: how much better the arc is than backing off further. The first two parts
+are two columns and two rows of a matrix product over the whole vocabulary; only the gains are looked up.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ class Automaton:
     """S states, A arcs, V tokens, C classes of tokens (what backing off costs may depend on them), natural logs.
 
     first: `[S + 1]`, where the arcs of each state begin. tokens, gains, targets: `[A]`, by state, then token. keys:
-    `[A]`, state * V + token. chain: `[S, D]`, the states that have arcs, from each state on its way to the root; 0 fills
-    up. rest: `[S, C]`, the cost of backing off all the way. root: `[V]` scores, and `root_targets [V]`, 0 where a token
-    leads to `home [S]`, the state that a state starts again from. classes: `[C, V]`, one-hot; 0 in every row for special
-    tokens, which keep their scores. final: `[S]`, the score of the end of the sentence, in the columns `ends`. starts:
-    the first state of each list; one serves all.
+    `[A]`, state * V + token. chain: `[S, D]`, the states that have arcs, from each state on its way to the root; 0
+    fills up. rest: `[S, C]`, the cost of backing off all the way. root: `[V]` scores, and `root_targets [V]`, 0 where a
+    token leads to `home [S]`, the state that a state starts again from. classes: `[C, V]`, one-hot; 0 in every row for
+    special tokens, which keep their scores. final: `[S]`, the score of the end of the sentence, in the columns `ends`.
+    starts: the first state of each list; one serves all.
     """
 
     first: torch.Tensor

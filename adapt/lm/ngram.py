@@ -26,8 +26,8 @@ def load(path: str | os.PathLike, vocabulary: int, ends: Sequence[int] = (), spe
     highest = max(int(tokens.max()) for tokens in arpa.tokens if tokens.size)
     if highest >= vocabulary:
         raise DataError(
-            f"{path}: holds token {highest:,} and the decoder's vocabulary is {vocabulary:,}; it is another tokenizer's: "
-            "make it again with `adapt lm`"
+            f"{path}: holds token {highest:,} and the decoder's vocabulary is {vocabulary:,}; it is another"
+            " tokenizer's: make it again with `adapt lm`"
         )
     try:
         return automaton(arpa, vocabulary, ends, special)

@@ -1,9 +1,9 @@
 """A lexicon to boost as an automaton: Aho and Corasick's, with a bonus that grows with what is matched of a phrase.
 
-A hypothesis that walks into a phrase is given the bonus of the part matched so far; where it leaves the phrase before its
-end, what it was given is taken back; what is matched to its end, with a word boundary behind it, is kept. Phrases begin
-at the beginning of a word. (Aho and Corasick 1975 for the links between suffixes; the bonus by depth as in Andrusenko et
-al. 2025, "TurboBias".)
+A hypothesis that walks into a phrase is given the bonus of the part matched so far; where it leaves the phrase before
+its end, what it was given is taken back; what is matched to its end, with a word boundary behind it, is kept. Phrases
+begin at the beginning of a word. (Aho and Corasick 1975 for the links between suffixes; the bonus by depth as in
+Andrusenko et al. 2025, "TurboBias".)
 """
 
 from __future__ import annotations

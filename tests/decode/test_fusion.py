@@ -176,3 +176,11 @@ def test_what_is_missing_is_named(tiny, tmp_path, parts):
     path.with_suffix(".json").write_text("{}")
     with pytest.raises(DataError, match="not what `adapt lm` writes"):
         Fusion(tiny, Weights(lm=0.1), lm=path, normalise=basic)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
+def test_the_same_on_a_gpu(parts):
+    _, lm, phrases = parts
+    ids, scores = torch.randint(4, len(lm.root), (8, 5)), torch.randn(8, len(lm.root))
+    ours = NgramFusion(lm, 0.5, (phrases, 1.0))(ids.cuda(), scores.cuda())
+    torch.testing.assert_close(ours.cpu(), NgramFusion(lm, 0.5, (phrases, 1.0))(ids, scores), atol=1e-5, rtol=0)

@@ -1,11 +1,11 @@
 """What KenLM's own estimator makes of the music sentences, for the tests: `python tests/lm/lmplz.py [TEXT]`.
 
-Needs `lmplz` on PATH: from the source of the kenlm package, `cmake -B build && make -C build lmplz`, with Boost. It writes
-lmplz.json.gz. With TEXT, a file of sentences, it compares all n-grams of every case with ours instead.
+Needs `lmplz` on PATH: from the source of the kenlm package, `cmake -B build && make -C build lmplz`, with Boost. It
+writes lmplz.json.gz. With TEXT, a file of sentences, it compares all n-grams of every case with ours instead.
 
-lmplz puts one n-gram of each lower order, the last in its own order of words, into its counts of counts by how often it
-was seen, not by its adjusted count (the end of AdjustCounts::Run); where the one is below 5 and not the other, its discounts
-differ: in the music sentences as they stand, by up to 7e-4 in log10. From last to first they do not.
+lmplz puts one n-gram of each lower order, the last in its own order of words, into its counts of counts by how often
+it was seen, not by its adjusted count (the end of AdjustCounts::Run); where one of the two is below 5, its discounts
+may differ: in the music sentences as they stand, by up to 7e-4 in log10. From last to first they do not.
 """
 
 from __future__ import annotations

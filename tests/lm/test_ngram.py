@@ -34,7 +34,7 @@ def sentences() -> list[list[int]]:
 
 @pytest.mark.parametrize("case", ["2", "3", "4", "5", "3 0 0 1", "4 0 1 2", "5 0 0 1"])
 def test_the_same_as_lmplz(sentences, case, tmp_path):
-    """`lmplz.json.gz` holds what lmplz made of the same tokens (lmplz.py): sizes, sums, and some n-grams of each order."""
+    """`lmplz.json.gz` holds what lmplz made of the same tokens (lmplz.py): sizes, means, some n-grams of each order."""
     theirs = json.loads(gzip.decompress((HERE / "lmplz.json.gz").read_bytes()))[case]
     order, *prune = map(int, case.split())
     write_arpa(estimate(sentences, 1000, order, prune or (0,)), tmp_path / "ours.arpa")
@@ -126,7 +126,8 @@ def test_what_models_of_others_leave_out(tmp_path):
     # A suffix that is not listed (4 5 without 5): what is shorter still is backed off to.
     missing = tmp_path / "missing.arpa"
     missing.write_text(
-        "\\data\\\nngram 1=4\nngram 2=2\nngram 3=1\n\n\\1-grams:\n-1\t<unk>\n-0.6\t</s>\n-0.5\t4\t-0.3\n-0.7\t5\t-0.1\n\n"
+        "\\data\\\nngram 1=4\nngram 2=2\nngram 3=1\n\n"
+        "\\1-grams:\n-1\t<unk>\n-0.6\t</s>\n-0.5\t4\t-0.3\n-0.7\t5\t-0.1\n\n"
         "\\2-grams:\n-0.2\t4 4\t-0.4\n-0.3\t5 4\t-0.2\n\n\\3-grams:\n-0.1\t5 4 5\n\n\\end\\\n"
     )
     found = ngram.load(missing, 8, ends=[0])
@@ -203,7 +204,8 @@ def test_large_texts_go_to_lmplz(tiny, tmp_path, monkeypatch):
     ours = tmp_path / "given.arpa"
     write_arpa(estimate([[7, 8]], 20, 2), ours)
     fake.write_text(
-        f'#!/bin/sh\ncat > {tmp_path}/read\necho "$@" > {tmp_path}/args\nwhile [ "$1" != --arpa ]; do shift; done\ncp {ours} $2\n'
+        f'#!/bin/sh\ncat > {tmp_path}/read\necho "$@" > {tmp_path}/args\n'
+        f'while [ "$1" != --arpa ]; do shift; done\ncp {ours} $2\n'
     )
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")

@@ -7,6 +7,7 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
+from runpy import run_path
 
 import pytest
 from click.testing import CliRunner
@@ -168,3 +169,13 @@ def test_audio_is_made_only_where_it_is_missing(generator, tmp_path, monkeypatch
     (tmp_path / "a").touch()
     assert CliRunner().invoke(generator.main, ["--out", str(tmp_path), "--audio"]).exit_code == 0
     assert made == ["b"]
+
+
+def test_lists_of_names_hold_what_is_said_and_twenty_others_for_each(capsys):
+    run_path(str(MUSIC / "distractors.py"), run_name="__main__")
+    listed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    said = {row["id"]: {e["text"] for e in row["entities"]} for row in rows("test.jsonl")}
+    assert len(listed) == 300
+    for row in listed:
+        others = set(row["phrases"]) - said[row["id"]]
+        assert said[row["id"]] <= set(row["phrases"]) and len(others) == 20 * len(said[row["id"]])

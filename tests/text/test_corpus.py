@@ -19,6 +19,7 @@ def test_manifest_dialects(tmp_path):
     path = write(
         tmp_path / "m.jsonl",
         {"id": "1", "audio": "a.wav", "text": "Play Abba", "entities": [{"text": "Abba", "type": "artist"}]},
+        {"id": "4", "audio": "a.wav", "text": "call ann", "phrases": ["Ann", "Bob"]},
         {"key": "2", "source": "a.wav", "target": "cafe\u0301"},
         "",
         {"audio_filepath": "a.wav", "text": "stop", "duration": 1.5, "entities": []},
@@ -26,6 +27,7 @@ def test_manifest_dialects(tmp_path):
     wav = tmp_path / "a.wav"
     assert read_manifest(path) == [
         Utterance("1", "Play Abba", wav, (Entity("Abba", "artist"),)),
+        Utterance("4", "call ann", wav, phrases=("Ann", "Bob")),
         Utterance("2", "caf\u00e9", wav, None),
         Utterance("a", "stop", wav, ()),
     ]

@@ -1,0 +1,34 @@
+"""Lists of names for each utterance: those that it says, and 20 others for each, as an address book would have them.
+
+python recipes/music/distractors.py > recipes/music/listed.jsonl
+adapt transcribe recipes/music/listed.jsonl --boost 0.6 --out listed.jsonl
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from pathlib import Path
+
+from adapt.text.corpus import read_manifest
+from adapt.text.lexicon import read_lexicon
+
+HERE = Path(__file__).parent
+OTHERS = 20
+
+
+def main() -> None:
+    rng = random.Random(1)
+    names = [entry.written for entry in read_lexicon(HERE.parents[1] / "lexicons/music.tsv").entries]
+    for utterance in read_manifest(HERE / "test.jsonl"):
+        said = [entity.text for entity in utterance.entities or ()]
+        others = [name for name in names if name.lower() not in said]
+        phrases = sorted({*said, *rng.sample(others, OTHERS * len(said))})
+        audio = utterance.audio.relative_to(HERE).as_posix()
+        row = {"id": utterance.id, "audio": audio, "text": utterance.text, "phrases": phrases}
+        sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()
