@@ -40,7 +40,7 @@ GRID = {
     "boost": (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0),
     "reward": (-0.5, 0.0, 0.5, 1.0),
 }
-CTC_GRID = {"lm": (0.0, 0.2, 0.4, 0.6), "reward": (0.0, 1.0, 2.0), "boost": (0.0, 2.0, 5.0, 10.0)}
+CTC_GRID = {"lm": (0.2, 0.4, 0.6), "reward": (1.0, 2.0), "boost": (2.0, 5.0)}  # beside 0
 START = {"lm": 0.1, "source": 0.1, "ilm": 0.1, "boost": 0.6, "reward": 0.0}
 ROUNDS = 5
 ALARMS = 2  # times those without fusion
@@ -112,7 +112,8 @@ def _ranked(parts: Mapping[str, np.ndarray], weights: Weights) -> np.ndarray:
 class Tuned:
     """One system: its best weights, what the development set counts with them, and every point of the surface.
 
-    surface: weights and cost over the pooled n-best lists, a point each; of the CTC path, over what was decoded.
+    surface: (weights, cost) over the pooled n-best lists, a point each; of the CTC path, over what was decoded. Counts
+    are `Counts`, or, from a file, their fields.
     """
 
     of: str
@@ -189,20 +190,24 @@ def search(
 
 
 def search_ctc(
-    decode: Callable[[Weights], Sequence[str]], judge: Sequence[Callable[[str], Counts]], active: Sequence[str]
+    decode: Callable[[Weights], Sequence[str]],
+    judge: Sequence[Callable[[str], Counts]],
+    active: Sequence[str],
+    bar: Callable[[], object] = lambda: None,
 ) -> Tuned:
-    """As `search`, for a search that gives no scores apart: one weight after the other, twice."""
+    """As `search`, for a search that gives no scores apart: one weight after the other."""
     decoded: dict[Weights, Counts] = {}
 
     def tried(weights: Weights) -> float:
         if weights not in decoded:
             decoded[weights] = _sum([j(text) for j, text in zip(judge, decode(weights), strict=True)])
+            bar()
         return decoded[weights].cost(decoded[Weights()])
 
     best = Weights()
     tried(best)
-    for key in (*active, *active):
-        best = min((dataclasses.replace(best, **{key: value}) for value in CTC_GRID[key]), key=tried)
+    for key in active:
+        best = min((best, *(dataclasses.replace(best, **{key: value}) for value in CTC_GRID[key])), key=tried)
     surface = [({k: getattr(w, k) for k in active}, tried(w)) for w in decoded]
     return Tuned("ctc", dataclasses.asdict(best), decoded[best], decoded[Weights()], surface)
 
@@ -222,16 +227,28 @@ def tune(run: Run) -> StageResult:
         parts = [active for active in dict.fromkeys(parts) if active]
         named = [(of, active) for of in ("base", "adapted") for active in parts]
         form = "{desc:<10} [{bar:20}] {n_fmt}/{total_fmt} decodings of the development set  {remaining} left"
-        found: list[Tuned] = []
-        with tqdm(total=len(named) * (ROUNDS + 1), desc="tune", bar_format=form) as bar:
-            slots = _slots(run, utterances)
+        by_ctc = ("lm", "reward", *(["boost"] if lexicon else [])) if _ctc_can() else ()
+        ctc_points = 1 + sum(len(CTC_GRID[key]) for key in by_ctc) if by_ctc else 0
+        # The bar jumps where a search ends early: each is counted with all its rounds.
+        with tqdm(total=len(named) * (ROUNDS + 2) + ctc_points, desc="tune", bar_format=form) as bar:
+            slots = _slots(run, utterances) if named else []
+
+            def searched(of: str, active: Sequence[str]) -> Tuned:
+                done = scratch / f"{of}-{'-'.join(active)}.json"
+                if not done.exists():  # a search that was done before a kill is not done again
+                    if of == "ctc":
+                        tuned = search_ctc(_ctc_decoder(run, active, utterances), judge, active, bar.update)
+                    else:
+                        tuned = search(_decoder(run, of, active, utterances, slots), judge, active, of, bar.update)
+                    write_json(done, dataclasses.asdict(tuned))
+                return Tuned(**json.loads(done.read_text(encoding="utf-8")))
+
+            found = []
             for i, (of, active) in enumerate(named):
-                found.append(search(_decoder(run, of, active, utterances, slots), judge, active, of, bar.update))
-                bar.update((i + 1) * (ROUNDS + 1) - bar.n)
-        if _ctc_can():
-            active = ("lm", "reward", *(["boost"] if lexicon else []))
-            found.append(search_ctc(_ctc_decoder(run, active, utterances), judge, active))
-        rows = {f"{t.of} + {Weights(**t.weights).label}": t for t in found if Weights(**t.weights).label}
+                found.append(searched(of, active))
+                bar.update((i + 1) * (ROUNDS + 2) - bar.n)
+            found += [searched("ctc", by_ctc)] if by_ctc else []
+        rows = {label: t for t in found if (label := f"{t.of} + {Weights(**t.weights).label}") != f"{t.of} + "}
         write_json(run.path(TUNED), {"systems": {label: dataclasses.asdict(t) for label, t in rows.items()}})
 
     settings = {"fusion": {"ilm_slot": recipe.fusion.ilm_slot}, "base": base_key(recipe.base)}

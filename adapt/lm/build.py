@@ -42,6 +42,8 @@ def build_tokens(
     sentence, and how many of its tokens the model has not seen. given: an ARPA of others, over the same tokens, to take
     in place of an estimate.
     """
+    if given:
+        check_vocabulary(given, tokenizer)
     ids = [tokenizer.encode(line, add_special_tokens=False) for line in lines]
     held_out = [tokenizer.encode(line, add_special_tokens=False) for line in dev]
     orders = []

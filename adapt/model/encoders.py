@@ -174,15 +174,15 @@ def _from_config(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def pretrained(name: str, alphabet: str) -> CtcEncoder:
-    """The audio encoder of a checkpoint of transformers, or of our own, with a fresh CTC head over `alphabet`.
+    """The audio encoder of a checkpoint of transformers, or our own, with a fresh CTC head over `alphabet`.
 
-    The head is kept where it is over that alphabet already. What a checkpoint has beside its encoder, a decoder or a
-    head of its own, is left out. Raises `ModelError` when it is of none of FAMILIES.
+    A head of our own is kept where it has all these characters. What a checkpoint has beside its encoder, a decoder or
+    a head of its own, is left out. Raises `ModelError` when it is of none of FAMILIES.
     """
     config = AutoConfig.from_pretrained(name)
     if config.model_type == CtcEncoderConfig.model_type:
         own = CtcEncoder.from_pretrained(name, dtype=torch.float32)
-        if own.config.alphabet == alphabet:
+        if set(alphabet) <= set(own.config.alphabet):
             return own
         model = CtcEncoder(CtcEncoderConfig(audio_config=own.config.audio_config, alphabet=alphabet))
         model.encoder.load_state_dict(own.encoder.state_dict())

@@ -113,7 +113,7 @@ def test_pretrained_encoders_hear_the_same_alone_and_together(model, config, rat
     cls(cls.config_class(**config)).save_pretrained(tmp_path / "theirs")
     encoder = pretrained(str(tmp_path / "theirs"), "abc ").eval()
     encoder.save_pretrained(tmp_path / "ours")
-    again = pretrained(str(tmp_path / "ours"), "abc ").eval()
+    again = pretrained(str(tmp_path / "ours"), " ca").eval()  # its own head has these, in its own order
     with torch.no_grad():
         together, counts = encoder(*encoder.inputs(*pad(noise)))
         assert together.shape[-1] == 5
