@@ -41,11 +41,18 @@ class _Followed:
         before, self.ids = self.ids, ids
         if before is None or ids.shape[1] == 0 or before.shape != (len(ids), ids.shape[1] - 1):
             return None
-        same = (ids[:, None, :-1] == before[None]).all(-1)
-        if self.lists > 1:
-            list_of = torch.arange(len(ids), device=ids.device) * self.lists // len(ids)
-            same &= list_of[:, None] == list_of[None]
-        return same.to(torch.uint8).argmax(1) if bool(same.any(1).all()) else None
+        list_of = torch.arange(len(ids), device=ids.device) * self.lists // len(ids)
+        now, then = (torch.stack([_fingerprints(tokens), list_of]) for tokens in (ids[:, :-1], before))
+        sources = (now[:, :, None] == then[:, None]).all(0).to(torch.uint8).argmax(1)
+        # Fingerprints that are the same by chance are found out here, and rows that were not there before.
+        found = (before[sources] == ids[:, :-1]).all() & (list_of[sources] == list_of).all()
+        return sources if bool(found) else None
+
+
+def _fingerprints(ids: torch.Tensor) -> torch.Tensor:
+    """A number for each row; equal rows have equal ones."""
+    multipliers = torch.randint(2**62, (ids.shape[1],), generator=torch.Generator().manual_seed(1))
+    return (ids * multipliers.to(ids.device)).sum(1)
 
 
 class NgramFusion(LogitsProcessor):
@@ -278,6 +285,8 @@ class Fusion:
         terms = [(self._lm, weights.lm), (self._source, -weights.source)]
         terms += [(automaton, weights.boost) for automaton in self._boosts(own)]
         terms = [(automaton, weight) for automaton, weight in terms if automaton is not None and weight]
+        if weights.reward and not terms:
+            raise DataError("fusion: a reward of tokens alone; give n-grams or a lexicon with it, or leave it out")
         if terms:
             found.append(NgramFusion(*terms[0], *terms[1:], reward=weights.reward))
         if weights.ilm:
@@ -290,7 +299,10 @@ class Fusion:
     def judged(
         self, prompts: Sequence[torch.Tensor], tokens: Sequence[Sequence[int]], own: Sequence[Sequence[str] | None]
     ) -> list[Hypothesis]:
-        """Hypotheses, each after a prompt `[length, hidden]` that holds its audio, with all that scores them."""
+        """Hypotheses, each after a prompt `[length, hidden]` that holds its audio, with all that scores them.
+
+        Of a binary of KenLM's nothing is told apart.
+        """
         llm = self.speech_llm
         parts = {"model": sequence_scores(llm, prompts, tokens).tolist()}
         if self._internal is not None:
