@@ -211,6 +211,15 @@ def test_transcribe_with_all_that_can_be_fused(recipe, tiny, tmp_path):
         wrong = adapt("transcribe", *common, *options)
         assert wrong.exit_code == 1 and told in wrong.stderr and "Traceback" not in wrong.output
     assert adapt("transcribe", *common, "--nbest", 9).exit_code == 2
+    rows = [json.loads(line) for line in (recipe / "test.jsonl").read_text().splitlines()]
+    rows[1]["phrases"] = ["the song", "Beyonc\u00e9"]
+    (recipe / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    named = adapt("transcribe", *common, "--out", tmp_path / "own.jsonl")
+    assert (
+        named.exit_code == 1
+        and "phrases: 'Beyonc\u00e9' cannot" in named.stderr
+        and not (tmp_path / "own.jsonl").exists()
+    )
     pytest.importorskip("pyctcdecode")
     ctc = adapt("transcribe", *common, "--decoder", "ctc", "--lm", lm / "words.arpa")
     assert ctc.exit_code == 0 and len(ctc.stdout.splitlines()) == 2, ctc.output

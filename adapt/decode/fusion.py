@@ -10,7 +10,7 @@ probabilities already, and what greedy search hands over differs from them by on
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -268,6 +268,10 @@ class Fusion:
             return tokenizer.encode(text, add_special_tokens=False)
 
         return tokenise(entries, encode, self._normalise, tokenizer.unk_token_id)
+
+    def check(self, own: Iterable[Sequence[str] | None]) -> None:
+        """Raises DataError with every phrase of an utterance's own that cannot be written in the decoder's tokens."""
+        self._tokenise([Entry(phrase) for phrase in dict.fromkeys(p for phrases in own for p in phrases or ())])
 
     def _automaton(self, lists: Sequence[Sequence[Phrase]]) -> Automaton:
         return boost(lists, self._begins, self._ends, self.special).to(self.speech_llm.device)

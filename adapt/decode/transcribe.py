@@ -101,6 +101,8 @@ def transcribe(
     """
     done = _finished(out)
     seconds = _durations([u for u in utterances if u.id not in done])
+    if isinstance(fusion, Fusion):
+        fusion.check(u.phrases for u in utterances)
     waiting = sorted((u for u in utterances if u.id not in done), key=lambda u: (seconds[u.id], u.id))
     longest = speech_llm.model.config.max_seconds
     whole = [u for u in waiting if seconds[u.id] <= longest]

@@ -74,7 +74,7 @@ def tokenise(
             if inside and first and (unknown is None or unknown not in inside + first):
                 found.append(Phrase(inside, first, entry.weight))
         if not found:
-            told = f"lexicon: {entry.written!r} cannot be written in the decoder's tokens"
+            told = f"phrases: {entry.written!r} cannot be written in the decoder's tokens"
             problems.append(f"{told}; give it a spoken form that can, or take it out")
         for phrase in found:
             key = phrase.inside, phrase.first

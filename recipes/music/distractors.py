@@ -20,7 +20,8 @@ OTHERS = 20
 
 def main() -> None:
     rng = random.Random(1)
-    names = [entry.written for entry in read_lexicon(HERE.parents[1] / "lexicons/music.tsv").entries]
+    entries = read_lexicon(HERE.parents[1] / "lexicons/music.tsv").entries
+    names = [entry.spoken[0] if entry.spoken else entry.written for entry in entries]  # what the decoder can write
     for utterance in read_manifest(HERE / "test.jsonl"):
         said = [entity.text for entity in utterance.entities or ()]
         others = [name for name in names if name.lower() not in said]
