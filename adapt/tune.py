@@ -343,7 +343,6 @@ def table(run: Run) -> str:
             for weights_of, cost in row["surface"]:
                 best[weights_of[key]] = min(cost, best.get(weights_of[key], cost))
             lines.append(f"  {key:<7}" + "  ".join(f"{value:g}: {cost:.3f}" for value, cost in sorted(best.items())))
-    lines.append(
-        "The figures behind the colons: WER plus EER, each as a share of that without fusion (2: as without; from 3 up: too many false alarms)."
-    )
+    lines.append("Behind the colons: WER plus EER, each as a share of that without fusion (2: as without).")
+    lines.append("From 3 up: refused for its false alarms.")
     return "\n".join(lines)
