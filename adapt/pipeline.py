@@ -26,7 +26,8 @@ from adapt.text.swap import swap_entities
 NEEDS_SOFT_PROMPT = ("soft-prompt", "soft-prompt+simulate", "mixed")
 SIMULATES = ("simulate", "soft-prompt+simulate", "mixed")
 PERTURBED = 2  # copies of the replayed audio from which the channel learns, beside what is there
-SYSTEMS = ("base", "adapted", "ctc")  # ctc: the encoder's own path, which adapting leaves as it is
+SYSTEMS = ("base", "ctc", "adapted")  # ctc: the encoder's own path, which adapting leaves as it is
+NGRAMS = ("lm", "source")  # weights of what the stage lm makes
 TUNED = "lm/tuned.json"  # what `adapt tune` writes
 SETS = {"target": "test", "dev": "dev", "source": "source_test"}  # set -> key of the recipe's data section
 SCORED = ("target", "source")
@@ -306,17 +307,21 @@ class System:
 
 
 def systems(run: Run) -> dict[str, System]:
-    """By label: SYSTEMS, and those with fusion, as `adapt tune` found them or, before it, as the recipe has them."""
-    found = {name: System(name) for name in SYSTEMS}
+    """By label: SYSTEMS, and behind each those with fusion, as `adapt tune` found them or else as the recipe has them.
+
+    The first is the baseline, and the last what the report looks at.
+    """
+    from adapt.decode.weights import Weights
+
+    fused = {}
     if run.path(TUNED).exists():
         tuned = json.loads(run.path(TUNED).read_text(encoding="utf-8"))
-        return found | {label: System(row["of"], row["weights"]) for label, row in tuned["systems"].items()}
-    weights = weights_of(run.recipe)
-    if any(weights.values()):
-        from adapt.decode.weights import Weights
-
-        label = Weights(**weights).label
-        found |= {f"{name} + {label}": System(name, weights) for name in ("base", "adapted")}
+        fused = {label: System(row["of"], row["weights"]) for label, row in tuned["systems"].items()}
+    elif label := Weights(**weights_of(run.recipe)).label:
+        fused = {f"{name} + {label}": System(name, weights_of(run.recipe)) for name in ("base", "adapted")}
+    found = {}
+    for name in SYSTEMS:
+        found |= {name: System(name), **{label: system for label, system in fused.items() if system.of == name}}
     return found
 
 
@@ -486,7 +491,7 @@ def run_all(run: Run) -> str:
     """Every stage that the recipe needs; the score table comes back."""
     write_text(run.path("recipe.yaml"), dump(run.recipe))
     adapt(run)
-    if any(system.weights for system in systems(run).values()):
+    if any((system.weights or {}).get(part) for system in systems(run).values() for part in NGRAMS):
         lm(run)
     transcribe(run)
     return score(run)

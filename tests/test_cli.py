@@ -67,7 +67,7 @@ def test_run_twice_then_with_a_changed_key(recipe, tmp_path):
     first = adapt("run", recipe, "-o", out)
     assert first.exit_code == 0, first.output
     table = first.stdout
-    rows = [[name, system] for name in ("target", "source") for system in ("base", "adapted", "ctc")]
+    rows = [[name, system] for name in ("target", "source") for system in ("base", "ctc", "adapted")]
     assert [line.split()[:2] for line in table.splitlines()[1:7]] == rows
     assert "utts:2+2" in table
     metrics = json.loads((out / "scores/metrics.json").read_text())
@@ -167,7 +167,7 @@ def test_fused_systems_of_the_recipe_and_those_that_are_tuned(recipe, tmp_path):
     ]
     fused = adapt("run", recipe, "-o", out, *weights)
     assert fused.exit_code == 0, fused.output
-    systems = ["base", "adapted", "ctc", "base + LM + ILM + boost", "adapted + LM + ILM + boost"]
+    systems = ["base", "base + LM + ILM + boost", "ctc", "adapted", "adapted + LM + ILM + boost"]
     rows = json.loads((out / "scores/metrics.json").read_text())["rows"]
     assert [row["system"] for row in rows if row["set"] == "target"] == systems
     refused = adapt("tune", recipe, "-o", out)

@@ -123,17 +123,20 @@ def score_all(scores: torch.Tensor, terms: Sequence[Term], dense: torch.Tensor |
     # One pass over what may be ten million numbers, however many automata there are.
     scores = torch.addmm(scores, torch.cat(columns, 1).to(scores.dtype), dense.to(scores.dtype))
     flat = scores.view(-1)
+    # 32 bits and index_select: the arcs of frequent states are thousands, and this is what a step costs.
+    number = torch.int32 if scores.numel() < 2**31 else torch.int64
     for automaton, states, weight in terms:
-        chain = automaton.chain[states].long()
+        chain = automaton.chain[states]
         begin = automaton.first[chain]
         # State 0 is the root, whose scores are in already.
         counts = torch.where(chain == 0, 0, automaton.first[chain + 1] - begin).flatten()
         which = torch.repeat_interleave(counts)
-        before = counts.cumsum(0) - counts
-        arcs = torch.arange(len(which), device=which.device) + (begin.flatten() - before)[which]
-        rows = which.div(chain.shape[1], rounding_mode="floor")
-        gains = automaton.gains[arcs].to(scores.dtype)
-        flat.index_add_(0, rows * automaton.vocabulary + automaton.tokens[arcs], gains, alpha=weight)
+        shift = begin.flatten() - (counts.cumsum(0, dtype=torch.int32) - counts)
+        arcs = shift.index_select(0, which) + torch.arange(len(which), dtype=torch.int32, device=which.device)
+        rows = torch.arange(len(states), dtype=number, device=which.device) * automaton.vocabulary
+        places = automaton.tokens.index_select(0, arcs).to(number)
+        places += rows.repeat_interleave(chain.shape[1]).index_select(0, which)
+        flat.index_add_(0, places, automaton.gains.index_select(0, arcs).to(scores.dtype), alpha=weight)
         for end in automaton.ends:
             scores[:, end] += weight * automaton.final[states]
     return scores
@@ -185,8 +188,8 @@ def assemble(
         return torch.from_numpy(np.ascontiguousarray(array)).to(dtype)
 
     return Automaton(
-        first=tensor(first, torch.int64),
-        tokens=tensor(tokens[order], torch.int64),
+        first=tensor(first, torch.int32),
+        tokens=tensor(tokens[order], torch.int32),
         gains=tensor(gains[order], torch.float32),
         targets=tensor(targets[order], torch.int64),
         keys=tensor(keys, torch.int64),

@@ -199,7 +199,7 @@ def _fusion_overhead(vocabulary: int, utterances: int = 8, beams: int = 8, steps
     fused = [NgramFusion(lm, 0.3, (phrases, 0.5))]
     generate(fused), generate([])
     ours, alone = interleaved(lambda: generate(fused), lambda: generate([]), 9)
-    slow, two = interleaved(lambda: generate([Kenlm()], 2), lambda: generate([], 2), 1)
+    slow, two = interleaved(lambda: generate([Kenlm()], 2), lambda: generate([], 2), 3 if vocabulary < 100_000 else 1)
     per_step = (slow - two) / 2 / (alone / steps)
     scores = torch.randn(utterances * beams, vocabulary)
 
