@@ -56,7 +56,8 @@ def _fingerprints(ids: torch.Tensor) -> torch.Tensor:
 
 
 class NgramFusion(LogitsProcessor):
-    """Adds weight times the score of each automaton (`lm.ngram`, `lm.phrases`), and `reward` for each token.
+    """Adds weight times the score of each automaton (`lm.ngram`, `lm.phrases`), and `reward` for each token, in place:
+    with `output_logits`, greedy search hands back what was fused.
 
     more: further (automaton, weight) pairs, in the same pass over the vocabulary; a negative weight takes a model of
     the source domain out, as a low-order one does in LODR (Zheng et al. 2022). prompt_length: leading columns of
@@ -83,7 +84,7 @@ class NgramFusion(LogitsProcessor):
         self._follow(input_ids[:, self.prompt_length :])
         self._fit(scores)
         if self._reward.any():
-            scores = scores + self._reward
+            scores += self._reward
         terms = [(a, states, weight) for (a, weight), states in zip(self.terms, self._states, strict=True)]
         return score_all(scores, terms, self._rows)
 

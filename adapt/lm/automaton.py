@@ -111,7 +111,8 @@ Term = tuple[Automaton, torch.Tensor, float]
 
 
 def score_all(scores: torch.Tensor, terms: Sequence[Term], dense: torch.Tensor | None = None) -> torch.Tensor:
-    """`scores [rows, V]` plus, for each (automaton, states `[rows]`, weight), weight times its score of every token.
+    """Add to `scores [rows, V]`, in place, for each (automaton, states `[rows]`, weight) weight times its score of each
+    token.
 
     dense: `dense_rows` of the automata, for who calls often.
     """
@@ -120,8 +121,9 @@ def score_all(scores: torch.Tensor, terms: Sequence[Term], dense: torch.Tensor |
         torch.cat([a.rest.new_full((len(states), 1), weight), weight * a.rest[states]], 1)
         for a, states, weight in terms
     ]
-    # One pass over what may be ten million numbers, however many automata there are.
-    scores = torch.addmm(scores, torch.cat(columns, 1).to(scores.dtype), dense.to(scores.dtype))
+    # One pass over what may be ten million numbers, however many automata there are; in place, for to get memory for as
+    # many more takes longer than the pass.
+    scores.addmm_(torch.cat(columns, 1).to(scores.dtype), dense.to(scores.dtype))
     flat = scores.view(-1)
     # 32 bits and index_select: the arcs of frequent states are thousands, and this is what a step costs.
     number = torch.int32 if scores.numel() < 2**31 else torch.int64

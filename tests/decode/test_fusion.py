@@ -122,15 +122,15 @@ def test_states_follow_reordered_rows_and_prompts(parts):
         ids = torch.cat([ids, torch.randint(4, len(lm.root), (6, 1), generator=rng)], 1)
         prompted = torch.cat([torch.full((6, 2), 9), ids], 1)
         fresh._followed.ids = None  # as if it came in the middle
-        torch.testing.assert_close(fusion(ids, scores), fresh(prompted, scores))
+        torch.testing.assert_close(fusion(ids, scores.clone()), fresh(prompted, scores.clone()))
 
 
 def test_wider_outputs_than_tokens_and_rewards(parts):
     path, lm, _ = parts
     ids, wider = torch.empty(2, 0, dtype=torch.long), torch.zeros(2, len(lm.root) + 5)
     lm = ngram.load(path, len(lm.root), ends=[2], special=[0, 1, 3])
-    fused = NgramFusion(lm, 0.5, reward=0.25)(ids, wider)
-    narrow = NgramFusion(lm, 0.5)(ids, wider[:, :-5])
+    fused = NgramFusion(lm, 0.5, reward=0.25)(ids, wider.clone())
+    narrow = NgramFusion(lm, 0.5)(ids, wider[:, :-5].clone())
     assert torch.equal(fused[:, -5:], wider[:, -5:])
     more = (fused[:, :-5] - narrow)[0]
     assert more[[0, 1, 2, 3]].tolist() == pytest.approx([0] * 4) and more[6:].tolist() == pytest.approx(
