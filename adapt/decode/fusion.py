@@ -83,6 +83,7 @@ class NgramFusion(LogitsProcessor):
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         self._follow(input_ids[:, self.prompt_length :])
         self._fit(scores)
+        scores = scores.contiguous()
         if self._reward.any():
             scores += self._reward
         terms = [(a, states, weight) for (a, weight), states in zip(self.terms, self._states, strict=True)]
