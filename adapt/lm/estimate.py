@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -148,7 +149,11 @@ def _discounts(counts: np.ndarray) -> np.ndarray:
 
 
 def write_arpa(model: Model, path: str | os.PathLike, symbols: Sequence[str] | None = None) -> None:
-    """Write an ARPA file. symbols: the word of each token id; None writes the ids themselves, in decimals."""
+    """Write an ARPA file, and its folder where it is not there.
+
+    symbols: the word of each token id; None writes the ids themselves, in decimals.
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     words = [str(i) for i in range(model.vocabulary)] if symbols is None else list(symbols)
     words = np.array([*words, "<s>", "</s>"], dtype=object)
     names, highest = words, len(model.orders)
