@@ -487,9 +487,24 @@ def adapt(run: Run) -> None:
     decoder(run)
 
 
+def _check_phrases(run: Run) -> None:
+    """Raises DataError for a lexicon that cannot be boosted: now, not after the hours of training."""
+    from adapt.lm.phrases import tokenise
+    from adapt.model.speech_llm import load_tokenizer
+
+    recipe = run.recipe
+    if not any((system.weights or {}).get("boost") and fused_files(run, system) for system in systems(run).values()):
+        return
+    tokenizer, _ = load_tokenizer(recipe.base)
+    encode = functools.partial(tokenizer.encode, add_special_tokens=False)
+    entries = read_lexicon(recipe.data.lexicon).entries
+    tokenise(entries, encode, NORMALISERS[recipe.data.normaliser], tokenizer.unk_token_id)
+
+
 def run_all(run: Run) -> str:
     """Every stage that the recipe needs; the score table comes back."""
     write_text(run.path("recipe.yaml"), dump(run.recipe))
+    _check_phrases(run)
     adapt(run)
     if any((system.weights or {}).get(part) for system in systems(run).values() for part in NGRAMS):
         lm(run)

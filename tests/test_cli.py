@@ -191,6 +191,15 @@ def test_fused_systems_of_the_recipe_and_those_that_are_tuned(recipe, tmp_path):
     }
 
 
+def test_a_lexicon_that_cannot_be_boosted_is_told_before_training(recipe, tmp_path):
+    (recipe / "lexicon.tsv").write_text("the song\nBeyonc\u00e9\n")
+    wrong = adapt("run", recipe, "-o", tmp_path / "run", "-s", "fusion.boost=1")
+    assert wrong.exit_code == 1 and "phrases: 'Beyonc\u00e9' cannot" in wrong.stderr
+    assert not (tmp_path / "run/adapter").exists()
+    none = adapt("run", recipe, "-o", tmp_path / "run", "-s", "fusion.boost=1", "-s", "data.lexicon=")
+    assert none.exit_code == 1 and "no lexicon to boost" in none.stderr
+
+
 def test_transcribe_with_all_that_can_be_fused(recipe, tiny, tmp_path):
     assert adapt("lm", recipe, "-o", tmp_path / "run").exit_code == 0
     lm = tmp_path / "run/lm"
