@@ -120,6 +120,9 @@ def run(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str, 
     from adapt import pipeline
 
     with _running(recipe, overrides, out, device) as it:
+        if it.path(pipeline.TUNED).exists():
+            told = f"of {it.path(pipeline.TUNED)}, in place of the recipe's; delete it to use those"
+            click.echo(f"{'fusion':<10} weights {told}", err=True)
         table = pipeline.run_all(it)
         if as_json:
             click.echo(it.path("scores/metrics.json").read_text(encoding="utf-8"), nl=False)

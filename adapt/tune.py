@@ -33,7 +33,7 @@ from adapt.text.corpus import Utterance, read_manifest
 from adapt.text.lexicon import PhraseIndex, find_mentions, phrase_index, read_lexicon
 from adapt.text.normalise import NORMALISERS
 
-PARTS = (("lm",), ("boost",), ("lm", "ilm", "boost"))
+PARTS = (("lm",), ("boost",), ("lm", "ilm", "boost", "reward"))
 GRID = {
     "lm": (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5),
     "source": (0.0, 0.05, 0.1, 0.2, 0.3),
@@ -114,8 +114,7 @@ def _ranked(parts: Mapping[str, np.ndarray], weights: Weights) -> np.ndarray:
 class Tuned:
     """One system: its best weights, what the development set counts with them, and every point of the surface.
 
-    surface: (weights, cost) over the pooled n-best lists, a point each; of the CTC path, over what was decoded. Counts
-    are `Counts`, or, from a file, their fields.
+    surface: (weights, cost) over the pooled n-best lists, a point each; of the CTC path, over what was decoded.
     """
 
     of: str
@@ -235,7 +234,7 @@ def tune(run: Run) -> StageResult:
         with tqdm(total=len(named) * (ROUNDS + 2) + ctc_points, desc="tune", bar_format=form) as bar:
             slots = _slots(run, utterances) if named else []
 
-            def searched(of: str, active: Sequence[str]) -> Tuned:
+            def searched(of: str, active: Sequence[str]) -> dict:
                 done = scratch / f"{of}-{'-'.join(active)}.json"
                 if not done.exists():  # a search that was done before a kill is not done again
                     if of == "ctc":
@@ -243,15 +242,15 @@ def tune(run: Run) -> StageResult:
                     else:
                         tuned = search(_decoder(run, of, active, utterances, slots), judge, active, of, bar.update)
                     write_json(done, dataclasses.asdict(tuned))
-                return Tuned(**json.loads(done.read_text(encoding="utf-8")))
+                return json.loads(done.read_text(encoding="utf-8"))
 
             found = []
             for i, (of, active) in enumerate(named):
                 found.append(searched(of, active))
                 bar.update((i + 1) * (ROUNDS + 2) - bar.n)
             found += [searched("ctc", by_ctc)] if by_ctc else []
-        rows = {label: t for t in found if (label := f"{t.of} + {Weights(**t.weights).label}") != f"{t.of} + "}
-        write_json(run.path(TUNED), {"systems": {label: dataclasses.asdict(t) for label, t in rows.items()}})
+        rows = {f"{row['of']} + {label}": row for row in found if (label := Weights(**row["weights"]).label)}
+        write_json(run.path(TUNED), {"systems": rows})
 
     settings = {"fusion": {"ilm_slot": recipe.fusion.ilm_slot}, "base": base_key(recipe.base)}
     settings |= {"transcribe": dataclasses.asdict(recipe.transcribe)}

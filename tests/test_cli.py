@@ -184,7 +184,7 @@ def test_fused_systems_of_the_recipe_and_those_that_are_tuned(recipe, tmp_path):
     again = adapt("tune", recipe, "-o", out, *dev, "--json")
     assert json.loads(again.stdout)["systems"] == found and "tune" in again.stderr
     after = adapt("run", recipe, "-o", out, *dev)
-    assert after.exit_code == 0, after.output
+    assert after.exit_code == 0 and "tuned.json, in place of the recipe's" in after.stderr, after.output
     rows = json.loads((out / "scores/metrics.json").read_text())["rows"]
     assert {row["system"] for row in rows} == {"base", "adapted", "ctc", *found} and "dev" not in {
         r["set"] for r in rows

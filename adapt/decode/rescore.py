@@ -32,7 +32,8 @@ class Rescorer:
 
         Without a token for the beginning, the first token of a text is given and not scored.
         """
-        begin, end = ([i] if i is not None else [] for i in self._around())
+        around = self._tokenizer.bos_token_id, self._tokenizer.eos_token_id
+        begin, end = ([i] if i is not None else [] for i in around)
         rows = [[*begin, *self._tokenizer.encode(text, add_special_tokens=False), *end] for text in texts]
         if not any(len(row) > 1 for row in rows):
             return [0.0] * len(rows)
@@ -43,9 +44,6 @@ class Rescorer:
         logs = self._model(input_ids=ids, attention_mask=mask.long()).logits[:, :-1].float().log_softmax(-1)
         chosen = logs.gather(2, ids[:, 1:, None]).squeeze(2)
         return torch.where(mask[:, 1:], chosen, 0.0).sum(1).tolist()
-
-    def _around(self) -> tuple[int | None, int | None]:
-        return self._tokenizer.bos_token_id, self._tokenizer.eos_token_id
 
     def rescored(self, hypotheses: Sequence[Hypothesis], weights: Weights) -> list[tuple[float, float, Hypothesis]]:
         """Best first: the score with this LM in it, what it says alone, and the hypothesis."""

@@ -88,7 +88,7 @@ def _estimate(ids: Sequence[Sequence[int]], vocabulary: int, order: int, prune: 
         write_arpa(estimate(ids, vocabulary, order, prune), out)
         return
     command = [lmplz, "-o", str(order), "--discount_fallback", "--arpa", str(out), "-T", str(out.parent)]
-    command += ["--prune", *map(str, prune)] if any(prune) else []
+    command += ["--prune", *map(str, prune[:order])] if any(prune[:order]) else []
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         # lmplz reads all before it says much, so that the pipe of what it says cannot fill up.
         process.stdin.writelines(" ".join(map(str, sentence)) + "\n" for sentence in ids)

@@ -209,10 +209,11 @@ def test_large_texts_go_to_lmplz(tiny, tmp_path, monkeypatch):
     )
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
-    build_tokens(["play the song"] * 3, ["play it"], tiny.tokenizer, 60, 2, (0, 0), tmp_path / "lm/tokens.arpa")
+    build_tokens(["play the song"] * 3, ["play it"], tiny.tokenizer, 60, 2, (0, 0, 1), tmp_path / "lm/tokens.arpa")
     ids = " ".join(map(str, tiny.tokenizer.encode("play the song", add_special_tokens=False)))
     assert (tmp_path / "read").read_text() == f"{ids}\n" * 3
     assert "-o 2 --discount_fallback" in (tmp_path / "args").read_text()
+    assert "--prune" not in (tmp_path / "args").read_text()
     fake.write_text("#!/bin/sh\ncat > /dev/null\necho out of memory >&2\nexit 3\n")
     with pytest.raises(DataError, match="lmplz: failed: out of memory"):
         build_tokens(["play the song"] * 3, ["play it"], tiny.tokenizer, 60, 2, (0, 0), tmp_path / "lm/tokens.arpa")

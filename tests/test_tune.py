@@ -1,0 +1,51 @@
+"""The search for weights on hypotheses made by hand, whose best weights are known."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from adapt.decode.fusion import Hypothesis
+from adapt.decode.weights import Weights
+from adapt.text.corpus import Entity, Utterance
+from adapt.text.lexicon import Entry, Lexicon, phrase_index
+from adapt.text.normalise import basic
+from adapt.tune import Counts, judges, search, search_ctc
+
+LEXICON = phrase_index(Lexicon("names", "", (Entry("jolene"), Entry("yes"))), basic)
+SAID = [Utterance(str(i), "play jolene now", entities=(Entity("jolene", "track"),)) for i in range(5)]
+# What the model prefers; what lexicon and LM would have; and, for much boosting, a name that nobody said.
+HEARD = [
+    Hypothesis("play joline now", 3, model=-2.0, lm=-9.0),
+    Hypothesis("play jolene now", 3, model=-3.5, lm=-5.0, boost=2.0),
+    Hypothesis("play jolene yes", 3, model=-9.0, lm=-6.0, boost=5.0),
+]
+
+
+def decode(weights: Weights) -> list[list[Hypothesis]]:
+    return [sorted(HEARD, key=lambda h: -h.score(weights)) for _ in SAID]
+
+
+def test_the_search_ends_where_names_are_right_and_none_is_made_up():
+    judge = judges(SAID, LEXICON, basic)
+    assert [judge[0](h.text) for h in HEARD] == [Counts(1, 3, 1, 1, 0), Counts(0, 3, 0, 1, 0), Counts(1, 3, 0, 1, 1)]
+    tuned = search(decode, judge, ("lm", "boost"), "base")
+    assert tuned.base == Counts(5, 15, 5, 5, 0) and tuned.counts == Counts(0, 15, 0, 5, 0)
+    costs = {(w["lm"], w["boost"]): cost for w, cost in tuned.surface}
+    assert costs[0.0, 0.0] == 2 and costs[0.5, 0.0] == costs[0.0, 0.8] == 0 and costs[0.0, 2.0] > 3
+    assert decode(Weights(**tuned.weights))[0][0].text == "play jolene now"
+
+
+def test_false_alarms_that_may_be_chance_are_let_through():
+    base = Counts(100, 1000, 50, 100, 1)
+    assert dataclasses.replace(base, wrong=30, alarms=4).cost(base) < 2
+    assert dataclasses.replace(base, wrong=30, alarms=5).cost(base) > 3
+
+
+def test_ctc_weights_one_after_the_other():
+    judge = judges(SAID, LEXICON, basic)
+
+    def heard(weights: Weights) -> list[str]:
+        return [HEARD[weights.lm >= 0.4 and weights.reward < 2].text for _ in SAID]
+
+    tuned = search_ctc(heard, judge, ("lm", "reward"))
+    assert (tuned.weights["lm"], tuned.weights["reward"], tuned.counts.errors) == (0.4, 0.0, 0)
