@@ -290,7 +290,9 @@ class Fusion:
         weights, found = self.weights, []
         terms = [(self._lm, weights.lm), (self._source, -weights.source)]
         terms += [(automaton, weights.boost) for automaton in self._boosts(own)]
-        terms = [(automaton, weight) for automaton, weight in terms if automaton is not None and weight]
+        there = [(automaton, weight) for automaton, weight in terms if automaton is not None]
+        # A reward alone needs one that says which tokens are words, and says nothing else.
+        terms = [term for term in there if term[1]] or (there[:1] if weights.reward else [])
         if weights.reward and not terms:
             raise DataError("fusion: a reward of tokens alone; give n-grams or a lexicon with it, or leave it out")
         if terms:

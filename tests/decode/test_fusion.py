@@ -164,6 +164,21 @@ def test_hypotheses_score_what_beam_search_ranks_by(tiny, noise, parts):
     )
 
 
+def test_a_reward_alone_favours_long_hypotheses(tiny, noise, parts):
+    path, *_ = parts
+    prompts = [tiny.prompt(slot) for slot in tiny.slot_vectors(noise)]
+    lengths = []
+    for reward in (-5.0, 5.0):
+        fusion = Fusion(tiny, Weights(reward=reward), lm=path, normalise=basic)
+        found = generate(
+            tiny, prompts, 4, 8, [*fusion.processors([None] * 3), SuppressTokensLogitsProcessor(fusion.special)]
+        )
+        lengths.append(sum(len(best) for best, *_ in found))
+    assert lengths[0] < lengths[1]
+    with pytest.raises(DataError, match="a reward of tokens alone"):
+        Fusion(tiny, Weights(reward=1.0), normalise=basic).processors([None])
+
+
 def test_what_is_missing_is_named(tiny, tmp_path, parts):
     path, *_ = parts
     with pytest.raises(DataError, match="weight of 'lm' given"):
