@@ -238,7 +238,7 @@ def _composed(build: Build, llm, tokenizer):
 
     from adapt.model.composed import ComposedConfig, ComposedForSpeechRecognition
     from adapt.model.encoders import CtcEncoder
-    from adapt.model.speech_llm import view
+    from adapt.model.load import view
     from adapt.text.template import SLOT
 
     settings = build.recipe.align
@@ -380,7 +380,7 @@ def test(build: Build) -> Tested:
 
 
 def _load(build: Build):
-    from adapt.model.speech_llm import load
+    from adapt.model.load import load
 
     return load(str(build.path("model")), build.device)
 

@@ -357,7 +357,7 @@ def transcribe(
     from adapt.decode.transcribe import transcribe as write
     from adapt.decode.weights import Weights
     from adapt.model.adapter import attach
-    from adapt.model.speech_llm import load
+    from adapt.model.load import load
 
     llm = load(base, device)
     llm = attach(llm, adapter) if adapter else llm

@@ -48,7 +48,7 @@ class Run:
 
     def speech_llm(self):
         """The base, loaded once for the stages that leave it as it is."""
-        from adapt.model.speech_llm import load
+        from adapt.model.load import load
 
         if "base" not in self._loaded:
             self._loaded["base"] = load(self.recipe.base, self.device)
@@ -215,7 +215,7 @@ def decoder(run: Run) -> StageResult:
 
     def work(scratch: Path) -> None:
         from adapt.model import prompt as prompts
-        from adapt.model.speech_llm import load
+        from adapt.model.load import load
         from adapt.train.stages import tune_decoder
 
         replayed, guard = run.replay("source_replay"), run.replay("source_dev")
@@ -271,7 +271,7 @@ def lm(run: Run) -> StageResult:
 
     def work(scratch: Path) -> None:
         from adapt.lm.build import build_tokens, build_words
-        from adapt.model.speech_llm import load_tokenizer
+        from adapt.model.load import load_tokenizer
 
         tokenizer, size = load_tokenizer(recipe.base)
         dev, thresholds = _lines(run.path("text/dev.txt")), (0, 0, recipe.lm.prune)
@@ -410,7 +410,7 @@ def fusion_of(run: Run, system: System):
 def system_of(run: Run, system: str):
     """The speech LLM that is one of SYSTEMS, loaded once."""
     from adapt.model import adapter
-    from adapt.model.speech_llm import load
+    from adapt.model.load import load
 
     if system != "adapted":
         return run.speech_llm()
@@ -490,7 +490,7 @@ def adapt(run: Run) -> None:
 def _check_phrases(run: Run) -> None:
     """Raises DataError for a lexicon that cannot be boosted: now, not after the hours of training."""
     from adapt.lm.phrases import tokenise
-    from adapt.model.speech_llm import load_tokenizer
+    from adapt.model.load import load_tokenizer
 
     recipe = run.recipe
     if not any((system.weights or {}).get("boost") and fused_files(run, system) for system in systems(run).values()):

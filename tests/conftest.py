@@ -18,7 +18,7 @@ def tiny(tmp_path_factory):
     from transformers import LlamaConfig, ParakeetCTCConfig, PreTrainedTokenizerFast
 
     from adapt.model.composed import ComposedConfig, ComposedForSpeechRecognition
-    from adapt.model.speech_llm import load
+    from adapt.model.load import load
 
     words = [
         "▁" + w

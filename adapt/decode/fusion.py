@@ -241,8 +241,8 @@ class Fusion:
             raise DataError(f"fusion: weight of {missing[0]!r} given, and nothing that it weighs; see `adapt lm`")
         self.speech_llm, self.weights, self._normalise = speech_llm, weights, normalise
         tokenizer = speech_llm.tokenizer
-        self._vocabulary = speech_llm.model.config.get_text_config(decoder=True).vocab_size
-        self._ends = [tokenizer.eos_token_id]
+        self._vocabulary = speech_llm.vocabulary
+        self._ends = speech_llm.ends
         self.special = [i for i in tokenizer.all_special_ids if i not in self._ends]
         pieces = tokenizer.convert_ids_to_tokens(list(range(min(len(tokenizer), self._vocabulary))))
         self._begins = word_beginnings([piece or "" for piece in pieces] + [""] * (self._vocabulary - len(pieces)))
@@ -298,7 +298,7 @@ class Fusion:
         if terms:
             found.append(NgramFusion(*terms[0], *terms[1:], reward=weights.reward))
         if weights.ilm:
-            found.append(InternalLM(self.speech_llm.model, self._internal, weights.ilm, self.special))
+            found.append(InternalLM(self.speech_llm.generator, self._internal, weights.ilm, self.special))
         if self._binary and weights.lm:  # last, for it looks at the best alone
             found.append(KenlmFusion(self._binary, weights.lm, self._ends))
         return found
@@ -347,9 +347,9 @@ def sequence_scores(
     speech_llm: SpeechLLM, prompts: Sequence[torch.Tensor], tokens: Sequence[Sequence[int]]
 ) -> torch.Tensor:
     """Log probability `[rows]` of each sequence and the end of the sentence after its prompt."""
-    targets = [[*t, speech_llm.tokenizer.eos_token_id] for t in tokens]
+    targets = [[*t, speech_llm.ends[0]] for t in tokens]
     embeds, mask, labels = speech_llm.batch(prompts, targets)
-    logits = speech_llm.model(inputs_embeds=embeds, attention_mask=mask).logits
+    logits = speech_llm.forward(embeds, mask)
     losses = torch.nn.functional.cross_entropy(
         logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), reduction="none", ignore_index=IGNORED
     )

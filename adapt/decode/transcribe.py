@@ -15,7 +15,7 @@ import numpy as np
 import soundfile
 import torch
 from tqdm import tqdm
-from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from adapt.decode.ctc import CtcFusion, heard
 from adapt.decode.fusion import Fusion
@@ -37,7 +37,7 @@ def generate(
     processors: Sequence[LogitsProcessor] = (),
     nbest: int = 1,
 ) -> list[list[list[int]]]:
-    """Beam search after prompt embeddings `[length, hidden]` that hold audio; the `nbest` best of each, in tokens.
+    """Beam search after prompts `[length, width]` that hold audio; the `nbest` best of each, in tokens.
 
     `generate` would run the prompt once a beam. Here it runs once an utterance, and the cache is repeated. processors:
     what is fused into the search (`fusion`).
@@ -51,12 +51,12 @@ def generate(
     mask = (columns >= longest - torch.tensor(lengths, device=embeds.device)[:, None]).long()
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
 
-    model, tokenizer = speech_llm.model, speech_llm.tokenizer
-    cache = DynamicCache(config=model.config.get_text_config(decoder=True))
-    prefix = {"attention_mask": mask[:, :-1], "position_ids": positions[:, :-1]}
-    model(inputs_embeds=embeds[:, :-1], past_key_values=cache, use_cache=True, logits_to_keep=1, **prefix)
-    cache.batch_repeat_interleave(num_beams)
-    tokens = model.generate(
+    generator, ends = speech_llm.generator, speech_llm.ends
+    cache = speech_llm.new_cache()
+    speech_llm.forward(embeds[:, :-1], mask[:, :-1], positions[:, :-1], cache, keep=1)
+    # Not batch_repeat_interleave, which the states of Mamba do not have.
+    cache.reorder_cache(torch.arange(len(prompts), device=embeds.device).repeat_interleave(num_beams))
+    tokens = generator.generate(
         inputs_embeds=embeds,
         attention_mask=mask,
         past_key_values=cache,
@@ -64,12 +64,9 @@ def generate(
         num_return_sequences=nbest,
         do_sample=False,
         max_new_tokens=max_new_tokens,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
         logits_processor=LogitsProcessorList(processors),
     )
-    end = tokenizer.eos_token_id
-    rows = [row[: row.index(end)] if end in row else row for row in tokens.tolist()]
+    rows = [list(itertools.takewhile(lambda token: token not in ends, row)) for row in tokens.tolist()]
     return [rows[i : i + nbest] for i in range(0, len(rows), nbest)]
 
 
@@ -104,7 +101,7 @@ def transcribe(
     if isinstance(fusion, Fusion):
         fusion.check(u.phrases for u in utterances)
     waiting = sorted((u for u in utterances if u.id not in done), key=lambda u: (seconds[u.id], u.id))
-    longest = speech_llm.model.config.max_seconds
+    longest = speech_llm.max_seconds
     whole = [u for u in waiting if seconds[u.id] <= longest]
     form = "{desc:<10} [{bar:20}] {percentage:3.0f}%  {n:.0f} of {total:.0f} s of audio  {remaining} left"
     if decoder == "ctc":

@@ -20,6 +20,7 @@ from adapt.lm.automaton import Automaton, assemble
 from adapt.text.lexicon import Entry
 
 _SPACES = ("▁", "Ġ", " ")
+FULL = 5  # tokens from which a phrase has its whole bonus
 INSIDE, BEGINS = 0, 1  # classes of tokens: inside a word, or at its beginning
 
 
@@ -120,7 +121,8 @@ def boost(
     """The automaton of lists of phrases: one for every utterance, or one for each.
 
     begins: `[V]`, from `word_beginnings`. The bonus of d tokens is weight * (1 + ln 2 + ... + ln d + d - 1), in nats:
-    each token of a phrase gives 1 + ln of its number. ends, special: as in `ngram.load`.
+    each token of a phrase gives 1 + ln of its number. A phrase of fewer than FULL tokens in all has as much less as it
+    is shorter, for much sounds like it. ends, special: as in `ngram.load`.
     """
     vocabulary = len(begins)
     nodes = [_Node(0, -1, 0, 0)]
@@ -184,7 +186,7 @@ def _add(nodes: list[_Node], node: _Node) -> int:
 
 
 def _insert(nodes: list[_Node], at: int, home: int, tokens: Sequence[int], weight: float) -> None:
-    bonus = 0.0
+    bonus, weight = 0.0, weight * min(1.0, len(tokens) / FULL)
     for depth, token in enumerate(tokens, 1):
         below = nodes[at].children.get(token)
         if below is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from pathlib import Path
 
 import peft
@@ -36,24 +35,24 @@ model = PeftModel.from_pretrained(base, "{folder}")
 """
 
 
-def linear_layers(decoder: torch.nn.Module, name: str, attention: bool = False) -> str:
-    """A pattern of the full names of the linear layers in the blocks of a decoder that is called `name`.
+def linear_layers(decoder: torch.nn.Module, name: str, attention: bool = False) -> list[str]:
+    """Full names of the linear layers in the blocks of a decoder that is called `name`.
 
     `attention`: only those of attention; q, k, v and o where a family has them apart, and what it has in their place.
-    Raises `ModelError` for none.
+    Names in full and no pattern: of models with experts PEFT takes a pattern to pieces, and reaches the audio tower
+    with them. Raises `ModelError` for none.
     """
-    layers = set()
+    layers = []
     for path, module in decoder.named_modules():
-        inside, _, leaf = path.rpartition(".")
+        inside, _, _ = path.rpartition(".")
         # A block has a number; what stands outside of them, the head among it, has none.
         if not isinstance(module, (torch.nn.Linear, Conv1D)) or not any(map(str.isdigit, inside.split("."))):
             continue
         if not attention or "attention" in type(decoder.get_submodule(inside)).__name__.lower():
-            owner = inside.rpartition(".")[2]
-            layers.add(leaf if owner.isdigit() else f"{owner}.{leaf}")
+            layers.append(f"{name}.{path}")
     if not layers:
         raise ModelError(f"{type(decoder).__name__}: has no linear layers to put LoRA on; take another decoder")
-    return rf".*{name}\..*\.({'|'.join(sorted(map(re.escape, layers)))})"
+    return layers
 
 
 def add_lora(speech_llm: SpeechLLM, rank: int, alpha: int, dropout: float) -> peft.PeftModel:
@@ -62,7 +61,9 @@ def add_lora(speech_llm: SpeechLLM, rank: int, alpha: int, dropout: float) -> pe
     Names are knowledge, and that sits in the feed-forward layers as much as in attention.
     """
     logging.getLogger("peft").setLevel(logging.ERROR)
-    layers = linear_layers(speech_llm.model.language_model, "language_model")
+    decoder = speech_llm.model.get_decoder()
+    name = next(name for name, module in speech_llm.model.named_modules() if module is decoder)
+    layers = linear_layers(decoder, name)
     config = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=layers)
     model = peft.get_peft_model(speech_llm.model, config)
     # With a name PEFT would look on the hub, each time it saves, for a changed vocabulary.

@@ -150,6 +150,7 @@ class ComposedForSpeechRecognition(PreTrainedModel, GenerationMixin):
         inputs_embeds: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
         **kwargs,
     ) -> CausalLMOutputWithPast:
         """Logits over the LM's vocabulary. Raises `ValueError` when slots and slot vectors differ in number."""
@@ -166,6 +167,7 @@ class ComposedForSpeechRecognition(PreTrainedModel, GenerationMixin):
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
+            logits_to_keep=logits_to_keep,
             **kwargs,
         )
 

@@ -35,8 +35,9 @@ def _mono(file: soundfile.SoundFile, frames: int = -1) -> np.ndarray:
     return file.read(frames, dtype="float32", always_2d=True).mean(axis=1)
 
 
-def _resampled(samples: np.ndarray, rate: int) -> np.ndarray:
-    return samples if rate == SAMPLE_RATE else resample_poly(samples, SAMPLE_RATE, rate).astype(np.float32)
+def resampled(samples: np.ndarray, rate: int, wanted: int = SAMPLE_RATE) -> np.ndarray:
+    """Samples at `rate` Hz, at the rate that is wanted."""
+    return samples if rate == wanted else resample_poly(samples, wanted, rate).astype(np.float32)
 
 
 def read_audio(path: Path | str) -> np.ndarray:
@@ -48,7 +49,7 @@ def read_audio(path: Path | str) -> np.ndarray:
         samples, rate = _mono(file), file.samplerate
     if not len(samples):
         raise DataError(f"{path}: holds no samples; record it again or take it out of the manifest")
-    return _resampled(samples, rate)
+    return resampled(samples, rate)
 
 
 def read_segments(path: Path | str, max_seconds: float) -> Iterator[np.ndarray]:
@@ -63,9 +64,9 @@ def read_segments(path: Path | str, max_seconds: float) -> Iterator[np.ndarray]:
             raise DataError(f"{path}: holds no samples; record it again or take it out of the manifest")
         while len(held) > longest:
             cut = _quietest(held[:longest], round(PAUSE * rate))
-            yield _resampled(held[:cut], rate)
+            yield resampled(held[:cut], rate)
             held = np.concatenate([held[cut:], _mono(file, cut)])
-        yield _resampled(held, rate)
+        yield resampled(held, rate)
 
 
 def _quietest(samples: np.ndarray, window: int) -> int:

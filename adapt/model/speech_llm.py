@@ -1,22 +1,23 @@
-"""One view of a speech LLM: embeddings around the slot, real audio in it, and training batches of them."""
+"""One view of every speech LLM: embeddings around the slot, real audio in it, and training batches of them."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
-from transformers.utils import logging
+from transformers import Cache, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 from adapt.errors import ModelError
-from adapt.model.bases import locate
-from adapt.model.composed import ComposedConfig, ComposedForSpeechRecognition
+from adapt.model.composed import ComposedForSpeechRecognition
 from adapt.model.encoders import CtcEncoder
-from adapt.model.features import pad
-from adapt.text.template import split_template
+from adapt.model.families import Request, family_of, merged_embeddings, rate_of
+from adapt.model.features import SAMPLE_RATE, pad, resampled
+from adapt.model.generator import Generator
 
 IGNORED = -100  # label of positions without a loss
 BLANK = "_"  # the CTC blank in a path that is written out
@@ -26,35 +27,141 @@ BLANK = "_"  # the CTC blank in a path that is written out
 class SpeechLLM:
     """A model with its tokenizer and the token ids around its slot.
 
-    `before` and `after` are tokenised apart from each other and from the target, so that no merge across a
-    boundary can take a sub-word out of the loss.
+    What goes into the decoder are rows `[length, width]`: a token's embedding or a slot vector, and behind it, in
+    families whose layers take inputs of their own, those. `before` and `after` are tokenised apart from the target, so
+    that no merge across a boundary can take a sub-word out of the loss. ends: tokens that end a transcript; targets
+    end in the first. processor: None for a model of our own. language: what the prompt says. scale: what the logits are
+    divided by.
     """
 
     name: str
-    model: ComposedForSpeechRecognition
+    model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     before: list[int]
     after: list[int]
+    ends: list[int]
+    max_seconds: float
+    processor: ProcessorMixin | None = None
+    language: str = "en"
+    scale: float = 1.0
 
     @property
     def device(self) -> torch.device:
         return self.model.device
 
+    @property
+    def has_ctc(self) -> bool:
+        """Is there an encoder with a CTC head beside the decoder?"""
+        return isinstance(self.model, ComposedForSpeechRecognition)
+
+    @property
+    def hidden(self) -> int:
+        """Width of a slot vector."""
+        return self.model.get_input_embeddings().weight.shape[1]
+
+    @functools.cached_property
+    @torch.no_grad()
+    def vocabulary(self) -> int:
+        """How many outputs the decoder has; often more than tokens."""
+        return self.forward(self.embed([0])[None]).shape[-1]  # configs and heads do not always agree
+
+    @functools.cached_property
+    def generator(self) -> Generator:
+        """The decoder for `generate`."""
+        return Generator(self)
+
+    @functools.cached_property
+    def _per_layer(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        # Gemma 3n and 4: each token has an input of its own in every layer.
+        size = getattr(self.model.config.get_text_config(decoder=True), "hidden_size_per_layer_input", 0)
+        if not size:
+            return None
+        given = self.model.get_decoder().get_per_layer_inputs
+        more = (None,) * (len(inspect.signature(given).parameters) - 1)
+        return lambda ids: given(ids, *more).flatten(-2)
+
+    @functools.cached_property
+    def _keeps(self) -> bool:
+        return "logits_to_keep" in inspect.signature(self.model.forward).parameters
+
+    def rows(self, ids: torch.Tensor) -> torch.Tensor:
+        """Rows `[..., width]` of token ids."""
+        rows = family_of(self.model.config).embed(self.model, ids)
+        return torch.cat([rows, self._per_layer(ids).to(rows.dtype)], -1) if self._per_layer else rows
+
     def embed(self, ids: Sequence[int]) -> torch.Tensor:
-        """Token embeddings `[len(ids), hidden]`."""
-        return self.model.get_input_embeddings()(torch.tensor(ids, dtype=torch.long, device=self.device))
+        """Rows `[len(ids), width]` of token ids."""
+        return self.rows(torch.tensor(ids, dtype=torch.long, device=self.device))
+
+    @property
+    def nothing(self) -> torch.Tensor:
+        """An empty slot, `[0, hidden]`."""
+        return self.model.get_input_embeddings().weight[:0]
+
+    def forward(
+        self,
+        rows: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        positions: torch.Tensor | None = None,
+        cache: Cache | None = None,
+        keep: int = 0,
+        *,
+        through: torch.nn.Module | None = None,
+    ) -> torch.Tensor:
+        """Logits `[batch, length, vocabulary]` of rows `[batch, length, width]`; of the last `keep` unless 0.
+
+        positions: None counts from the end of the cache. through: what wraps the model in training; None: the model.
+        """
+        model, more = through or self.model, {}
+        if self._per_layer:
+            layers = self.model.config.get_text_config(decoder=True).num_hidden_layers
+            more["per_layer_inputs"] = rows[..., self.hidden :].unflatten(-1, (layers, -1))
+            rows = rows[..., : self.hidden]
+        if hasattr(getattr(self.model, "model", None), "rope_deltas"):
+            # Qwen's omni models count in three dimensions, and from where they stood in an earlier call.
+            self.model.model.rope_deltas = None
+            if positions is None:
+                past = cache.get_seq_length() if cache is not None else 0
+                positions = torch.arange(past, past + rows.shape[1], device=rows.device).expand(len(rows), -1)
+            positions = positions.expand(3, *positions.shape)
+        if keep and self._keeps:
+            more["logits_to_keep"] = keep
+        if positions is not None:
+            more["position_ids"] = positions
+        if cache is not None:
+            more["past_key_values"] = cache
+        logits = model(inputs_embeds=rows, attention_mask=mask, use_cache=cache is not None, **more).logits
+        logits = logits[:, -keep:] if keep else logits
+        return logits if self.scale == 1 else logits / self.scale
+
+    def new_cache(self) -> Cache:
+        """An empty cache for `forward`."""
+        return DynamicCache(config=self.model.config.get_text_config(decoder=True))
 
     def target_ids(self, text: str) -> list[int]:
         """Token ids of a transcript, with the end of sentence."""
-        return [*self.tokenizer.encode(text, add_special_tokens=False), self.tokenizer.eos_token_id]
+        return [*self.tokenizer.encode(text, add_special_tokens=False), self.ends[0]]
 
     def decode(self, ids: Sequence[int]) -> str:
-        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        return family_of(self.model.config).spoken(self.tokenizer.decode(ids, skip_special_tokens=True).strip())
 
     @torch.no_grad()
     def slot_vectors(self, samples: Sequence[np.ndarray]) -> list[torch.Tensor]:
         """What real audio (mono, 16 kHz) puts into the slot: `[slots, hidden]` for each recording."""
-        return self.model.get_audio_features(*self.model.encoder.inputs(*(x.to(self.device) for x in pad(samples))))
+        if self.processor is None:
+            return self.model.get_audio_features(*self.model.encoder.inputs(*(x.to(self.device) for x in pad(samples))))
+        # One at a time: encoders differ in what padding does to them, and one is exact.
+        return [self._captured(row) for row in samples]
+
+    def _captured(self, samples: np.ndarray) -> torch.Tensor:
+        family = family_of(self.model.config)
+        request = Request(resampled(samples, SAMPLE_RATE, rate_of(self.processor)), self.language, self.name)
+        inputs = family.request(self.processor, request).to(self.device, self.model.dtype)
+        ids = inputs["input_ids"][0].tolist()
+        first, end = len(self.before), len(ids) - len(self.after)
+        if (ids[:first], ids[end:]) != (self.before, self.after):
+            raise ModelError(f"{self.name}: its processor wrote another prompt for this audio than for silence; cut it")
+        return merged_embeddings(self.model, inputs, family)[0, first:end]
 
     @torch.no_grad()
     def heard(
@@ -72,22 +179,30 @@ class SpeechLLM:
         return paths(encoder, frames, lengths), self.model.project(frames, lengths)
 
     def prompt(self, slot: torch.Tensor | None) -> torch.Tensor:
-        """Embeddings of the prompt with `slot` (`[slots, hidden]`) in its place; None leaves the prompt away.
+        """Rows of the prompt with `slot` (`[slots, hidden]`) in its place; None leaves the prompt away.
 
         Without a prompt only its first token (the beginning of sentence) is left, as text alone would have it.
         """
         if slot is None:
             return self.embed(self.before[:1])
-        return torch.cat([self.embed(self.before), slot.to(self.model.dtype), self.embed(self.after)])
+        return torch.cat([self.embed(self.before), self._in_slot(slot), self.embed(self.after)])
+
+    def _in_slot(self, slot: torch.Tensor) -> torch.Tensor:
+        slot = slot.to(self.device, self.model.dtype)
+        if not self._per_layer:
+            return slot
+        # Audio has no token: its families take the padding for one there.
+        padding = self.model.config.get_text_config(decoder=True).pad_token_id or 0
+        return torch.cat([slot, self.embed([padding] * len(slot))[:, self.hidden :]], -1)
 
     def prompt_without_audio(self) -> torch.Tensor:
-        """Embeddings of the prompt with nothing in its slot: what the decoder then says is its internal LM."""
-        return self.prompt(self.model.get_input_embeddings().weight[:0])
+        """Rows of the prompt with nothing in its slot: what the decoder then says is its internal LM."""
+        return self.prompt(self.nothing)
 
     def training_batch(
         self, slots: Sequence[torch.Tensor | None], targets: Sequence[Sequence[int]]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Right-padded `inputs_embeds [batch, length, hidden]`, `attention_mask` and `labels [batch, length]`.
+        """Right-padded rows `[batch, length, width]`, `attention_mask` and `labels [batch, length]`.
 
         `length` is a multiple of 16. Only the targets carry a label.
         """
@@ -96,7 +211,7 @@ class SpeechLLM:
     def batch(
         self, prompts: Sequence[torch.Tensor], targets: Sequence[Sequence[int]]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """As `training_batch`, of prompts `[length, hidden]` that are made already."""
+        """As `training_batch`, of prompts `[length, width]` that are made already."""
         rows, labels = [], []
         for prompt, target in zip(prompts, targets, strict=True):
             rows.append(torch.cat([prompt, self.embed(target)]))
@@ -121,39 +236,3 @@ def paths(encoder: CtcEncoder, frames: torch.Tensor, lengths: torch.Tensor) -> l
 def token_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Mean next-token cross entropy over the labelled positions of `logits [batch, length, vocabulary]`."""
     return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORED)
-
-
-def load(name: str, device: str = "auto") -> SpeechLLM:
-    """Load a speech LLM: the name of a built-in one, or a folder. `auto`: CUDA where it is there, else CPU.
-
-    Raises `ModelError` when there is no such model or its weights do not fit its config.
-    """
-    path = locate(name)
-    config = AutoConfig.from_pretrained(path)
-    if not isinstance(config, ComposedConfig):
-        raise ModelError(f"base: {name!r} is a {config.model_type!r} model; only {ComposedConfig.model_type!r} so far")
-    logging.disable_progress_bar()  # weights of a second are not worth a bar
-    model, report = ComposedForSpeechRecognition.from_pretrained(
-        path, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
-    )
-    amiss = [*report["missing_keys"], *report["unexpected_keys"], *report["mismatched_keys"]]
-    if amiss:
-        raise ModelError(f"{path}: {len(amiss)} weights do not fit, first {amiss[0]!r}; save the model again")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return view(name, model.to(device).eval(), AutoTokenizer.from_pretrained(path))
-
-
-def load_tokenizer(name: str) -> tuple[PreTrainedTokenizerBase, int]:
-    """The tokenizer of a speech LLM, and how many outputs its decoder has."""
-    path = locate(name)
-    config = AutoConfig.from_pretrained(path)
-    return AutoTokenizer.from_pretrained(path), config.get_text_config(decoder=True).vocab_size
-
-
-def view(name: str, model: ComposedForSpeechRecognition, tokenizer: PreTrainedTokenizerBase) -> SpeechLLM:
-    """The view of a model that is in memory already."""
-    before, after = split_template(model.config.prompt)
-    ids = [tokenizer.encode(text, add_special_tokens=False) if text else [] for text in (before, after)]
-    beginning = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
-    return SpeechLLM(name, model, tokenizer, beginning + ids[0], ids[1])

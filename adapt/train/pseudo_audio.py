@@ -117,7 +117,7 @@ def mixed(source: Source, text: str, rng: random.Random) -> torch.Tensor:
 
 def empty(source: Source, text: str, rng: random.Random) -> torch.Tensor:
     """The prompt with nothing in its slot."""
-    return source.speech_llm.embed([])
+    return source.speech_llm.nothing
 
 
 def none(source: Source, text: str, rng: random.Random) -> None:

@@ -61,7 +61,7 @@ def mean_loss(
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         embeds, mask, labels = speech_llm.training_batch([slot_rows[i] for i in rows], [targets[i] for i in rows])
-        loss = token_loss(speech_llm.model(inputs_embeds=embeds, attention_mask=mask).logits, labels)
+        loss = token_loss(speech_llm.forward(embeds, mask), labels)
         count = int((labels != IGNORED).sum())
         total, tokens = total + loss.item() * count, tokens + count
     return total / tokens
@@ -129,7 +129,7 @@ def learn_prompt(
         rows = batch["rows"].tolist()
         vectors = next(model.parameters())
         embeds, mask, labels = speech_llm.training_batch([vectors] * len(rows), [targets[i] for i in rows])
-        return token_loss(speech_llm.model(inputs_embeds=embeds, attention_mask=mask).logits, labels)
+        return token_loss(speech_llm.forward(embeds, mask), labels)
 
     def evaluate(step: int, log: list[dict]) -> dict:
         row = {"step": step, "dev_loss": mean_loss(speech_llm, [module.vectors] * len(dev), dev_targets)}
@@ -217,12 +217,12 @@ def tune_decoder(
         in_slot += [replayed.slots[i] for i in again]
         wanted = [targets[i] for i in rows] + [replayed.targets[i] for i in again]
         embeds, mask, labels = speech_llm.training_batch(in_slot, wanted)
-        logits = tuned(inputs_embeds=embeds, attention_mask=mask).logits
+        logits = speech_llm.forward(embeds, mask, through=tuned)
         loss = token_loss(logits, labels)
         if again and anchor:
             kept = len(rows)
             with torch.no_grad(), model.disable_adapter():
-                base = model(inputs_embeds=embeds[kept:], attention_mask=mask[kept:]).logits
+                base = speech_llm.forward(embeds[kept:], mask[kept:], through=model)
             loss = loss + anchor * _divergence(base, logits[kept:], labels[kept:])
         return loss
 

@@ -82,7 +82,7 @@ def pack(model: Path, out: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     from adapt.model.prompt import SLOT_EXAMPLES
-    from adapt.model.speech_llm import load
+    from adapt.model.load import load
 
     llm = load(str(model), device="cpu")
     llm.model.half().save_pretrained(out)

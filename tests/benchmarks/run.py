@@ -108,7 +108,8 @@ def training_bf16(rows: int = 32, slots: int = 80) -> dict:
     import torch
 
     from adapt.model.adapter import add_lora
-    from adapt.model.speech_llm import load, token_loss
+    from adapt.model.load import load
+    from adapt.model.speech_llm import token_loss
 
     llm = load("tiny")
     model = add_lora(llm, rank=32, alpha=64, dropout=0.0)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapt.errors import DataError
-from adapt.lm.phrases import Phrase, boost, tokenise, word_beginnings
+from adapt.lm.phrases import FULL, Phrase, boost, tokenise, word_beginnings
 from adapt.text.lexicon import Entry
 
 # Tokens 0 to 5 begin a word, 6 to 9 go on with one, 10 is the end, 11 special.
@@ -21,7 +21,8 @@ END, SPECIAL = 10, 11
 
 
 def bonus(length: int, weight: float = 1.0) -> float:
-    return weight * sum(1 + math.log(d) for d in range(1, length + 1))
+    """What a phrase is worth."""
+    return weight * min(1, length / FULL) * sum(1 + math.log(d) for d in range(1, length + 1))
 
 
 def made(phrases, *more):

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from adapt.errors import ModelError
 from adapt.model import adapter
-from adapt.model.speech_llm import load
+from adapt.model.load import load
 from adapt.train import fit as fitting
 from adapt.train.pseudo_audio import PSEUDO_AUDIO, Source, slots
 from adapt.train.stages import Replay, learn_prompt, mean_loss, tune_decoder

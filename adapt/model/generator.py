@@ -1,0 +1,71 @@
+"""The decoder of any speech LLM as transformers' `generate` wants a model: prompt rows in, logits out.
+
+Families override `generate` and what prepares its inputs, each in its own way: some refuse embeddings, one turns a LoRA
+of its own off. This goes past all of that, so that one way of decoding serves them all.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from transformers import Cache, GenerationConfig, GenerationMixin, PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+if TYPE_CHECKING:
+    from adapt.model.speech_llm import SpeechLLM
+
+
+class _Rows(nn.Module):
+    def __init__(self, speech_llm: SpeechLLM):
+        super().__init__()
+        self._rows = speech_llm.rows
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self._rows(ids)
+
+
+class Generator(PreTrainedModel, GenerationMixin):
+    """`inputs_embeds` are rows of the speech LLM's (`SpeechLLM.rows`), and so is what its embeddings give."""
+
+    main_input_name = "input_ids"
+    base_model_prefix = ""
+    _supports_attention_backend = _supports_sdpa = True
+
+    def __init__(self, speech_llm: SpeechLLM):
+        super().__init__(PreTrainedConfig())  # its own has demands on the class that it belongs to
+        self._forward, self._rows = speech_llm.forward, _Rows(speech_llm)
+        self._device, self._dtype = speech_llm.device, speech_llm.model.dtype
+        self.config = speech_llm.model.config
+        self._is_stateful = getattr(speech_llm.model, "_is_stateful", False)
+        ends, padding = speech_llm.ends, speech_llm.tokenizer.pad_token_id
+        self.generation_config = GenerationConfig(
+            eos_token_id=ends, pad_token_id=ends[0] if padding is None else padding
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return self._device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._dtype
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self._rows
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int = 0,
+        **kwargs,
+    ) -> CausalLMOutputWithPast:
+        rows = self._rows(input_ids) if inputs_embeds is None else inputs_embeds
+        logits = self._forward(rows, attention_mask, position_ids, past_key_values, logits_to_keep)
+        return CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values)

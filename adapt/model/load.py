@@ -1,0 +1,199 @@
+"""A built-in name, a folder or a model on the hub -> the view of a speech LLM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import transformers
+from peft.tuners.tuners_utils import BaseTunerLayer
+from transformers import (
+    AutoConfig,
+    AutoProcessor,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+)
+from transformers.utils import logging
+
+from adapt.errors import ModelError
+from adapt.model.bases import locate
+from adapt.model.composed import ComposedConfig, ComposedForSpeechRecognition
+from adapt.model.families import MAX_SECONDS, around, audio_token_id, family_of
+from adapt.model.speech_llm import SpeechLLM
+from adapt.model.support import SUPPORTED, refusal
+from adapt.text.template import split_template
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def load(
+    name: str, device: str = "auto", *, dtype: str = "auto", quantise: int | None = None, language: str = "en"
+) -> SpeechLLM:
+    """Load a speech LLM.
+
+    name: a built-in one, a folder, or one on the hub as `owner/name` or `owner/name@revision`. device: `cpu`, `cuda`,
+    `cuda:1`, `mps`; `spread` lays it over all the devices there are; `auto` is CUDA where it is there, else CPU. dtype:
+    `fp32`, `bf16` or `fp16`; `auto` is fp32 for models of our own and on a CPU, else what the weights were saved in.
+    quantise: 8 or 4 bits for the linear layers, by bitsandbytes, on CUDA. language: ISO 639-1, for families whose
+    prompt says it.
+
+    Raises `ModelError` when there is no such model, when it is none that can be adapted, and when weights are missing.
+    """
+    path = locate(name)
+    config = read_config(path, name)
+    logging.disable_progress_bar()  # weights of a second are not worth a bar
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if isinstance(config, ComposedConfig):
+        model = _weights(ComposedForSpeechRecognition, path, strict=True, dtype=DTYPES.get(dtype, torch.float32))
+        return view(name, model.to(device).eval(), AutoTokenizer.from_pretrained(path))
+    processor = _processor(path, config)
+    more: dict[str, object] = {"dtype": DTYPES.get(dtype, torch.float32 if device in ("cpu", "mps") else "auto")}
+    if device == "spread":
+        more["device_map"] = "auto"
+    if quantise:
+        more |= _quantised(quantise, device)
+    model = _weights(getattr(transformers, SUPPORTED[config.model_type]), path, **more)
+    model = model if "device_map" in more else model.to(device)
+    model = getattr(model, "thinker", model)  # of Qwen's omni models, the part that writes
+    _merge_own_lora(model)
+    return foreign_view(name, model.eval(), processor, language)
+
+
+def read_config(path: Path, name: str) -> PreTrainedConfig:
+    """The config of a speech LLM. Raises `ModelError` for any other kind of model."""
+    try:
+        config = AutoConfig.from_pretrained(path)
+    except (ValueError, OSError, KeyError) as error:
+        raise ModelError(f"base: {name!r}: its config.json says too little: {_line(error)}") from None
+    kind = config.model_type
+    if kind == ComposedConfig.model_type or kind in SUPPORTED:
+        return config
+    if why := refusal(kind):
+        raise ModelError(f"base: {name!r} is a {kind!r} model, {why}; see `adapt ls models`")
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as TEXT
+
+    if kind in TEXT:
+        way_out = "give a speech LLM, or make one of it with `adapt base` and llm.start"
+        raise ModelError(f"base: {name!r} is a text-only LLM ({kind!r}) and hears nothing; {way_out}")
+    raise ModelError(f"base: {name!r} is a {kind!r} model, which hears nothing; see `adapt ls models`")
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _weights(cls: type[PreTrainedModel], path: Path, strict: bool = False, **more) -> PreTrainedModel:
+    try:
+        model, report = cls.from_pretrained(path, output_loading_info=True, ignore_mismatched_sizes=True, **more)
+    except OSError as error:
+        raise ModelError(f"{path}: no weights there: {_line(error)}; save the model with save_pretrained") from None
+    except ImportError as error:
+        raise ModelError(f"{path}: {cls.__name__} cannot be built: {_line(error)}; install it") from None
+    amiss = [*report["missing_keys"], *report["mismatched_keys"], *(report["unexpected_keys"] if strict else ())]
+    if amiss:
+        raise ModelError(f"{path}: {len(amiss)} weights do not fit, first {amiss[0]!r}; save the model again")
+    return model
+
+
+def _quantised(bits: int, device: str) -> dict:
+    if not torch.cuda.is_available() or device in ("cpu", "mps"):
+        raise ModelError(f"quantise: {bits} bits need CUDA, and this is {device}; leave it out")
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError:
+        raise ModelError("quantise: needs bitsandbytes; pip install bitsandbytes") from None
+    config = transformers.BitsAndBytesConfig(load_in_8bit=bits == 8, load_in_4bit=bits == 4)
+    return {"quantization_config": config, "device_map": "auto" if device == "spread" else device}
+
+
+def _processor(path: Path, config: PreTrainedConfig) -> ProcessorMixin:
+    try:
+        processor = AutoProcessor.from_pretrained(path)
+    except (ValueError, OSError, ImportError, TypeError) as error:
+        told = f"{path}: its processor cannot be loaded: {_line(error)}"
+        raise ModelError(f"{told}; put it beside the model with processor.save_pretrained") from None
+    if not isinstance(processor, ProcessorMixin):
+        told = f"a {type(processor).__name__} alone, no processor of audio and text"
+        raise ModelError(f"{path}: holds {told}; put it there with processor.save_pretrained")
+    return processor
+
+
+def load_tokenizer(name: str) -> tuple[PreTrainedTokenizerBase, int]:
+    """The tokenizer of a speech LLM, and how many outputs its decoder has."""
+    path = locate(name)
+    config = read_config(path, name)
+    if isinstance(config, ComposedConfig):
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    else:
+        tokenizer = _processor(path, config).tokenizer
+    return tokenizer, getattr(config, "thinker_config", config).get_text_config(decoder=True).vocab_size
+
+
+def view(name: str, model: ComposedForSpeechRecognition, tokenizer: PreTrainedTokenizerBase) -> SpeechLLM:
+    """The view of a model of our own that is in memory already."""
+    before, after = split_template(model.config.prompt)
+    ids = [tokenizer.encode(text, add_special_tokens=False) if text else [] for text in (before, after)]
+    beginning = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
+    ends = [tokenizer.eos_token_id]
+    return SpeechLLM(name, model, tokenizer, beginning + ids[0], ids[1], ends, model.config.max_seconds)
+
+
+def foreign_view(name: str, model: PreTrainedModel, processor: ProcessorMixin, language: str = "en") -> SpeechLLM:
+    """The view of any other model with its processor. Raises `ModelError` where no slot is found in its prompt."""
+    family, tokenizer = family_of(model.config), processor.tokenizer
+    try:
+        before, after = around(processor, family, audio_token_id(model.config), language, name)
+    except (ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
+        told = f"{name}: its processor writes no prompt with a slot for audio: {_line(error)}"
+        raise ModelError(f"{told}; take the processor that was saved with it") from error
+    return SpeechLLM(
+        name,
+        model,
+        tokenizer,
+        before,
+        after,
+        _ends(model, tokenizer),
+        MAX_SECONDS,
+        processor,
+        language,
+        _lost_scaling(model),
+    )
+
+
+def _ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Tokens that end a transcript; the one that the tokenizer calls so comes first."""
+    ends = model.generation_config.eos_token_id
+    ends = [ends] if isinstance(ends, int) else list(ends or [])
+    own = tokenizer.eos_token_id
+    return list(dict.fromkeys(([own] if own in ends or not ends else []) + ends))
+
+
+@torch.no_grad()
+def _lost_scaling(model: PreTrainedModel) -> float:
+    """What the logits have to be divided by: that by which the decoder's config has them scaled, and no one does.
+
+    Granite's LLM divides its logits; transformers' Granite Speech, which holds the same LLM, forgets to.
+    """
+    scaling = getattr(model.config.get_text_config(decoder=True), "logits_scaling", 1.0)
+    if scaling == 1.0:
+        return 1.0
+    rows = model.get_input_embeddings()(torch.arange(8, device=model.device))[None]
+    states = model.get_decoder()(inputs_embeds=rows).last_hidden_state
+    plain, given = model.get_output_embeddings()(states).float(), model(inputs_embeds=rows).logits.float()
+    return scaling if (given - plain).norm() < (given - plain / scaling).norm() else 1.0
+
+
+def _merge_own_lora(model: PreTrainedModel) -> None:
+    """A LoRA that comes with a base is part of it: what is learned goes on top, and `generate` does not switch it."""
+    layers = [(name, m) for name, m in model.named_modules() if isinstance(m, BaseTunerLayer)]
+    for name, layer in layers:
+        layer.merge()
+        parent, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(parent), leaf, layer.get_base_layer())
+    if layers:
+        model._hf_peft_config_loaded = False
+        del model.peft_config

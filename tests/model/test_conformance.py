@@ -1,0 +1,205 @@
+"""Every speech LLM of transformers, by tiny models of its real class: one view of them that changes nothing.
+
+All of them take three minutes and are marked slow; a few stand for them in the default tests.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from pathlib import Path
+
+import numpy as np
+import peft
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+from adapt.decode.fusion import NgramFusion
+from adapt.decode.transcribe import generate
+from adapt.lm.phrases import Phrase, boost, word_beginnings
+from adapt.model import adapter
+from adapt.model.families import Request, audio_token_id, family_of, rate_of
+from adapt.model.features import resampled
+from adapt.model.load import _ends, _lost_scaling, load
+from adapt.model.speech_llm import SpeechLLM, token_loss
+from adapt.model.support import SUPPORTED
+from adapt.train.stages import learn_prompt, tune_decoder
+
+from .families import FAMILIES, WITHOUT_MODEL, WITHOUT_PROCESSOR
+
+FEW = ("qwen2_audio", "granite_speech", "gemma4", "qwen3_asr", "nemotron_h_omni")
+TEXT = ["play the song", "stop the music", "what is it", "louder please", "play it again"] * 3
+
+
+def decoder_alone(folder: Path) -> SpeechLLM:
+    """The view of a model whose processor cannot be built here, with a prompt of our own."""
+    config = transformers.AutoConfig.from_pretrained(folder)
+    model = getattr(transformers, SUPPORTED[config.model_type]).from_pretrained(folder).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    before, after = (tokenizer.encode(text, add_special_tokens=False) for text in ("please write", "now"))
+    ends = _ends(model, tokenizer)
+    return SpeechLLM(str(folder), model, tokenizer, before, after, ends, 30.0, scale=_lost_scaling(model))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The folder of each family, written when it is first asked for."""
+    folders = {}
+
+    def folder_of(kind: str) -> Path:
+        if kind not in folders:
+            folders[kind] = tmp_path_factory.mktemp(kind)
+            FAMILIES[kind](folders[kind])
+        return folders[kind]
+
+    return folder_of
+
+
+@pytest.fixture(
+    params=[pytest.param(k, marks=() if k in FEW else pytest.mark.slow) for k in FAMILIES if k != "voxtral_realtime"]
+)
+def llm(request, made) -> SpeechLLM:
+    if request.param in WITHOUT_MODEL:
+        pytest.skip(WITHOUT_PROCESSOR[request.param])
+    transformers.utils.logging.set_verbosity_error()
+    folder = made(request.param)
+    return decoder_alone(folder) if request.param in WITHOUT_PROCESSOR else load(str(folder), "cpu")
+
+
+def drawn(llm: SpeechLLM, *lengths: int) -> list[torch.Tensor]:
+    """Slots of random vectors."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(n, llm.hidden, generator=generator) for n in lengths]
+
+
+def close(a: torch.Tensor, b: torch.Tensor) -> None:
+    torch.testing.assert_close(a, b, atol=2e-3, rtol=2e-3)
+
+
+def test_text_by_ids_is_text_by_rows_and_so_is_the_loss(llm):
+    ids = torch.tensor([llm.target_ids("please write what you hear")])
+    with torch.no_grad():
+        theirs = llm.model(input_ids=ids, labels=ids)
+        ours = llm.forward(llm.rows(ids))
+    close(ours, theirs.logits / llm.scale)
+    if llm.scale == 1:
+        close(token_loss(ours, ids), theirs.loss)
+
+
+def test_a_frozen_model_lets_the_slot_learn(llm):
+    llm.model.requires_grad_(False)
+    slot = drawn(llm, 5)[0].requires_grad_()
+    rows, mask, labels = llm.training_batch([slot, slot], [llm.target_ids(t) for t in TEXT[:2]])
+    token_loss(llm.forward(rows, mask), labels).backward()
+    assert slot.grad.norm() > 0 and slot.grad.isfinite().all()
+
+
+def test_greedy_search_is_the_argmax_and_padding_changes_nothing(llm):
+    prompts = [llm.prompt(slot) for slot in drawn(llm, 3, 9)]
+    together = [h[0] for h in generate(llm, prompts, 1, 6)]
+    assert together == [generate(llm, [prompt], 1, 6)[0][0] for prompt in prompts]
+    for prompt, tokens in zip(prompts, together, strict=True):
+        with torch.no_grad():
+            best = llm.forward(torch.cat([prompt, llm.embed(tokens)])[None])[0].argmax(-1)
+        assert best[len(prompt) - 1 :][: len(tokens)].tolist() == tokens
+
+
+def searched(llm: SpeechLLM, prompt: torch.Tensor, num_beams: int, length: int, given) -> list[int]:
+    """Beam search written out. given: what is added for (tokens so far), `[vocabulary]`."""
+    beams, finished = [(0.0, [])], []
+    for _ in range(length):
+        found = []
+        for total, tokens in beams:
+            with torch.no_grad():
+                logits = llm.forward(torch.cat([prompt, llm.embed(tokens)])[None], keep=1)[0, -1]
+            fused = logits.double().log_softmax(-1) + given(tokens)
+            found += [(total + float(s), [*tokens, t]) for t, s in enumerate(fused)]
+        found.sort(key=lambda pair: -pair[0])
+        finished += [(total / len(t), t[:-1]) for total, t in found[:num_beams] if t[-1] in llm.ends]
+        beams = [pair for pair in found if pair[1][-1] not in llm.ends][:num_beams]
+    return max([*finished, *((total / len(t), t) for total, t in beams)], key=lambda pair: pair[0])[1]
+
+
+def test_fused_beams_equal_a_search_written_out(llm):
+    pieces = llm.tokenizer.convert_ids_to_tokens(list(range(min(len(llm.tokenizer), llm.vocabulary))))
+    begins = word_beginnings([*pieces, *[""] * (llm.vocabulary - len(pieces))])
+    prompts = [llm.prompt(slot) for slot in drawn(llm, 3, 7)]
+    plain = [h[0] for h in generate(llm, prompts, 3, 5)]
+    rest = [i for i in range(20, 60) if i not in plain[0] + plain[1] + llm.ends]
+    automaton = boost([[Phrase((a, b), (a, b)) for a, b in itertools.pairwise(rest)]], begins, ends=llm.ends)
+
+    def given(tokens):
+        state = automaton.start(1)
+        for token in tokens:
+            state = automaton.advance(state)[1][:, token]
+        return 9.0 * automaton.advance(state)[0][0].double()
+
+    fused = [h[0] for h in generate(llm, prompts, 3, 5, [NgramFusion(automaton, 9.0)])]
+    assert fused == [searched(llm, prompt, 3, 5, given) for prompt in prompts] != plain
+
+
+@pytest.mark.parametrize("seconds", [0.6, 3.3])
+def test_its_own_way_with_audio_is_ours(llm, seconds):
+    if llm.processor is None:
+        pytest.skip(WITHOUT_PROCESSOR[llm.model.config.model_type])
+    samples = np.random.default_rng(0).standard_normal(int(16_000 * seconds)).astype(np.float32) / 10
+    family = family_of(llm.model.config)
+    request = Request(resampled(samples, 16_000, rate_of(llm.processor)), "en", llm.name)
+    inputs = family.request(llm.processor, request)
+    with torch.no_grad():
+        theirs = llm.model(**inputs, **dict(family.more)).logits / llm.scale
+        ours = llm.forward(llm.prompt(llm.slot_vectors([samples])[0])[None])
+    close(ours, theirs)
+    ids = inputs["input_ids"][0].tolist()
+    assert audio_token_id(llm.model.config) in ids[len(llm.before) : len(ids) - len(llm.after)]
+    assert audio_token_id(llm.model.config) not in llm.before + llm.after
+
+
+def test_both_stages_and_what_loads_what_they_leave(llm, tmp_path):
+    fresh = copy.deepcopy(llm.model)
+    rows = llm.prompt(drawn(llm, 6)[0])[None]
+    more = {"batch_size": 4, "eval_every": 6, "seed": 1, "precision": "fp32"}
+    text = {"train": TEXT, "dev": TEXT[:4], "folder": tmp_path / "one", "out": tmp_path / "soft.safetensors"}
+    prompt = {"examples": drawn(llm, 6), "length": 6, "init": "audio", "steps": 12, "learning_rate": 0.03}
+    learnt = [r["dev_loss"] for r in learn_prompt(llm, **text, **prompt, **more).log if "dev_loss" in r]
+    assert min(learnt[1:]) < learnt[0]
+    soft = load_file(tmp_path / "soft.safetensors")["soft_prompt"]
+    text |= {"folder": tmp_path / "two", "out": tmp_path / "adapter"}
+    decoder = {"name": "it", "pseudo_audio": "soft-prompt", "soft_prompt": soft, "channel": None, "replayed": None}
+    decoder |= {
+        "guard": None,
+        "noise": 0.0,
+        "steps": 6,
+        "learning_rate": 0.01,
+        "warmup_steps": 2,
+        "rank": 2,
+        "alpha": 4,
+    }
+    decoder |= {"dropout": 0.0, "replay": 0.0, "anchor": 0.0, "patience": 9, "guard_tolerance": 1.0}
+    tuned = [r["dev_loss"] for r in tune_decoder(llm, **text, **decoder, **more).log if "dev_loss" in r]
+    assert min(tuned[1:]) < tuned[0]
+
+    def logits(model) -> torch.Tensor:
+        with torch.no_grad():
+            return copy_of(llm, model).forward(rows)
+
+    untouched, ours = logits(fresh), logits(llm.model)
+    assert not torch.allclose(ours, untouched, atol=1e-3)
+    names = [name for name, _ in llm.model.named_parameters() if "lora_" in name]
+    decoder_name = next(name for name, m in llm.model.named_modules() if m is llm.model.get_decoder())
+    assert names and all(name.startswith(f"{decoder_name}.") for name in names)
+    again = adapter.attach(copy_of(llm, copy.deepcopy(fresh)), tmp_path / "adapter")
+    assert torch.equal(logits(again.model), ours)
+    plain = peft.PeftModel.from_pretrained(copy.deepcopy(fresh), str(tmp_path / "adapter")).eval()
+    assert torch.equal(logits(plain.get_base_model()), ours)
+    native = copy.deepcopy(fresh)
+    native.load_adapter(str(tmp_path / "adapter"))
+    assert torch.equal(logits(native.eval()), ours)
+    close(logits(plain.merge_and_unload()), ours)
+
+
+def copy_of(llm: SpeechLLM, model) -> SpeechLLM:
+    fields = {key: getattr(llm, key) for key in SpeechLLM.__dataclass_fields__}
+    return SpeechLLM(**(fields | {"model": model}))
