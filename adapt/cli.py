@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import warnings
@@ -56,11 +57,41 @@ set_option = click.option(
     metavar="KEY=VALUE",
     help="Override a key, e.g. decoder.steps=200.",
 )
+
+
+def base_option(command):
+    """--base NAME: short for -s base=NAME, a folder as seen from here."""
+
+    @click.option("--base", metavar="NAME", help="Another base: built in, a folder, or owner/name on the hub.")
+    @functools.wraps(command)
+    def wrapped(*args, base: str | None, overrides: tuple[str, ...], **kwargs):
+        given = [f"base={base_argument(base)}"] if base else []
+        return command(*args, overrides=(*overrides, *given), **kwargs)
+
+    return wrapped
+
+
+def base_argument(name: str) -> str:
+    """What `-s base=` takes for a base that is named from where one stands."""
+    folder = Path(name).expanduser()
+    return str(folder.absolute()) if folder.is_dir() else name
+
+
 out_option = click.option(
     "-o", "--out", type=click.Path(path_type=Path, file_okay=False), help="Run folder  [default: runs/NAME]"
 )
 device_option = click.option(
     "--device", default="auto", show_default=True, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ..."
+)
+dtype_option = click.option(
+    "--dtype",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+    help="Of the weights; auto: fp32 for our own and on a CPU, else as saved.",
+)
+language_option = click.option(
+    "--language", default="en", show_default=True, metavar="CODE", help="Spoken, for bases whose prompt says it."
 )
 normaliser_option = click.option(
     "--normaliser",
@@ -86,32 +117,59 @@ def _running(recipe: str, overrides: Sequence[str], out: Path | None, device: st
     from adapt.run import RunFolder
 
     loaded = load(recipe, overrides)
-    with RunFolder(out or Path("runs") / loaded.name, seed=loaded.seed) as folder:
+    name = loaded.name
+    if any(override.startswith("base=") for override in overrides):  # bases do not share a folder
+        name += f"-{Path(loaded.base).name}"
+    with RunFolder(out or Path("runs") / name, seed=loaded.seed) as folder:
         yield Run(loaded, folder, device, _report)
 
 
 @main.command()
-@recipe_argument
+@click.argument("recipe", metavar="[RECIPE]", required=False)
 @set_option
+@click.option("--base", metavar="NAME", help="Load this base, find its slot, time it, and transcribe --audio.")
+@click.option("--audio", type=click.Path(path_type=Path), help="With --base: a recording.")
+@dtype_option
+@language_option
+@device_option
 @json_option
-def check(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Look at a recipe before spending: counts, duplicates, leaks, lexicon coverage."""
-    from adapt import pipeline
+def check(
+    recipe: str | None,
+    overrides: tuple[str, ...],
+    base: str | None,
+    audio: Path | None,
+    dtype: str,
+    language: str,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Look before spending: a recipe's counts, duplicates, leaks and coverage, or a base of your own."""
+    from adapt import check as checking
     from adapt.recipe import keys, load
 
-    loaded = load(recipe, overrides)
-    findings = [pipeline.Finding("ok", "recipe.yaml", f"{len(keys())} keys"), *pipeline.check(loaded)]
+    if not recipe and not base:
+        raise click.UsageError("nothing to look at; give a RECIPE, or --base NAME, or both")
+    findings = []
+    if recipe:
+        loaded = load(recipe, (*overrides, *([f"base={base_argument(base)}"] if base else [])))
+        findings = [checking.Finding("ok", "recipe.yaml", f"{len(keys())} keys"), *checking.check(loaded)]
+    if base:
+        findings += checking.check_base(base, audio, device, dtype, language)
     if as_json:
         click.echo(json.dumps([vars(finding) for finding in findings], indent=2))
-        return
-    for finding in findings:
-        click.echo(f"{finding.verdict:<5} {finding.about:<12} {finding.text}")
-    click.echo(f"Next: adapt run {recipe}")
+    else:
+        for finding in findings:
+            click.echo(f"{finding.verdict:<5} {finding.about:<12} {finding.text}")
+        more = f" --base {base}" if base else ""
+        click.echo(f"Next: adapt run {recipe or 'RECIPE'}{more}")
+    if any(finding.verdict == "fail" for finding in findings):
+        sys.exit(1)
 
 
 @main.command()
 @recipe_argument
 @set_option
+@base_option
 @out_option
 @device_option
 @json_option
@@ -135,6 +193,7 @@ def run(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str, 
 @main.command()
 @recipe_argument
 @set_option
+@base_option
 @out_option
 @device_option
 def prompt(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str) -> None:
@@ -150,6 +209,7 @@ def prompt(recipe: str, overrides: tuple[str, ...], out: Path | None, device: st
 @main.command()
 @recipe_argument
 @set_option
+@base_option
 @out_option
 @device_option
 def decoder(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str) -> None:
@@ -170,6 +230,7 @@ def decoder(recipe: str, overrides: tuple[str, ...], out: Path | None, device: s
     help="An ARPA of others in place of an estimate: of token ids (decimals, or as NeMo writes them), or of words.",
 )
 @set_option
+@base_option
 @out_option
 @json_option
 def lm(recipe: str, given: Path | None, overrides: tuple[str, ...], out: Path | None, as_json: bool) -> None:
@@ -196,6 +257,7 @@ def lm(recipe: str, given: Path | None, overrides: tuple[str, ...], out: Path | 
 @main.command()
 @recipe_argument
 @set_option
+@base_option
 @out_option
 @device_option
 @json_option

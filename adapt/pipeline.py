@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from adapt.errors import DataError
-from adapt.model.bases import built_in, locate, parameters
+from adapt.model.bases import has_ctc, locate
 from adapt.recipe import Recipe, dump
 from adapt.run import RunFolder, StageResult, write_json, write_text
 from adapt.text.corpus import Corpus, Utterance, prepare, read_hypotheses, read_manifest, read_text
@@ -46,12 +46,18 @@ class Run:
     def path(self, *parts: str) -> Path:
         return self.folder.path.joinpath(*parts)
 
-    def speech_llm(self):
-        """The base, loaded once for the stages that leave it as it is."""
+    def load(self):
+        """A base of its own, to be changed."""
         from adapt.model.load import load
 
+        recipe = self.recipe
+        bits = None if recipe.quantise == "none" else int(recipe.quantise[0])
+        return load(recipe.base, self.device, dtype=recipe.dtype, quantise=bits, language=recipe.language)
+
+    def speech_llm(self):
+        """The base, loaded once for the stages that leave it as it is."""
         if "base" not in self._loaded:
-            self._loaded["base"] = load(self.recipe.base, self.device)
+            self._loaded["base"] = self.load()
             self.folder.device = str(self._loaded["base"].device)
         return self._loaded["base"]
 
@@ -64,7 +70,7 @@ class Run:
             return None
         if key not in self._loaded:
             llm, normalise = self.speech_llm(), NORMALISERS[self.recipe.data.normaliser]
-            utterances = _with_audio(read_manifest(getattr(self.recipe.data, key)))
+            utterances = with_audio(read_manifest(getattr(self.recipe.data, key)))
             slots = []
             for start in range(0, len(utterances), 16):
                 slots += llm.slot_vectors([read_audio(u.audio) for u in utterances[start : start + 16]])
@@ -81,7 +87,7 @@ class Run:
             return None
         llm, normalise = self.speech_llm(), NORMALISERS[self.recipe.data.normaliser]
         alphabet = llm.model.config.alphabet
-        utterances = _with_audio(read_manifest(self.recipe.data.source_replay))
+        utterances = with_audio(read_manifest(self.recipe.data.source_replay))
 
         def recordings():
             for start in range(0, len(utterances), 16):
@@ -96,7 +102,7 @@ class Run:
         return learn(recordings(), llm.model.config.stack)
 
 
-def _with_audio(utterances: list[Utterance]) -> list[Utterance]:
+def with_audio(utterances: list[Utterance]) -> list[Utterance]:
     if missing := [u.id for u in utterances if u.audio is None]:
         raise DataError(f"utterance {missing[0]!r}: has no audio; give its 'audio' in the manifest")
     return utterances
@@ -111,6 +117,13 @@ def base_key(name: str) -> dict[str, str]:
             with path.open("rb") as content:
                 digest.update(hashlib.file_digest(content, "sha256").digest())
     return {"name": name, "sha": digest.hexdigest()[:16]}
+
+
+def base_of(recipe: Recipe) -> dict[str, str]:
+    """`base_key` of a recipe's base, and how it is loaded where that is not the default."""
+    defaults = {f.name: f.default for f in dataclasses.fields(Recipe)}
+    ways = {key: getattr(recipe, key) for key in ("dtype", "quantise", "language")}
+    return base_key(recipe.base) | {key: value for key, value in ways.items() if value != defaults[key]}
 
 
 def sets_of(recipe: Recipe) -> dict[str, Path]:
@@ -171,6 +184,18 @@ def audio_of(*manifests: Path | None) -> list[Path]:
     return [u.audio for path in manifests if path for u in read_manifest(path) if u.audio]
 
 
+def pseudo_audio_of(recipe: Recipe) -> str:
+    """What stands in the slot, where the recipe leaves it to the base too.
+
+    Raises `DataError` for slots to be simulated of a base without a CTC head.
+    """
+    chosen, ctc = recipe.decoder.pseudo_audio, has_ctc(recipe.base)
+    if chosen in SIMULATES and not ctc:
+        told = f"{chosen!r} simulates what a CTC head hears, and {recipe.base} has none"
+        raise DataError(f"recipe.yaml: decoder.pseudo_audio: {told}; take soft-prompt")
+    return chosen if chosen != "auto" else "simulate" if ctc else "soft-prompt"
+
+
 def prompt(run: Run) -> StageResult:
     """Stage 1: the soft prompt learns the domain text, everything else frozen: `prompt/soft_prompt.safetensors`."""
     recipe = run.recipe
@@ -196,7 +221,7 @@ def prompt(run: Run) -> StageResult:
 
     settings = {
         "prompt": dataclasses.asdict(recipe.prompt),
-        "base": base_key(recipe.base),
+        "base": base_of(recipe),
         "seed": recipe.seed,
         "precision": recipe.precision,
     }
@@ -211,15 +236,15 @@ def prompt(run: Run) -> StageResult:
 def decoder(run: Run) -> StageResult:
     """Stage 2: LoRA on the decoder, conditioned on pseudo audio: `adapter/`."""
     recipe = run.recipe
-    needs_prompt = recipe.decoder.pseudo_audio in NEEDS_SOFT_PROMPT
+    settings_of = dataclasses.replace(recipe.decoder, pseudo_audio=pseudo_audio_of(recipe))
+    needs_prompt = settings_of.pseudo_audio in NEEDS_SOFT_PROMPT
 
     def work(scratch: Path) -> None:
         from adapt.model import prompt as prompts
-        from adapt.model.load import load
         from adapt.train.stages import tune_decoder
 
         replayed, guard = run.replay("source_replay"), run.replay("source_dev")
-        llm = load(recipe.base, run.device)
+        llm = run.load()
         vectors = prompts.load(run.path("prompt/soft_prompt.safetensors"), llm) if needs_prompt else None
         shutil.rmtree(run.path("adapter"), ignore_errors=True)
         tuned = tune_decoder(
@@ -227,7 +252,7 @@ def decoder(run: Run) -> StageResult:
             _training_text(run),
             _lines(run.path("text/dev.txt")),
             soft_prompt=vectors,
-            channel=run.channel() if recipe.decoder.pseudo_audio in SIMULATES else None,
+            channel=run.channel() if settings_of.pseudo_audio in SIMULATES else None,
             replayed=replayed,
             guard=guard,
             folder=scratch,
@@ -235,13 +260,13 @@ def decoder(run: Run) -> StageResult:
             name=recipe.name,
             seed=recipe.seed,
             precision=recipe.precision,
-            **dataclasses.asdict(recipe.decoder),
+            **dataclasses.asdict(settings_of),
         )
         write_json(run.path("decoder/log.json"), dataclasses.asdict(tuned))
 
     settings = {
-        "decoder": dataclasses.asdict(recipe.decoder),
-        "base": base_key(recipe.base),
+        "decoder": dataclasses.asdict(settings_of),
+        "base": base_of(recipe),
         "seed": recipe.seed,
         "precision": recipe.precision,
     }
@@ -284,7 +309,7 @@ def lm(run: Run) -> StageResult:
             lines = list(map(NORMALISERS[recipe.data.normaliser], lines))
             build_tokens(lines, dev, tokenizer, size, recipe.lm.source_order, (0,), run.path("lm/source.arpa"))
 
-    settings = {"lm": dataclasses.asdict(recipe.lm), "base": base_key(recipe.base)}
+    settings = {"lm": dataclasses.asdict(recipe.lm), "base": base_of(recipe)}
     inputs = [run.path("text", f"{name}.txt") for name in ("train", "copies", "dev")]
     inputs += [path for path in (source, recipe.lm.tokens, recipe.lm.words) if path]
     result = run.folder.stage("lm", settings, inputs, outputs, work)
@@ -321,6 +346,8 @@ def systems(run: Run) -> dict[str, System]:
         fused = {f"{name} + {label}": System(name, weights_of(run.recipe)) for name in ("base", "adapted")}
     found = {}
     for name in SYSTEMS:
+        if name == "ctc" and not has_ctc(run.recipe.base):
+            continue
         found |= {name: System(name), **{label: system for label, system in fused.items() if system.of == name}}
     return found
 
@@ -345,7 +372,7 @@ def transcribe(run: Run) -> None:
                 partial = scratch / "hyps.jsonl"
                 write(
                     system_of(run, system.of),
-                    _with_audio(read_manifest(manifest)),
+                    with_audio(read_manifest(manifest)),
                     partial,
                     decoder="ctc" if system.of == "ctc" else "llm",
                     fusion=fusion_of(run, system),
@@ -355,7 +382,7 @@ def transcribe(run: Run) -> None:
                 run.path("hyps").mkdir(exist_ok=True)
                 partial.replace(run.path(out))
 
-            settings = {"transcribe": dataclasses.asdict(recipe.transcribe), "base": base_key(recipe.base)}
+            settings = {"transcribe": dataclasses.asdict(recipe.transcribe), "base": base_of(recipe)}
             inputs = [manifest, *audio_of(manifest)]
             inputs += [run.path("adapter")] if system.of == "adapted" else []
             if system.weights:
@@ -410,12 +437,11 @@ def fusion_of(run: Run, system: System):
 def system_of(run: Run, system: str):
     """The speech LLM that is one of SYSTEMS, loaded once."""
     from adapt.model import adapter
-    from adapt.model.load import load
 
     if system != "adapted":
         return run.speech_llm()
     if "adapted" not in run._loaded:
-        run._loaded["adapted"] = adapter.attach(load(run.recipe.base, run.device), run.path("adapter"))
+        run._loaded["adapted"] = adapter.attach(run.load(), run.path("adapter"))
     return run._loaded["adapted"]
 
 
@@ -482,7 +508,7 @@ STAGES: dict[str, Callable[[Run], object]] = {
 def adapt(run: Run) -> None:
     """The stages to an adapter: `adapter/`."""
     text(run)
-    if run.recipe.decoder.pseudo_audio in NEEDS_SOFT_PROMPT:
+    if pseudo_audio_of(run.recipe) in NEEDS_SOFT_PROMPT:
         prompt(run)
     decoder(run)
 
@@ -510,49 +536,3 @@ def run_all(run: Run) -> str:
         lm(run)
     transcribe(run)
     return score(run)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A line of `adapt check`. verdict: ok, warn or fail."""
-
-    verdict: str
-    about: str
-    text: str
-
-
-def check(recipe: Recipe) -> list[Finding]:
-    """What there is to know before spending: counts, duplicates, leaks, coverage of the lexicon."""
-    normalise = NORMALISERS[recipe.data.normaliser]
-    where = "built in" if recipe.base in built_in() else "folder"
-    size = f"{parameters(locate(recipe.base)) / 1e6:,.1f} M parameters"
-    findings = [Finding("ok", "base", f"{recipe.base} ({where}), {size}")]
-    corpus = corpus_of(recipe)
-    words = sum(len(line.split()) for line in corpus.train + corpus.dev)
-    total = len(corpus.train) + len(corpus.dev)
-    findings.append(
-        Finding("ok", "text", f"{total:,} lines, {words:,} words; {corpus.duplicates:,} duplicates dropped")
-    )
-    if corpus.leaks:
-        told = f"{len(corpus.leaks):,} lines are also in a scored set, such as {corpus.leaks[0]!r}; they are dropped"
-        findings.append(Finding("warn", "leak", told))
-    if recipe.data.lexicon:
-        lexicon = read_lexicon(recipe.data.lexicon)
-        index = phrase_index(lexicon, normalise)
-        in_text = entities_in(corpus.train + corpus.dev, index, normalise)
-        types = len({entry.type for entry in lexicon.entries})
-        told = f"{len(lexicon.entries):,} entries, {types} types; {len(in_text):,} occur in the text"
-        if recipe.data.test:
-            tested = entities_in([u.text for u in read_manifest(recipe.data.test)], index, normalise)
-            told += f", {len(tested):,} in the test set"
-        findings.append(Finding("ok" if in_text else "warn", "lexicon", told))
-    for name, key in {**SETS, "replay": "source_replay", "guard": "source_dev"}.items():
-        if path := getattr(recipe.data, key):
-            utterances = _with_audio(read_manifest(path))
-            mentions = sum(len(u.entities or ()) for u in utterances)
-            told = f"{len(utterances):,} utterances" + (f", {mentions:,} mentions" if mentions else "")
-            findings.append(Finding("ok", name, told))
-        elif name in ("replay", "guard"):
-            way_out = f"name data.{key}, paired audio of the source domain"
-            findings.append(Finding("warn", name, f"none; forgetting will not be held back: {way_out}"))
-    return findings

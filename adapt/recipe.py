@@ -82,11 +82,12 @@ class Decoder:
     """Stage 2: LoRA on the decoder, the soft prompt frozen."""
 
     pseudo_audio: str = field(
-        default="simulate",
+        default="auto",
         metadata={
             "help": "what stands in the slot: the soft prompt, a slot simulated for each sentence, the one "
-            "before the other, now one and now the other, no prompt at all, or an empty slot",
-            "choices": ("soft-prompt", "simulate", "soft-prompt+simulate", "mixed", "none", "empty"),
+            "before the other, now one and now the other, no prompt at all, or an empty slot; auto: simulated where "
+            "the base has a CTC head to simulate, else the soft prompt",
+            "choices": ("auto", "soft-prompt", "simulate", "soft-prompt+simulate", "mixed", "none", "empty"),
         },
     )
     noise: float = field(
@@ -202,6 +203,21 @@ class Recipe(Common):
     base: str = field(
         default="tiny",
         metadata={"help": "built-in base, model name, or a folder, which starts with ./ ../ ~ or /", "model": True},
+    )
+    dtype: str = field(
+        default="auto",
+        metadata={
+            "help": "weights of the base; auto: fp32 for our own and on a CPU, else as they were saved",
+            "choices": ("auto", "fp32", "bf16", "fp16"),
+        },
+    )
+    quantise: str = field(
+        default="none",
+        metadata={"help": "linear layers of the base in fewer bits, on CUDA", "choices": ("none", "8-bit", "4-bit")},
+    )
+    language: str = field(
+        default="en",
+        metadata={"help": "what is spoken, ISO 639-1; for bases whose prompt says it", "pattern": "[a-z]{2,3}"},
     )
     data: Data
     prompt: Prompt = Prompt()

@@ -14,7 +14,7 @@ import soundfile
 from adapt.decode.transcribe import transcribe
 from adapt.errors import DataError
 from adapt.model.features import read_audio
-from adapt.pipeline import Run, audio_of, base_key, sets_of, system_of
+from adapt.pipeline import Run, audio_of, base_of, sets_of, system_of
 from adapt.score.report import hypotheses_path
 from adapt.score.score import Scores, score
 from adapt.text.corpus import Utterance, read_hypotheses, read_manifest
@@ -119,7 +119,7 @@ def _transcripts(
     system: str,
 ) -> dict[str, str]:
     out = hypotheses_path(Path("robustness") / name, condition, system)
-    settings = {"transcribe": dataclasses.asdict(run.recipe.transcribe), "base": base_key(run.recipe.base)}
+    settings = {"transcribe": dataclasses.asdict(run.recipe.transcribe), "base": base_of(run.recipe)}
     settings |= {"condition": condition, "seed": run.recipe.seed}
 
     def work(scratch: Path) -> None:

@@ -23,8 +23,9 @@ from adapt.decode.ctc import CtcFusion
 from adapt.decode.transcribe import generate
 from adapt.decode.weights import Weights
 from adapt.errors import DataError
+from adapt.model.bases import has_ctc
 from adapt.model.features import read_audio
-from adapt.pipeline import TUNED, Run, System, audio_of, base_key, fusion_of, system_of
+from adapt.pipeline import TUNED, Run, System, audio_of, base_of, fusion_of, system_of
 from adapt.run import StageResult, write_json
 from adapt.score.entity import entity_errors, locate
 from adapt.score.wer import align, count
@@ -159,7 +160,10 @@ def search(
     of: str,
     bar: Callable[[], object] = lambda: None,
 ) -> Tuned:
-    """Weights of the `active` parts, none 0 but the reward. decode: n-best hypotheses (`fusion.Hypothesis`) of each utterance, best first."""
+    """Weights of the `active` parts, none of them 0 but the reward.
+
+    decode: n-best hypotheses (`fusion.Hypothesis`) of each utterance, best first.
+    """
     pool, decoded = _Pool(list(judge)), {}
 
     def tried(weights: Weights) -> Counts:
@@ -228,7 +232,7 @@ def tune(run: Run) -> StageResult:
         parts = [active for active in dict.fromkeys(parts) if active]
         named = [(of, active) for of in ("base", "adapted") for active in parts]
         form = "{desc:<10} [{bar:20}] {n_fmt}/{total_fmt} decodings of the development set  {remaining} left"
-        by_ctc = tuple(CTC_GRID) if _ctc_can() else ()
+        by_ctc = tuple(CTC_GRID) if has_ctc(recipe.base) and _ctc_can() else ()
         ctc_points = 1 + sum(len(CTC_GRID[key]) for key in by_ctc) if by_ctc else 0
         # The bar jumps where a search ends early: each is counted with all its rounds.
         with tqdm(total=len(named) * (ROUNDS + 2) + ctc_points, desc="tune", bar_format=form) as bar:
@@ -252,7 +256,7 @@ def tune(run: Run) -> StageResult:
         rows = {f"{row['of']} + {label}": row for row in found if (label := Weights(**row["weights"]).label)}
         write_json(run.path(TUNED), {"systems": rows})
 
-    settings = {"fusion": {"ilm_slot": recipe.fusion.ilm_slot}, "base": base_key(recipe.base)}
+    settings = {"fusion": {"ilm_slot": recipe.fusion.ilm_slot}, "base": base_of(recipe)}
     settings |= {"transcribe": dataclasses.asdict(recipe.transcribe)}
     inputs = [recipe.data.dev, *audio_of(recipe.data.dev), run.path("adapter"), run.path("lm/tokens.arpa")]
     inputs += [run.path("lm/words.arpa"), *([recipe.data.lexicon] if recipe.data.lexicon else [])]

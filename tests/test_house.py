@@ -25,6 +25,7 @@ ARROWS = {
     "pipeline": {"errors", "text", "score", "recipe", "run", "lm", "model", "train", "decode"},
     "tune": {"errors", "text", "score", "run", "model", "decode", "pipeline"},
     "robustness": {"errors", "text", "score", "model", "decode", "pipeline"},
+    "check": {"errors", "text", "recipe", "model", "decode", "pipeline"},
     "build": {"errors", "text", "score", "base_recipe", "run", "model", "train", "decode"},
     "cli": {
         "errors",
@@ -36,6 +37,7 @@ ARROWS = {
         "decode",
         "lm",
         "pipeline",
+        "check",
         "tune",
         "robustness",
         "base_recipe",

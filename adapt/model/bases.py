@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 from adapt.errors import ModelError
+from adapt.model.support import OURS
 
 ASSETS = Path(__file__).parent.parent / "assets"
 
@@ -17,12 +19,43 @@ def built_in() -> list[str]:
 
 
 def locate(name: str) -> Path:
-    """The folder of a built-in base or of the one that `name` is. Raises `ModelError` when it holds no model."""
+    """The folder of a base: a built-in one, the folder that `name` is, or a copy of `owner/name@revision` on the hub.
+
+    Raises `ModelError` when there is no model.
+    """
     path = ASSETS / name if name in built_in() else Path(name)
+    if not path.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", name):
+        return _from_hub(name)
     if not (path / "config.json").exists():
+        held = sorted(p.name for p in path.iterdir())[:5] if path.is_dir() else []
+        told = f"{name!r} holds no config.json, but {', '.join(held) or 'nothing'}" if path.is_dir() else f"no {name!r}"
+        if "adapter_config.json" in held:
+            told += "; an adapter goes behind --adapter, on the base that it was made for"
         known = ", ".join(built_in())
-        raise ModelError(f"base: no model {name!r}; give a folder with a config.json, or a built-in one: {known}")
+        raise ModelError(f"base: {told}; give the folder of a model, owner/name on the hub, or a built-in one: {known}")
     return path
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    repository, _, revision = name.partition("@")
+    wanted = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]  # no pickles, no code
+    try:
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=wanted))
+    except Exception as error:  # whatever the network and the hub do
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"base: {name!r} is no folder, and the hub did not give it: {reason}; download it") from None
+
+
+def config_of(path: Path) -> dict:
+    """The config.json of a folder."""
+    return json.loads((path / "config.json").read_text(encoding="utf-8"))
+
+
+def has_ctc(name: str) -> bool:
+    """Is the base one of our own, whose encoder has a CTC head?"""
+    return config_of(locate(name)).get("model_type") == OURS
 
 
 def parameters(path: Path) -> int:

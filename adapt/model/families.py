@@ -140,8 +140,8 @@ def three_tables(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
 class Family:
     """request: asks a processor for the inputs of one recording. more: further arguments of a forward pass on audio.
 
-    embed: embeddings of token ids. merging: the module in the decoder that puts the audio in its place, where the decoder does that itself. spoken:
-    takes the transcript out of what is written.
+    embed: embeddings of token ids. merging: the module in the decoder that puts the audio in its place, where the
+    decoder does that itself. spoken: takes the transcript out of what is written.
     """
 
     request: Callable[[ProcessorMixin, Request], BatchFeature] = chat

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -23,7 +24,7 @@ from adapt.model.bases import locate
 from adapt.model.composed import ComposedConfig, ComposedForSpeechRecognition
 from adapt.model.families import MAX_SECONDS, around, audio_token_id, family_of
 from adapt.model.speech_llm import SpeechLLM
-from adapt.model.support import SUPPORTED, refusal
+from adapt.model.support import NEEDS, SUPPORTED, refusal
 from adapt.text.template import split_template
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -73,7 +74,7 @@ def read_config(path: Path, name: str) -> PreTrainedConfig:
     if kind == ComposedConfig.model_type or kind in SUPPORTED:
         return config
     if why := refusal(kind):
-        raise ModelError(f"base: {name!r} is a {kind!r} model, {why}; see `adapt ls models`")
+        raise ModelError(f"base: {name!r} is a {kind!r} model: {why}; see `adapt ls models`")
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as TEXT
 
     if kind in TEXT:
@@ -111,6 +112,9 @@ def _quantised(bits: int, device: str) -> dict:
 
 
 def _processor(path: Path, config: PreTrainedConfig) -> ProcessorMixin:
+    package = NEEDS.get(config.model_type)
+    if package and not find_spec(package):
+        raise ModelError(f"{path}: the processor of {config.model_type} needs {package}; pip install {package}")
     try:
         processor = AutoProcessor.from_pretrained(path)
     except (ValueError, OSError, ImportError, TypeError) as error:

@@ -32,9 +32,28 @@ SUPPORTED = {
     "voxtral": "VoxtralForConditionalGeneration",
 }
 
-# What the tests have tried on tiny models of random weights: `whole`, with the family's own processor on audio, or
-# `decoder`: all but the processor, which needs what is not installed there.
-TESTED: dict[str, str] = {}
+# Those that no test has tried: wrappers around a thinker that is one of the others, and speech that it makes.
+UNTRIED = ("qwen2_5_omni", "qwen3_omni_moe")
+
+# What a family's processor imports beside transformers (of Gemma 3n its vision tower does).
+NEEDS = {
+    "dots3_note": "torchvision",
+    "fun_asr_nano": "torchaudio",
+    "gemma3n": "timm",
+    "gemma4": "torchvision",
+    "gemma4_unified": "torchvision",
+    "granite_speech": "torchaudio",
+    "granite_speech_plus": "torchaudio",
+    "inkling_mm_model": "torchvision",
+    "muse_spark": "torchvision",
+    "nemotron_h_omni": "torchvision",
+    "phi4_multimodal": "torchvision",
+    "qwen2_5_omni": "torchvision",
+    "qwen2_5_omni_thinker": "torchvision",
+    "qwen3_omni_moe": "torchvision",
+    "qwen3_omni_moe_thinker": "torchvision",
+    "voxtral": "mistral_common",
+}
 
 # Why the others cannot, and which they are.
 REFUSED = {
@@ -126,21 +145,25 @@ OURS = "adapt_composed"  # built with `adapt base`
 
 @dataclass(frozen=True)
 class Support:
-    """A model type; why: the reason where it is not supported; tested: `whole`, `decoder` or nothing."""
+    """A model type. why: the reason where it is not supported. tested: on tiny models of random weights of its class.
+
+    needs: a package that its processor imports; empty for none.
+    """
 
     model_type: str
     cls: str
     supported: bool
     why: str
-    tested: str
+    tested: bool
+    needs: str
 
 
 def table() -> list[Support]:
     """All of them, the supported ones first."""
-    rows = [Support(OURS, "ComposedForSpeechRecognition", True, "", "whole")]
-    rows += [Support(kind, cls, True, "", TESTED.get(kind, "")) for kind, cls in SUPPORTED.items()]
+    rows = [Support(OURS, "ComposedForSpeechRecognition", True, "", True, "")]
+    rows += [Support(kind, cls, True, "", kind not in UNTRIED, NEEDS.get(kind, "")) for kind, cls in SUPPORTED.items()]
     others = {kind: (cls, why) for why, kinds in REFUSED.items() for kind, cls in kinds.items()}
-    return rows + [Support(kind, cls, False, why, "") for kind, (cls, why) in sorted(others.items())]
+    return rows + [Support(kind, cls, False, why, False, "") for kind, (cls, why) in sorted(others.items())]
 
 
 def refusal(model_type: str) -> str | None:

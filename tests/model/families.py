@@ -11,22 +11,8 @@ import torch
 import transformers as T
 from tokenizers import models, normalizers, pre_tokenizers, trainers
 
-NEEDS = {  # what a processor imports beyond transformers' own requirements
-    "granite_speech": "torchaudio",
-    "granite_speech_plus": "torchaudio",
-    "fun_asr_nano": "torchaudio",
-    "voxtral": "mistral_common",
-    "phi4_multimodal": "torchvision",
-    "qwen2_5_omni_thinker": "torchvision",
-    "qwen3_omni_moe_thinker": "torchvision",
-    "gemma3n": "timm",
-    "gemma4": "torchvision",
-    "gemma4_unified": "torchvision",
-    "nemotron_h_omni": "torchvision",
-    "dots3_note": "torchvision",
-    "inkling_mm_model": "torchvision",
-    "muse_spark": "torchvision",
-}
+from adapt.model.support import NEEDS
+
 WITHOUT_PROCESSOR = {"voxtral_realtime": "its prompt holds no audio: it is here to be refused"}
 WITHOUT_PROCESSOR |= {family: f"needs {package}" for family, package in NEEDS.items() if find_spec(package) is None}
 

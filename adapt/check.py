@@ -1,0 +1,126 @@
+"""What there is to know before spending: of a recipe, from its files alone; of a base, by loading it."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapt.model.bases import built_in, config_of, locate, parameters
+from adapt.pipeline import SETS, corpus_of, with_audio
+from adapt.recipe import Recipe
+from adapt.text.corpus import read_manifest
+from adapt.text.lexicon import entities_in, phrase_index, read_lexicon
+from adapt.text.normalise import NORMALISERS
+
+SENTENCES, WORDS = 8, 12  # of the batch that is timed
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A line of `adapt check`. verdict: ok, warn or fail."""
+
+    verdict: str
+    about: str
+    text: str
+
+
+def check(recipe: Recipe) -> list[Finding]:
+    """What there is to know before spending: counts, duplicates, leaks, coverage of the lexicon."""
+    normalise = NORMALISERS[recipe.data.normaliser]
+    where = "built in" if recipe.base in built_in() else "folder"
+    size = f"{parameters(locate(recipe.base)) / 1e6:,.1f} M parameters"
+    findings = [Finding("ok", "base", f"{recipe.base} ({where}), {size}")]
+    corpus = corpus_of(recipe)
+    words = sum(len(line.split()) for line in corpus.train + corpus.dev)
+    total = len(corpus.train) + len(corpus.dev)
+    findings.append(
+        Finding("ok", "text", f"{total:,} lines, {words:,} words; {corpus.duplicates:,} duplicates dropped")
+    )
+    if corpus.leaks:
+        told = f"{len(corpus.leaks):,} lines are also in a scored set, such as {corpus.leaks[0]!r}; they are dropped"
+        findings.append(Finding("warn", "leak", told))
+    if recipe.data.lexicon:
+        lexicon = read_lexicon(recipe.data.lexicon)
+        index = phrase_index(lexicon, normalise)
+        in_text = entities_in(corpus.train + corpus.dev, index, normalise)
+        types = len({entry.type for entry in lexicon.entries})
+        told = f"{len(lexicon.entries):,} entries, {types} types; {len(in_text):,} occur in the text"
+        if recipe.data.test:
+            tested = entities_in([u.text for u in read_manifest(recipe.data.test)], index, normalise)
+            told += f", {len(tested):,} in the test set"
+        findings.append(Finding("ok" if in_text else "warn", "lexicon", told))
+    for name, key in {**SETS, "replay": "source_replay", "guard": "source_dev"}.items():
+        if path := getattr(recipe.data, key):
+            utterances = with_audio(read_manifest(path))
+            mentions = sum(len(u.entities or ()) for u in utterances)
+            told = f"{len(utterances):,} utterances" + (f", {mentions:,} mentions" if mentions else "")
+            findings.append(Finding("ok", name, told))
+        elif name in ("replay", "guard"):
+            way_out = f"name data.{key}, paired audio of the source domain"
+            findings.append(Finding("warn", name, f"none; forgetting will not be held back: {way_out}"))
+    return findings
+
+
+def check_base(name: str, audio: Path | None, device: str, dtype: str, language: str) -> list[Finding]:
+    """Load a base, find its slot, time it, and transcribe `audio` if there is any."""
+    import torch
+
+    from adapt.decode.transcribe import generate
+    from adapt.model.features import read_segments
+    from adapt.model.load import load
+
+    kind = config_of(path := locate(name)).get("model_type", "of no type")
+    findings = [Finding("ok", "base", f"{kind} in {path}")]
+    started = time.perf_counter()
+    llm = load(name, device, dtype=dtype, language=language)
+    took = time.perf_counter() - started
+    decoder = sum(p.numel() for p in llm.model.get_decoder().parameters())
+    count = sum(p.numel() for p in llm.model.parameters())
+    told = f"{count / 1e6:,.1f} M parameters, {decoder / 1e6:,.1f} M of them the decoder's"
+    findings.append(
+        Finding("ok", "weights", f"{told}; {str(llm.model.dtype)[6:]} on {llm.device}, loaded in {took:.0f} s")
+    )
+    before, after = (llm.tokenizer.decode(ids) for ids in (llm.before, llm.after))
+    findings.append(Finding("ok", "prompt", f"{_short(before)} [slot of {llm.hidden}] {_short(after)}"))
+    findings.append(Finding("ok", "end", ", ".join(repr(llm.tokenizer.decode([i])) for i in llm.ends)))
+    if not llm.tokenizer.is_fast:
+        findings.append(Finding("warn", "tokenizer", "a slow one, in Python"))
+    rows, mask, _ = llm.training_batch(
+        [llm.nothing.new_zeros(50, llm.hidden)] * SENTENCES, [llm.target_ids("word " * WORDS)] * SENTENCES
+    )
+    with torch.no_grad():
+        llm.forward(rows, mask)
+        started = time.perf_counter()
+        logits = llm.forward(rows, mask)
+        finite = bool(logits.isfinite().all())
+        once = time.perf_counter() - started
+    # Forward, backward with respect to what is below, and the base's own forward pass on replayed audio.
+    minutes = 400 * 32 / SENTENCES * once * 3 / 60
+    told = f"about {max(1, round(minutes)):,} min for 400 steps of 32 sentences of {WORDS} words"
+    findings.append(Finding("ok" if finite else "fail", "stage 2", told if finite else "logits are not finite"))
+    if audio:
+        segments = list(read_segments(audio, llm.max_seconds))
+        slots = llm.slot_vectors(segments)
+        texts = [llm.decode(best) for best, *_ in generate(llm, [llm.prompt(slot) for slot in slots], 1)]
+        seconds = sum(map(len, segments)) / 16_000
+        findings.append(Finding("ok", "slot", f"{sum(map(len, slots))} vectors for {seconds:.1f} s of audio"))
+        findings.append(Finding("ok", audio.name, " ".join(texts) or "(nothing)"))
+    return [*findings, Finding("ok", "memory", _memory(llm.device))]
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else f"{text[:25]}...{text[-25:]}")
+
+
+def _memory(device) -> str:
+    import torch
+
+    # ru_maxrss is in KiB, but on macOS in bytes
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    told = f"{used / 2**30:.1f} GiB at most"
+    return told + (
+        f", {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB of CUDA's" if device.type == "cuda" else ""
+    )
