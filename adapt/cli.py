@@ -347,7 +347,13 @@ def base(
 @main.command()
 @click.argument("audio", nargs=-1, required=True, metavar="AUDIO...")
 @click.option("--base", default="tiny", show_default=True, help="Built-in base model, or the folder of one.")
-@click.option("--adapter", type=click.Path(path_type=Path), help="Adapter to put on it, e.g. runs/music/adapter.")
+@click.option(
+    "--adapter",
+    "adapters",
+    multiple=True,
+    metavar="[NAME=]PATH",
+    help="Adapter to put on it, e.g. runs/music/adapter. Several, named: each for the utterances of that domain.",
+)
 @click.option(
     "--decoder",
     default="llm",
@@ -367,11 +373,14 @@ def base(
 @click.option("--batch-size", default=16, show_default=True, type=click.IntRange(1), help="Utterances at a time.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write JSON lines here, resumably.")
 @normaliser_option
+@dtype_option
+@click.option("--quantise", type=click.Choice(["8-bit", "4-bit"]), help="The base's linear layers, on CUDA.")
+@language_option
 @device_option
 def transcribe(
     audio: tuple[str, ...],
     base: str,
-    adapter: Path | None,
+    adapters: tuple[str, ...],
     decoder: str,
     lm: Path | None,
     lm_weight: float,
@@ -385,12 +394,16 @@ def transcribe(
     batch_size: int,
     out: Path | None,
     normaliser: str,
+    dtype: str,
+    quantise: str | None,
+    language: str,
     device: str,
 ) -> None:
     """Transcribe audio files, or the utterances of JSONL manifests.
 
     Without --out the transcripts are printed, each behind its file's name or its id. What a manifest's line holds as
-    `phrases` is boosted for that utterance, beside --lexicon.
+    `phrases` is boosted for that utterance, beside --lexicon; what it holds as `domain` names the adapter that hears
+    it, where there are several, and without one the base does.
     """
     import tempfile
 
@@ -398,12 +411,13 @@ def transcribe(
     from adapt.text.lexicon import read_lexicon
     from adapt.text.normalise import NORMALISERS
 
-    if decoder == "ctc" and adapter:
+    if decoder == "ctc" and adapters:
         raise click.UsageError("--decoder ctc leaves out the decoder that --adapter adapts; give one of the two")
     if decoder == "ctc" and (ilm or rescore or nbest > 1):
         raise click.UsageError("--decoder ctc has no internal LM and gives one hypothesis; leave that option out")
     if nbest > num_beams:
         raise click.UsageError(f"--nbest {nbest} of {num_beams} beams; give --num-beams {nbest}")
+    named = dict(_named(adapter, len(adapters)) for adapter in adapters)
     utterances: list[Utterance] = []
     for name in audio:
         if name.endswith((".jsonl", ".json")):
@@ -421,8 +435,9 @@ def transcribe(
     from adapt.model.adapter import attach
     from adapt.model.load import load
 
-    llm = load(base, device)
-    llm = attach(llm, adapter) if adapter else llm
+    llm = load(base, device, dtype=dtype, quantise=int(quantise[0]) if quantise else None, language=language)
+    for name, folder in named.items():
+        attach(llm, folder, name)
     fusion = None
     if lm or lexicon or ilm or any(u.phrases for u in utterances):
         boosting = (5.0 if decoder == "ctc" else 0.6) if boost is None else boost
@@ -440,6 +455,74 @@ def transcribe(
             texts = read_hypotheses(lines)
             for utterance in utterances:
                 click.echo(f"{utterance.id}\t{texts[utterance.id]}")
+
+
+def _named(adapter: str, count: int) -> tuple[str, Path]:
+    name, equals, path = adapter.partition("=")
+    if equals and "/" not in name:
+        return name, Path(path)
+    if count > 1:
+        raise click.UsageError(f"--adapter {adapter}: one of several has no name; write --adapter NAME={adapter}")
+    return "default", Path(adapter)
+
+
+@main.command()
+@click.argument("what", type=click.Choice(["models", "runs"]))
+@click.argument("folder", default="runs", type=click.Path(path_type=Path))
+@json_option
+def ls(what: str, folder: Path, as_json: bool) -> None:
+    """List the model types that can be a base, and those that cannot and why; or the runs in FOLDER."""
+    if what == "models":
+        from adapt.model.support import table
+
+        rows = [
+            {"model_type": r.model_type, "class": r.cls, "supported": r.supported, "why": r.why, "tested": r.tested}
+            | {"needs": r.needs}
+            for r in table()
+        ]
+        shown = [
+            (r["model_type"], r["class"], "no, " + r["why"] if not r["supported"] else _supported(r)) for r in rows
+        ]
+        header = ("model type", "class", "supported")
+    else:
+        from adapt.run import runs
+
+        rows = runs(folder)
+        shown = [(r["run"], r["base"] or "", ", ".join(r["stages"]), _figures(r)) for r in rows]
+        header = ("run", "base", "done", "target, first and last row")
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    widths = [max(len(row[i]) for row in (header, *shown)) for i in range(len(header))]
+    for row in (header, *shown):
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--adapter-only", is_flag=True, help="The LoRA alone, for engines that take one.")
+@click.option("-o", "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder  [default: RUN/export]")
+def export(run: Path, adapter_only: bool, out: Path | None) -> None:
+    """Write the adapted model as a plain one, with its processor and a model card; it then needs no adapter."""
+    from adapt.export import export as write
+
+    folder = write(run, out or run / "export", adapter_only)
+    click.echo(folder)
+    if not adapter_only:
+        click.echo(f"Use it: adapt transcribe AUDIO --base {folder}", err=True)
+
+
+def _supported(row: dict) -> str:
+    told = "yes" if row["tested"] else "yes, untried"
+    return f"{told}; pip install {row['needs']}" if row["needs"] else told
+
+
+def _figures(row: dict) -> str:
+    told = [
+        f"WER {100 * r['wer']:.1f}" + (f" EER {100 * r['eer']:.1f}" if r["eer"] is not None else "")
+        for r in row["rows"]
+    ]
+    return " -> ".join(told)
 
 
 @main.command()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable
@@ -15,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from adapt.errors import DataError
-from adapt.model.bases import has_ctc, locate
+from adapt.model.bases import fingerprint, has_ctc
 from adapt.recipe import Recipe, dump
 from adapt.run import RunFolder, StageResult, write_json, write_text
 from adapt.text.corpus import Corpus, Utterance, prepare, read_hypotheses, read_manifest, read_text
@@ -108,22 +107,12 @@ def with_audio(utterances: list[Utterance]) -> list[Utterance]:
     return utterances
 
 
-@functools.cache
-def base_key(name: str) -> dict[str, str]:
-    """What a run records of its base: its name, and a hash of its config and weights."""
-    digest = hashlib.sha256()
-    for path in sorted(locate(name).iterdir()):
-        if path.suffix in (".json", ".safetensors"):
-            with path.open("rb") as content:
-                digest.update(hashlib.file_digest(content, "sha256").digest())
-    return {"name": name, "sha": digest.hexdigest()[:16]}
-
-
 def base_of(recipe: Recipe) -> dict[str, str]:
-    """`base_key` of a recipe's base, and how it is loaded where that is not the default."""
+    """What a run records of its base: its name, a hash of it, and how it is loaded where that is not the default."""
     defaults = {f.name: f.default for f in dataclasses.fields(Recipe)}
     ways = {key: getattr(recipe, key) for key in ("dtype", "quantise", "language")}
-    return base_key(recipe.base) | {key: value for key, value in ways.items() if value != defaults[key]}
+    known = {"name": recipe.base, "sha": fingerprint(recipe.base)}
+    return known | {key: value for key, value in ways.items() if value != defaults[key]}
 
 
 def sets_of(recipe: Recipe) -> dict[str, Path]:

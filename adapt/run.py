@@ -278,3 +278,24 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def runs(folder: Path) -> list[dict]:
+    """The runs in a folder: `{"run", "base", "stages", "rows"}`. Raises DataError where there is none.
+
+    stages: those done. rows: first and last of the scores on the target, `{"system", "wer", "eer"}`.
+    """
+    found = []
+    for record in sorted(folder.glob("*/run.json")):
+        stages = _read_stages(record)
+        bases = [s["settings"]["base"] for s in stages.values() if "base" in s.get("settings", {})]
+        names = {b["name"] if isinstance(b, dict) else str(b) for b in bases}
+        scores = record.parent / "scores/metrics.json"
+        rows = json.loads(scores.read_text(encoding="utf-8"))["rows"] if scores.exists() else []
+        rows = [{k: row[k] for k in ("system", "wer", "eer")} for row in rows if row["set"] == "target"]
+        done = list(dict.fromkeys(name.split("-")[0] for name in stages))
+        base = names.pop() if len(names) == 1 else None
+        found.append({"run": str(record.parent), "base": base, "stages": done, "rows": [*rows[:1], *rows[1:][-1:]]})
+    if not found:
+        raise DataError(f"{folder}: holds no runs; `adapt run RECIPE` makes one in runs/")
+    return found

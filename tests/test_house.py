@@ -25,6 +25,7 @@ ARROWS = {
     "pipeline": {"errors", "text", "score", "recipe", "run", "lm", "model", "train", "decode"},
     "tune": {"errors", "text", "score", "run", "model", "decode", "pipeline"},
     "robustness": {"errors", "text", "score", "model", "decode", "pipeline"},
+    "export": {"errors", "model"},
     "check": {"errors", "text", "recipe", "model", "decode", "pipeline"},
     "build": {"errors", "text", "score", "base_recipe", "run", "model", "train", "decode"},
     "cli": {
@@ -38,6 +39,7 @@ ARROWS = {
         "lm",
         "pipeline",
         "check",
+        "export",
         "tune",
         "robustness",
         "base_recipe",

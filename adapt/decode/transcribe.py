@@ -93,6 +93,8 @@ def transcribe(
     with what each part says of them. rescorer: puts as many as there are beams in its own order. `distort`: what the
     samples of an utterance go through first.
 
+    With several adapters attached, that of an utterance's domain hears it, and the base alone what has none.
+
     Lines that are there already stay, so that a killed run goes on. Raises `DataError` with every file that
     cannot be read, before the first is transcribed.
     """
@@ -100,6 +102,9 @@ def transcribe(
     seconds = _durations([u for u in utterances if u.id not in done])
     if isinstance(fusion, Fusion):
         fusion.check(u.phrases for u in utterances)
+    by_domain = speech_llm.adapters is not None and len(speech_llm.adapters.peft_config) > 1
+    if by_domain:
+        _check_domains(speech_llm, utterances)
     waiting = sorted((u for u in utterances if u.id not in done), key=lambda u: (seconds[u.id], u.id))
     longest = speech_llm.max_seconds
     whole = [u for u in waiting if seconds[u.id] <= longest]
@@ -121,7 +126,10 @@ def transcribe(
             bar.update(min(more, bar.total - bar.n))  # a header may say less than there is
 
         through = distort or (lambda samples, utterance: samples)
-        for batch in _batched(whole, batch_size):
+        groups = itertools.groupby(sorted(whole, key=_domain_of), _domain_of) if by_domain else [("", whole)]
+        for batch in itertools.chain.from_iterable(_batched(group, batch_size) for _, group in groups):
+            if by_domain:
+                speech_llm.use(batch[0].domain)
             audio = [through(read_audio(u.audio), u) for u in batch]
             for utterance, row in zip(batch, hear(audio, [u.phrases for u in batch]), strict=True):
                 write(utterance, row)
@@ -129,11 +137,27 @@ def transcribe(
             heard_of(sum(seconds[u.id] for u in batch))
         for utterance in waiting[len(whole) :]:
             rows = []
+            if by_domain:
+                speech_llm.use(utterance.domain)
             for batch in _batched(read_segments(utterance.audio, longest), batch_size):
                 rows += hear([through(samples, utterance) for samples in batch], [utterance.phrases] * len(batch))
                 heard_of(sum(map(len, batch)) / SAMPLE_RATE)
             write(utterance, _stitched(rows))
             lines.flush()
+
+
+def _domain_of(utterance: Utterance) -> str:
+    return utterance.domain or ""
+
+
+def _check_domains(speech_llm: SpeechLLM, utterances: Sequence[Utterance]) -> None:
+    known = set(speech_llm.adapters.peft_config)
+    unknown = {u.domain: u.id for u in utterances if u.domain is not None and u.domain not in known}
+    if unknown:
+        listed = ", ".join(sorted(known))
+        raise DataError(
+            *(f"utterance {i!r}: no adapter for its domain {d!r}; there is {listed}" for d, i in unknown.items())
+        )
 
 
 def _batched(items: Iterable, size: int) -> Iterator[list]:

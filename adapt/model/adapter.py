@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 from pathlib import Path
 
 import peft
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers.pytorch_utils import Conv1D
 
 from adapt.errors import ModelError
 from adapt.model import prompt
+from adapt.model.bases import fingerprint
 from adapt.model.speech_llm import SpeechLLM
 
 WEIGHTS = "adapter_model.safetensors"
@@ -77,31 +80,64 @@ def save(folder: Path, model: peft.PeftModel, metadata: dict, soft_prompt: torch
     model.save_pretrained(folder, save_embedding_layers=False)
     if soft_prompt is not None:
         prompt.save(folder / "soft_prompt.safetensors", soft_prompt)
-    (folder / "adapt.json").write_text(json.dumps({"format": 1, **metadata}, indent=2) + "\n", encoding="utf-8")
+    about = {"format": 1, **metadata, "base_sha": fingerprint(metadata["base"])}
+    (folder / "adapt.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     # PEFT writes a README of its own: ours comes last.
     card = CARD.format(folder=folder.name, **metadata)
     (folder / "README.md").write_text(card, encoding="utf-8")
     _compare(folder, model)
 
 
-def attach(speech_llm: SpeechLLM, folder: Path) -> SpeechLLM:
-    """Load an adapter into the model (in place). Raises `ModelError` when a weight has no place or is missing."""
+def attach(speech_llm: SpeechLLM, folder: Path, name: str = "default") -> SpeechLLM:
+    """Load an adapter into the model (in place), and use it; under other names others can be beside it.
+
+    Raises `ModelError` when it is for another base, and when a weight has no place or is missing.
+    """
     folder = Path(folder)
     if not (folder / WEIGHTS).exists():
         raise ModelError(f"{folder}: no {WEIGHTS} there; name the folder of an adapter, such as runs/music/adapter")
-    try:
-        model = peft.PeftModel.from_pretrained(speech_llm.model, str(folder))
-    except (ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(f"{folder}: does not fit {speech_llm.name}: {reason}; name its own base") from error
-    _compare(folder, model)
+    _check(speech_llm, folder)
+    with warnings.catch_warnings():  # PEFT warns of what _compare refuses
+        warnings.simplefilter("ignore")
+        try:
+            if speech_llm.adapters is None:
+                speech_llm.adapters = peft.PeftModel.from_pretrained(speech_llm.model, str(folder), name)
+            else:
+                speech_llm.adapters.load_adapter(str(folder), name)
+        except (ValueError, RuntimeError, KeyError, TypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ModelError(f"{folder}: does not fit {speech_llm.name}: {reason}; name its own base") from error
+    _compare(folder, speech_llm.adapters, name)
     speech_llm.model.eval()
+    speech_llm.use(name)
     return speech_llm
 
 
-def _compare(folder: Path, model: peft.PeftModel) -> None:
+def _check(speech_llm: SpeechLLM, folder: Path) -> None:
+    """Raises `ModelError` for an adapter of another base, or of the LLM within it."""
+    about = folder / "adapt.json"
+    made_for = json.loads(about.read_text(encoding="utf-8")) if about.exists() else {}
+    if "base_sha" in made_for and made_for["base_sha"] != (here := fingerprint(speech_llm.name)):
+        told = f"made for {made_for['base']} ({made_for['base_sha']}), and {speech_llm.name} is {here}"
+        raise ModelError(f"{folder}: {told}; give --base its own base, or adapt this one")
+    with safe_open(folder / WEIGHTS, "pt") as weights:
+        keys = list(weights.keys())
+    names = {name for name, _ in speech_llm.model.named_modules()}
+    first = next(iter(keys), "").removeprefix("base_model.model.")
+    if not keys or first.rpartition(".lora_")[0] in names:
+        return
+    decoder = next(
+        name for name, module in speech_llm.model.named_modules() if module is speech_llm.model.get_decoder()
+    )
+    inner = next((name for name in names if name.endswith(first.rpartition(".lora_")[0].removeprefix("model."))), None)
+    if inner and inner.startswith(decoder):
+        told = f"a LoRA of the LLM alone: its weights are called {first!r}, and here that layer is {inner!r}"
+        raise ModelError(f"{folder}: {told}; PEFT would load it without effect: train it on the whole speech LLM")
+
+
+def _compare(folder: Path, model: peft.PeftModel, name: str = "default") -> None:
     written = load_file(folder / WEIGHTS)
-    held = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
+    held = peft.get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     amiss = sorted(set(written) ^ set(held))
     amiss += [key for key in written if key in held and not torch.equal(written[key], held[key].cpu())]
     if amiss:

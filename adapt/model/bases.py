@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
 import math
 import re
@@ -53,22 +55,38 @@ def config_of(path: Path) -> dict:
     return json.loads((path / "config.json").read_text(encoding="utf-8"))
 
 
+@functools.cache
+def fingerprint(name: str) -> str:
+    """A hash of a base's config and weights."""
+    digest = hashlib.sha256()
+    for path in sorted(locate(name).iterdir()):
+        if path.suffix in (".json", ".safetensors"):
+            with path.open("rb") as content:
+                digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
 def has_ctc(name: str) -> bool:
     """Is the base one of our own, whose encoder has a CTC head?"""
     return config_of(locate(name)).get("model_type") == OURS
 
 
-def parameters(path: Path) -> int:
-    """Numbers in the safetensors files of a folder, read from their headers.
+def tensors(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Type and shape of each tensor in the safetensors files of a folder, read from their headers.
 
     Raises `ModelError` when there is no such file.
     """
     files = sorted(path.glob("model*.safetensors"))
     if not files:
         raise ModelError(f"{path}: holds no model*.safetensors; save the model with save_pretrained")
-    count = 0
+    found = {}
     for file in files:
         with file.open("rb") as content:
             header = json.loads(content.read(int.from_bytes(content.read(8), "little")))
-        count += sum(math.prod(tensor["shape"]) for key, tensor in header.items() if key != "__metadata__")
-    return count
+        found |= {k: (t["dtype"], tuple(t["shape"])) for k, t in header.items() if k != "__metadata__"}
+    return found
+
+
+def parameters(path: Path) -> int:
+    """Numbers in the safetensors files of a folder. Raises `ModelError` when there is no such file."""
+    return sum(math.prod(shape) for _, shape in tensors(path).values())

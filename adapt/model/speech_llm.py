@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from peft import PeftModel
 from transformers import Cache, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 from adapt.errors import ModelError
@@ -31,7 +32,7 @@ class SpeechLLM:
     families whose layers take inputs of their own, those. `before` and `after` are tokenised apart from the target, so
     that no merge across a boundary can take a sub-word out of the loss. ends: tokens that end a transcript; targets
     end in the first. processor: None for a model of our own. language: what the prompt says. scale: what the logits are
-    divided by.
+    divided by. adapters: what `adapter.attach` has put on the model.
     """
 
     name: str
@@ -44,6 +45,17 @@ class SpeechLLM:
     processor: ProcessorMixin | None = None
     language: str = "en"
     scale: float = 1.0
+    adapters: PeftModel | None = None
+
+    def use(self, adapter: str | None) -> None:
+        """Decode with one of the adapters that are attached; None: with the base alone."""
+        if self.adapters is None:
+            return
+        if adapter is None:
+            self.adapters.base_model.disable_adapter_layers()
+        else:
+            self.adapters.base_model.enable_adapter_layers()
+            self.adapters.set_adapter(adapter)
 
     @property
     def device(self) -> torch.device:

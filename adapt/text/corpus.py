@@ -34,8 +34,8 @@ class Entity:
 class Utterance:
     """One line of a manifest; `entities` is None where nobody annotated them, () where there are none.
 
-    `voice` is who speaks and `language` in which language, None where that is not known. `phrases` are boosted for this
-    utterance alone, names of its own address book for instance.
+    `voice` is who speaks, `language` in which language, and `domain` which of several adapters hears it, None where
+    that is not known. `phrases` are boosted for this utterance alone, names of its own address book for instance.
     """
 
     id: str
@@ -44,6 +44,7 @@ class Utterance:
     entities: tuple[Entity, ...] | None = None
     voice: str | None = None
     language: str | None = None
+    domain: str | None = None
     phrases: tuple[str, ...] | None = None
 
 
@@ -169,7 +170,11 @@ def _utterance(row: dict, folder: Path, need_audio: bool) -> tuple[Utterance | N
     if entities is not None and not _are_entities(entities):
         shown = json.dumps(entities, ensure_ascii=False)[:60]
         problems.append(f'`entities` is {shown!r}; write [{{"text": "…", "type": "…"}}, …]')
-    about = {"voice": row.get("voice", row.get("speaker")), "language": row.get("language", row.get("lang"))}
+    about = {
+        "voice": row.get("voice", row.get("speaker")),
+        "language": row.get("language", row.get("lang")),
+        "domain": row.get("domain"),
+    }
     for key, value in about.items():
         if value is not None and not isinstance(value, str):
             problems.append(f"`{key}` is {value!r}; write a text in quotes")

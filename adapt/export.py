@@ -1,0 +1,132 @@
+"""An adapted model as a plain one: the adapter merged into the base's own layout, its processor, and a model card."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+import yaml
+
+from adapt.errors import DataError, ModelError
+from adapt.model import adapter
+from adapt.model.bases import config_of, locate, tensors
+from adapt.model.load import load
+from adapt.model.support import OURS
+
+PLAIN = """```python
+from transformers import AutoProcessor, {cls}
+processor = AutoProcessor.from_pretrained("{folder}")
+model = {cls}.from_pretrained("{folder}")
+```"""
+WITH_US = """```
+pip install adapt-asr
+adapt transcribe call.wav --base {folder}
+```"""
+LORA = """```python
+from peft import PeftModel
+model = PeftModel.from_pretrained(base, "{folder}")
+```"""
+
+
+def export(run: Path, out: Path, adapter_only: bool = False) -> Path:
+    """Write what a run has adapted to a folder: a whole model, or its LoRA alone.
+
+    The weights have the base's names, shapes and precision. Raises DataError where the run has no adapter or the folder
+    holds something else already, and ModelError where what was written is not what was adapted.
+    """
+    source = run / "adapter"
+    about = source / "adapt.json"
+    if not about.exists():
+        raise DataError(f"{run}: has no adapter; name a run folder in which `adapt run` has tuned a decoder")
+    if out.exists() and any(out.iterdir()) and not (out / "adapt.json").exists():
+        raise DataError(f"{out}: holds other files already; choose another folder with -o")
+    metadata = json.loads(about.read_text(encoding="utf-8"))
+    shutil.rmtree(out, ignore_errors=True)
+    if adapter_only:
+        shutil.copytree(source, out, ignore=shutil.ignore_patterns("soft_prompt.safetensors", "README.md"))
+        use = LORA.format(folder=out.name)
+    else:
+        use = _merged(metadata["base"], source, out)
+        shutil.copyfile(about, out / "adapt.json")
+    (out / "README.md").write_text(_card(run, metadata, use), encoding="utf-8")
+    return out
+
+
+def _merged(base: str, source: Path, out: Path) -> str:
+    path = locate(base)
+    config = config_of(path)
+    llm = adapter.attach(load(base, "cpu", dtype="fp32"), source)
+    rows = llm.prompt(llm.nothing)[None]
+    with torch.no_grad():
+        wanted = llm.forward(rows)
+        model = llm.adapters.merge_and_unload()
+        given = llm.forward(rows)
+    if not torch.allclose(wanted, given, atol=1e-2 * float(wanted.std()), rtol=1e-2):
+        raise ModelError(f"{source}: merged into {base} it says something else; export --adapter-only")
+    kept = str(config.get("dtype") or config.get("torch_dtype") or "float32")
+    model.to(getattr(torch, kept.removeprefix("torch."))).save_pretrained(out)
+    (llm.processor or llm.tokenizer).save_pretrained(out)
+    for file in path.iterdir():  # what neither of them writes: templates, licences, slot examples
+        if file.is_file() and not (out / file.name).exists() and not file.name.startswith(("model", "pytorch_model")):
+            shutil.copyfile(file, out / file.name)
+    before, after = (tensors(folder) for folder in (path, out))
+    if before != after:
+        amiss = sorted(before.items() ^ after.items())
+        raise ModelError(
+            f"{out}: its weights are not laid out as those of {base}, first {amiss[0][0]!r}; export --adapter-only"
+        )
+    return (WITH_US if config["model_type"] == OURS else PLAIN).format(cls=type(model).__name__, folder=out.name)
+
+
+def _card(run: Path, metadata: dict, use: str) -> str:
+    scores = run / "scores/metrics.json"
+    rows = json.loads(scores.read_text(encoding="utf-8"))["rows"] if scores.exists() else []
+    measured = {(row["set"], row["system"]): row for row in rows if row["system"] in ("base", "adapted")}
+    name = metadata["name"]
+    results = [
+        {
+            "task": {"type": "automatic-speech-recognition"},
+            "dataset": {"name": f"{name}, {row['set']}", "type": name},
+            "metrics": [
+                {"type": key, "value": round(100 * row[key], 2)} for key in ("wer", "eer") if row[key] is not None
+            ],
+        }
+        for (_, system), row in measured.items()
+        if system == "adapted"
+    ]
+    base = metadata["base"]
+    header = {
+        "base_model": base,
+        "license": "apache-2.0" if (locate(base) / "config.json").parent.name == base else "other",
+        "pipeline_tag": "automatic-speech-recognition",
+        "tags": ["domain-adaptation", "adapt-asr"],
+        "model-index": [{"name": name, "results": results}],
+    }
+    table = ["| set | system | WER | EER |", "|---|---|---|---|"]
+    for (on, system), row in measured.items():
+        eer = "" if row["eer"] is None else f"{100 * row['eer']:.1f}"
+        table.append(f"| {on} | {system} | {100 * row['wer']:.1f} | {eer} |")
+    worse = [
+        f"- WER on {on}: {100 * measured[on, 'base']['wer']:.1f} -> {100 * row['wer']:.1f}"
+        for (on, system), row in measured.items()
+        if system == "adapted" and (on, "base") in measured and row["wer"] > measured[on, "base"]["wer"]
+    ]
+    recipe = run / "recipe.yaml"
+    parts = [
+        "---\n" + yaml.safe_dump(header, sort_keys=False, allow_unicode=True).rstrip() + "\n---",
+        f"# {name}",
+        f"`{base}`, its decoder adapted to a domain with adapt-asr on text alone "
+        f"(in its slot, while it was tuned: {metadata['pseudo_audio']}).",
+        use,
+        "## Scores" if measured else "",
+        "\n".join(table) if measured else "It has not been scored.",
+        "## What got worse",
+        "\n".join(worse) or ("Nothing that was measured." if measured else "Nobody has measured it."),
+        "## Licence",
+        "That of its base, whose terms hold for it too; the text that it learned from may add its own.",
+    ]
+    if recipe.exists():
+        parts += ["## Recipe", f"```yaml\n{recipe.read_text(encoding='utf-8').rstrip()}\n```"]
+    return "\n\n".join(part for part in parts if part) + "\n"
