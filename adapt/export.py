@@ -71,6 +71,8 @@ def _merged(base: str, source: Path, out: Path) -> str:
     for file in path.iterdir():  # what neither of them writes: templates, licences, slot examples
         if file.is_file() and not (out / file.name).exists() and not file.name.startswith(("model", "pytorch_model")):
             shutil.copyfile(file, out / file.name)
+    if llm.model.config.model_type == config["model_type"]:
+        shutil.copyfile(path / "config.json", out / "config.json")  # as it was, without the defaults of today
     before, after = (tensors(folder) for folder in (path, out))
     if before != after:
         amiss = sorted(before.items() ^ after.items())

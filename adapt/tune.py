@@ -212,7 +212,8 @@ def search_ctc(
     best = Weights()
     tried(best)
     for key in active:
-        best = min((best, *(dataclasses.replace(best, **{key: value}) for value in CTC_GRID[key])), key=tried)
+        points = [dataclasses.replace(best, **{key: value}) for value in CTC_GRID[key]]
+        best = min([best, *points] if key == "reward" else points, key=tried)
     surface = [({k: getattr(w, k) for k in active}, tried(w)) for w in decoded]
     return Tuned("ctc", dataclasses.asdict(best), decoded[best], decoded[Weights()], surface)
 

@@ -122,16 +122,13 @@ def _check(speech_llm: SpeechLLM, folder: Path) -> None:
         raise ModelError(f"{folder}: {told}; give --base its own base, or adapt this one")
     with safe_open(folder / WEIGHTS, "pt") as weights:
         keys = list(weights.keys())
-    names = {name for name, _ in speech_llm.model.named_modules()}
-    first = next(iter(keys), "").removeprefix("base_model.model.")
-    if not keys or first.rpartition(".lora_")[0] in names:
-        return
-    decoder = next(
-        name for name, module in speech_llm.model.named_modules() if module is speech_llm.model.get_decoder()
-    )
-    inner = next((name for name in names if name.endswith(first.rpartition(".lora_")[0].removeprefix("model."))), None)
-    if inner and inner.startswith(decoder):
-        told = f"a LoRA of the LLM alone: its weights are called {first!r}, and here that layer is {inner!r}"
+    modules = dict(speech_llm.model.named_modules())
+    layer = next(iter(keys), "").removeprefix("base_model.model.").rpartition(".lora_")[0]
+    decoder = next(name for name, module in modules.items() if module is speech_llm.model.get_decoder())
+    ending = "." + layer.removeprefix("model.")
+    inner = next((name for name in modules if name.startswith(f"{decoder}.") and name.endswith(ending)), None)
+    if layer not in modules and inner:
+        told = f"a LoRA of the LLM alone: it calls a layer {layer!r}, and here that is {inner!r}"
         raise ModelError(f"{folder}: {told}; PEFT would load it without effect: train it on the whole speech LLM")
 
 

@@ -105,7 +105,7 @@ REFUSED = {
         "speecht5": "SpeechT5ForSpeechToText",
         "whisper": "WhisperForConditionalGeneration",
     },
-    "CTC: an output for each frame, and no LLM; an encoder for `adapt base`": {
+    "CTC: an output for each frame, and no LLM": {
         "data2vec-audio": "Data2VecAudioForCTC",
         "granite_speech5_ctc": "GraniteSpeech5ForCTC",
         "hubert": "HubertForCTC",

@@ -1,0 +1,153 @@
+"""Adapters: several on one base, what is refused, and the plain model that one becomes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import peft
+import pytest
+import soundfile
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from adapt.decode.transcribe import transcribe
+from adapt.errors import DataError, ModelError
+from adapt.export import export
+from adapt.model import adapter
+from adapt.model.load import load
+from adapt.text.corpus import Utterance, read_hypotheses, read_manifest
+
+from .families import FAMILIES
+
+
+def lora(base: str, folder, seed: int, spread: float = 0.3):
+    """An adapter of random weights, as a run would leave it."""
+    torch.manual_seed(seed)
+    llm = load(base, "cpu")
+    model = adapter.add_lora(llm, rank=2, alpha=4, dropout=0.0)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=spread)
+    adapter.save(folder, model, {"name": folder.name, "base": base, "pseudo_audio": "empty", "step": 1})
+    return folder
+
+
+@pytest.fixture
+def recordings(tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        soundfile.write(tmp_path / f"{i}.wav", rng.standard_normal(8_000 + 900 * i) / 20, 16_000)
+    rows = [{"id": str(i), "audio": f"{i}.wav", "text": ""} for i in range(6)]
+    rows = [row | ({"domain": d} if d else {}) for row, d in zip(rows, ["bank", "music", None] * 2, strict=True)]
+    (tmp_path / "calls.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path / "calls.jsonl"
+
+
+def heard(llm, utterances, out) -> dict[str, str]:
+    transcribe(llm, utterances, out, num_beams=2, batch_size=2, max_new_tokens=8)
+    return read_hypotheses(out)
+
+
+def test_each_utterance_is_heard_by_the_adapter_of_its_domain(tiny, recordings, tmp_path):
+    base = tiny.name
+    folders = {name: lora(base, tmp_path / name, seed) for seed, name in enumerate(("bank", "music"))}
+    calls = read_manifest(recordings)
+    both = load(base, "cpu")
+    for name, folder in folders.items():
+        adapter.attach(both, folder, name)
+    together = heard(both, calls, tmp_path / "both.jsonl")
+    alone = {None: heard(tiny, calls, tmp_path / "base.jsonl")}
+    for name, folder in folders.items():
+        alone[name] = heard(adapter.attach(load(base, "cpu"), folder), calls, tmp_path / f"{name}.jsonl")
+    assert together == {u.id: alone[u.domain][u.id] for u in calls}
+    assert len({json.dumps(texts) for texts in alone.values()}) == 3
+    wrong = [Utterance("x", "", calls[0].audio, domain="bnak")]
+    with pytest.raises(DataError, match="no adapter for its domain 'bnak'; there is bank, music"):
+        heard(both, wrong, tmp_path / "wrong.jsonl")
+
+
+def test_an_adapter_of_another_base_and_one_of_the_llm_within_are_refused(tiny, tmp_path):
+    folder = lora(tiny.name, tmp_path / "it", 0)
+    other = tmp_path / "other"
+    shutil.copytree(tiny.name, other)
+    weights = load_file(other / "model.safetensors")
+    save_file({k: v + 1e-3 for k, v in weights.items()}, other / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=r"made for .* give --base its own base"):
+        adapter.attach(load(str(other), "cpu"), folder)
+    inner = load(tiny.name, "cpu").model.language_model
+    config = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"])
+    peft.get_peft_model(inner, config).save_pretrained(tmp_path / "inner")
+    with pytest.raises(ModelError, match=r"a LoRA of the LLM alone: .*'language_model\.model\.layers\.0\.self_attn"):
+        adapter.attach(load(tiny.name, "cpu"), tmp_path / "inner")
+
+
+def test_what_is_no_speech_llm_is_refused_in_a_line(tiny, tmp_path):
+    def refused(match, name=None):
+        with pytest.raises(ModelError, match=match) as error:
+            load(str(name or tmp_path / "it"), "cpu")
+        assert "\n" not in str(error.value)
+
+    refused("no '.*it'; give the folder of a model")
+    (tmp_path / "it").mkdir()
+    (tmp_path / "it/notes.txt").write_text("")
+    refused("holds no config.json, but notes.txt")
+    refused("an adapter goes behind --adapter", lora(tiny.name, tmp_path / "adapter", 0))
+    small = {"hidden_size": 8, "num_attention_heads": 1, "intermediate_size": 8, "num_hidden_layers": 1}
+    transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=9, **small)).save_pretrained(tmp_path / "llama")
+    refused(r"is a text-only LLM \('llama'\) and hears nothing", tmp_path / "llama")
+    transformers.ViTConfig().save_pretrained(tmp_path / "vit")
+    refused("is a 'vit' model, which hears nothing", tmp_path / "vit")
+    transformers.WhisperConfig().save_pretrained(tmp_path / "whisper")
+    refused("is a 'whisper' model: an encoder-decoder", tmp_path / "whisper")
+    (tmp_path / "it/config.json").write_text("{}")
+    refused("its config.json says too little")
+    FAMILIES["voxtral_realtime"](tmp_path / "realtime")
+    refused("adds audio to its text embeddings", tmp_path / "realtime")
+    FAMILIES["qwen2_audio"](tmp_path / "qwen")
+    (tmp_path / "qwen/processor_config.json").unlink()
+    refused("processor", tmp_path / "qwen")
+
+
+@pytest.mark.parametrize("kind", ["ours", "qwen2_audio", "glmasr"])
+def test_an_exported_model_is_a_plain_one_that_hears_the_same(tiny, kind, recordings, tmp_path):
+    base = tmp_path / "base"
+    if kind == "ours":
+        shutil.copytree(tiny.name, base)
+    else:
+        FAMILIES[kind](base)
+    (base / "LICENSE").write_text("as you like")
+    run = tmp_path / "run"
+    run.mkdir()
+    lora(str(base), run / "adapter", 0, 0.1)
+    calls = [u for u in read_manifest(recordings)]
+    adapted = heard(adapter.attach(load(str(base), "cpu"), run / "adapter"), calls, tmp_path / "adapted.jsonl")
+    out = export(run, tmp_path / "out")
+    assert heard(load(str(out), "cpu"), calls, tmp_path / "exported.jsonl") == adapted
+    assert heard(load(str(base), "cpu"), calls, tmp_path / "plain.jsonl") != adapted
+    ours, theirs = (json.loads((folder / "config.json").read_text()) for folder in (out, base))
+    assert ours == theirs and (out / "LICENSE").exists()
+    assert export(run, tmp_path / "out") == out  # again, over what it wrote itself
+    if kind != "ours":  # with no toolkit
+        model = getattr(transformers, theirs["architectures"][0]).from_pretrained(out).eval()
+        processor = transformers.AutoProcessor.from_pretrained(out)
+        inputs = load(str(out), "cpu")
+        samples = np.random.default_rng(0).standard_normal(16_000).astype(np.float32)
+        from adapt.model.families import Request, family_of
+
+        request = family_of(model.config).request(processor, Request(samples, "en", ""))
+        with torch.no_grad():
+            plain = model(**request).logits
+            seen = inputs.forward(inputs.prompt(inputs.slot_vectors([samples])[0])[None])
+        torch.testing.assert_close(plain, seen, atol=2e-3, rtol=2e-3)
+    only = export(run, tmp_path / "only", adapter_only=True)
+    assert not (only / "model.safetensors").exists()
+    again = peft.PeftModel.from_pretrained(load(str(base), "cpu").model, str(only))
+    assert any("lora_" in name for name, _ in again.named_parameters())
+    assert "it has not been scored" in (out / "README.md").read_text().lower()
+    with pytest.raises(DataError, match="holds other files already"):
+        export(run, base)
+    with pytest.raises(DataError, match="has no adapter"):
+        export(base, tmp_path / "none")
