@@ -86,8 +86,6 @@ def check_base(name: str, audio: Path | None, device: str, dtype: str, language:
     before, after = (llm.tokenizer.decode(ids) for ids in (llm.before, llm.after))
     findings.append(Finding("ok", "prompt", f"{_short(before)} [slot of {llm.hidden}] {_short(after)}"))
     findings.append(Finding("ok", "end", ", ".join(repr(llm.tokenizer.decode([i])) for i in llm.ends)))
-    if not llm.tokenizer.is_fast:
-        findings.append(Finding("warn", "tokenizer", "a slow one, in Python"))
     rows, mask, _ = llm.training_batch(
         [llm.nothing.new_zeros(50, llm.hidden)] * SENTENCES, [llm.target_ids("word " * WORDS)] * SENTENCES
     )

@@ -512,6 +512,37 @@ def export(run: Path, adapter_only: bool, out: Path | None) -> None:
         click.echo(f"Use it: adapt transcribe AUDIO --base {folder}", err=True)
 
 
+@main.command("import")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--encoder", help="The audio encoder that it was trained with: a folder, or owner/name on the hub.")
+@click.option("--llm", help="The LLM that it was trained with.")
+@click.option(
+    "--prompt",
+    default="<speech>USER: Transcribe speech to text. \\n ASSISTANT:",
+    show_default=True,
+    help="Template; \\n is a new line, and a beginning of sentence stands where it is written.",
+)
+@click.option("--lora-alpha", default=32.0, show_default=True, help="Of its LoRA, which is merged.")
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder, or file of a soft prompt.")
+def import_(checkpoint: Path, encoder: str | None, llm: str | None, prompt: str, lora_alpha: float, out: Path) -> None:
+    """Take over what SLAM-LLM trained.
+
+    A model.pt with its --encoder and --llm becomes a base of our own; the folder of a PEFT prompt-tuning adapter
+    becomes a soft prompt, for `prompt.start` of a recipe.
+    """
+    from adapt.model import slam
+
+    if checkpoint.is_dir():
+        count = slam.soft_prompt_of(checkpoint, out)
+        click.echo(f"{out}\n{count} vectors", err=False)
+        return
+    if not encoder or not llm:
+        raise click.UsageError("a model.pt holds neither; give --encoder and --llm")
+    slam.from_slam(checkpoint, encoder, llm, out, prompt.replace("\\n", "\n"), lora_alpha)
+    click.echo(out)
+    click.echo(f"Use it: adapt transcribe AUDIO --base {out}", err=True)
+
+
 def _supported(row: dict) -> str:
     told = "yes" if row["tested"] else "yes, untried"
     return f"{told}; pip install {row['needs']}" if row["needs"] else told

@@ -190,9 +190,14 @@ def prompt(run: Run) -> StageResult:
     recipe = run.recipe
 
     def work(scratch: Path) -> None:
-        from adapt.model.prompt import slot_examples
+        from adapt.model.prompt import load, save, slot_examples
         from adapt.train.stages import learn_prompt
 
+        if recipe.prompt.start:
+            vectors = load(recipe.prompt.start, run.speech_llm())
+            save(run.path("prompt/soft_prompt.safetensors"), vectors)
+            write_json(run.path("prompt/log.json"), {"log": [], "best_step": 0})
+            return
         replayed = run.replay("source_replay")
         examples = slot_examples(run.speech_llm(), replayed.slots if replayed else ())
         tuned = learn_prompt(
@@ -204,18 +209,18 @@ def prompt(run: Run) -> StageResult:
             out=run.path("prompt/soft_prompt.safetensors"),
             seed=recipe.seed,
             precision=recipe.precision,
-            **dataclasses.asdict(recipe.prompt),
+            **{key: value for key, value in dataclasses.asdict(recipe.prompt).items() if key != "start"},
         )
         write_json(run.path("prompt/log.json"), dataclasses.asdict(tuned))
 
     settings = {
-        "prompt": dataclasses.asdict(recipe.prompt),
+        "prompt": {k: v for k, v in dataclasses.asdict(recipe.prompt).items() if k != "start"},
         "base": base_of(recipe),
         "seed": recipe.seed,
         "precision": recipe.precision,
     }
     inputs = [run.path("text", f"{name}.txt") for name in ("train", "copies", "dev")]
-    inputs += [p for p in (recipe.data.source_replay,) if p] + audio_of(recipe.data.source_replay)
+    inputs += [p for p in (recipe.data.source_replay, recipe.prompt.start) if p] + audio_of(recipe.data.source_replay)
     outputs = ["prompt/soft_prompt.safetensors", "prompt/log.json"]
     result = run.folder.stage("prompt", settings, inputs, outputs, work)
     run.report(result, _best(run.path("prompt/log.json")))
@@ -270,6 +275,8 @@ def decoder(run: Run) -> StageResult:
 
 def _best(log: Path) -> str:
     tuned = json.loads(log.read_text(encoding="utf-8"))
+    if not tuned["log"]:
+        return "taken as it is"
     row = next(r for r in tuned["log"] if r["step"] == tuned["best_step"] and "dev_loss" in r)
     guard = f", guard {row['guard_loss']:.2f}" if "guard_loss" in row else ""
     return f"best at step {tuned['best_step']} (dev {row['dev_loss']:.2f}{guard})"

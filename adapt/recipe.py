@@ -63,6 +63,7 @@ class Data:
 class Prompt:
     """Stage 1: the soft prompt is learned, everything else frozen."""
 
+    start: Path | None = field(default=None, metadata={"help": "a soft prompt to take as it is, in place of learning"})
     length: int = field(default=30, metadata={"help": "length of the soft prompt, in vectors", "low": 1})
     init: str = field(
         default="audio",
@@ -107,6 +108,13 @@ class Decoder:
     )
     anchor: float = field(
         default=0.1, metadata={"help": "weight of the KL term to the base on the replayed audio", "low": 0}
+    )
+    activations: str = field(
+        default="kept",
+        metadata={
+            "help": "kept for the backward pass, or recomputed (gradient checkpointing: less memory, more time)",
+            "choices": ("kept", "recomputed"),
+        },
     )
     eval_every: int = field(default=50, metadata={"help": "steps between two evaluations", "low": 1})
     patience: int = field(

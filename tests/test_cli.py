@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import soundfile
 from click.testing import CliRunner
 
 from adapt.cli import main
+
+from .model.families import FAMILIES, WITHOUT_PROCESSOR
 
 WORDS = ["play", "stop", "louder", "again", "please", "now", "tell", "what"]
 
@@ -295,3 +298,31 @@ def test_help_and_usage(tmp_path):
     empty.mkdir()
     result = adapt("check", empty)
     assert result.exit_code == 1 and "no such recipe" in result.stderr
+
+
+@pytest.mark.parametrize("kind", ["qwen2_audio", "qwen3_asr", "granite_speech", "voxtral"])
+def test_any_speech_llm_runs_a_recipe(recipe, kind, tmp_path, monkeypatch):
+    if kind in WITHOUT_PROCESSOR:
+        pytest.skip(WITHOUT_PROCESSOR[kind])
+    monkeypatch.chdir(tmp_path)
+    FAMILIES[kind](tmp_path / kind)
+    told = adapt("check", "--base", kind, "--audio", recipe / "0.wav")
+    assert told.exit_code == 0 and "slot" in told.stdout, told.output
+    changed = ("-s", "decoder.pseudo_audio=auto", "-s", "fusion.boost=1")
+    first = adapt("run", recipe, "--base", kind, *changed)
+    assert first.exit_code == 0, first.output
+    out = Path("runs") / f"{recipe.name}-{kind}"
+    rows = json.loads((out / "scores/metrics.json").read_text())["rows"]
+    assert [row["system"] for row in rows[:4]] == ["base", "base + boost", "adapted", "adapted + boost"]
+    assert json.loads((out / "adapter/adapt.json").read_text())["pseudo_audio"] == "soft-prompt"
+    listed = adapt("ls", "runs")
+    assert str(out) in listed.stdout and "decoder" in listed.stdout
+    soft = tmp_path / "soft.safetensors"
+    soft.write_bytes((out / "prompt/soft_prompt.safetensors").read_bytes())
+    again = adapt("decoder", recipe, "--base", kind, *changed, "-s", f"prompt.start={soft}", "-o", "again")
+    assert again.exit_code == 0 and "taken as it is" in again.stderr, again.output
+    refused = adapt("run", recipe, "--base", kind, "-s", "decoder.pseudo_audio=simulate")
+    assert refused.exit_code == 1 and "take soft-prompt" in refused.stderr
+    assert adapt("export", out).exit_code == 0
+    heard = adapt("transcribe", recipe / "0.wav", "--base", out / "export")
+    assert heard.exit_code == 0, heard.output

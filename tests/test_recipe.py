@@ -86,7 +86,7 @@ def test_all_problems_at_once_in_order_of_lines(folder):
     )
     got = problems(home, "decoder.stesp=9", "steps=3", "decoder=1", "seed", "score.resamples=few")
     expected = [
-        "recipe.yaml:1: unknown key `langauge`; the keys here are name, seed, precision, base, data",
+        "recipe.yaml:1: unknown key `langauge`; did you mean `language`?",
         "recipe.yaml:2: unknown key `sed`; did you mean `seed`?",
         "recipe.yaml:4: data.text: no such file: 'text/trian.txt'; did you mean `train.txt`?",
         "recipe.yaml:5: data.dev: is a folder, not a file: 'text'",

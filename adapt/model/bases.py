@@ -68,7 +68,8 @@ def fingerprint(name: str) -> str:
 
 def has_ctc(name: str) -> bool:
     """Is the base one of our own, whose encoder has a CTC head?"""
-    return config_of(locate(name)).get("model_type") == OURS
+    config = config_of(locate(name))
+    return config.get("model_type") == OURS and config.get("alphabet") != ""
 
 
 def tensors(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:

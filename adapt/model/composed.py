@@ -46,6 +46,7 @@ class ComposedConfig(PreTrainedConfig):
     prompt: str = "<speech>"
     audio_token_id: int = 4
     max_seconds: float = 30.0
+    whole_stacks: bool = False
 
 
 class _Linear(nn.Module):
@@ -138,7 +139,8 @@ class ComposedForSpeechRecognition(PreTrainedModel, GenerationMixin):
 
     def project(self, frames: torch.Tensor, lengths: torch.Tensor) -> list[torch.Tensor]:
         """Slot vectors of what `encoder.frames` gives."""
-        slots = -(-lengths // self.config.stack)
+        stack = self.config.stack
+        slots = lengths // stack if self.config.whole_stacks else -(-lengths // stack)
         return [row[:count] for row, count in zip(self.projector(frames), slots.tolist(), strict=True)]
 
     def forward(

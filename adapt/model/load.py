@@ -141,7 +141,9 @@ def view(name: str, model: ComposedForSpeechRecognition, tokenizer: PreTrainedTo
     """The view of a model of our own that is in memory already."""
     before, after = split_template(model.config.prompt)
     ids = [tokenizer.encode(text, add_special_tokens=False) if text else [] for text in (before, after)]
-    beginning = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
+    # A template may say for itself where the beginning of sentence stands.
+    own = tokenizer.bos_token is None or tokenizer.bos_token in model.config.prompt
+    beginning = [] if own else [tokenizer.bos_token_id]
     ends = [tokenizer.eos_token_id]
     return SpeechLLM(name, model, tokenizer, beginning + ids[0], ids[1], ends, model.config.max_seconds)
 

@@ -64,7 +64,7 @@ class SpeechLLM:
     @property
     def has_ctc(self) -> bool:
         """Is there an encoder with a CTC head beside the decoder?"""
-        return isinstance(self.model, ComposedForSpeechRecognition)
+        return isinstance(self.model, ComposedForSpeechRecognition) and bool(self.model.config.alphabet)
 
     @property
     def hidden(self) -> int:

@@ -179,6 +179,7 @@ def tune_decoder(
     dropout: float,
     replay: float,
     anchor: float,
+    activations: str,
     eval_every: int,
     patience: int,
     guard_tolerance: float,
@@ -190,10 +191,12 @@ def tune_decoder(
     A share `replay` of each batch is source audio with its transcript, on which the decoder is also held to
     the base's own output distribution (KL divergence, weight `anchor`). The checkpoint with the lowest loss on
     `dev` is kept, of those whose loss on `guard` (source audio) rose by at most `guard_tolerance`; step 0, the
-    base itself, is one of them.
+    base itself, is one of them. activations: `kept`, or `recomputed` in the backward pass.
     """
     torch.manual_seed(seed)
     model = adapter.add_lora(speech_llm, rank, alpha, dropout)
+    if activations == "recomputed":
+        speech_llm.model.get_decoder().gradient_checkpointing_enable({"use_reentrant": False})
     source = Source(speech_llm, soft_prompt, noise, channel)
     targets, dev_targets = ([speech_llm.target_ids(t) for t in texts] for texts in (train, dev))
     replay_rows = round(batch_size * replay) if replayed else 0

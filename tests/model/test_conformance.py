@@ -177,7 +177,14 @@ def test_both_stages_and_what_loads_what_they_leave(llm, tmp_path):
         "rank": 2,
         "alpha": 4,
     }
-    decoder |= {"dropout": 0.0, "replay": 0.0, "anchor": 0.0, "patience": 9, "guard_tolerance": 1.0}
+    decoder |= {
+        "activations": "recomputed",
+        "dropout": 0.0,
+        "replay": 0.0,
+        "anchor": 0.0,
+        "patience": 9,
+        "guard_tolerance": 1.0,
+    }
     tuned = [r["dev_loss"] for r in tune_decoder(llm, **text, **decoder, **more).log if "dev_loss" in r]
     assert min(tuned[1:]) < tuned[0]
 

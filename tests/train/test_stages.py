@@ -43,6 +43,7 @@ DECODER = {
     "dropout": 0.1,
     "replay": 0.34,
     "anchor": 0.5,
+    "activations": "kept",
     "eval_every": 4,
     "patience": 10,
     "guard_tolerance": 10.0,
@@ -125,6 +126,15 @@ def test_plain_peft_reproduces_our_logits_exactly(tiny, noise, tmp_path):
         attached = adapter.attach(load(path, "cpu"), tmp_path / "adapter").model(inputs_embeds=embeds).logits
     assert torch.equal(ours, plain) and torch.equal(ours, attached)
     assert not torch.allclose(ours, untouched, atol=1e-3)
+
+
+def test_recomputed_activations_change_nothing(tiny, noise, tmp_path):
+    path, kept = tiny.name, tmp_path / "kept"
+    tune(tiny, noise, kept, dropout=0.0)
+    tune(load(path, "cpu"), noise, tmp_path / "again", dropout=0.0, activations="recomputed")
+    weights = [load_file(folder / "adapter" / adapter.WEIGHTS) for folder in (kept, tmp_path / "again")]
+    for key, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][key], atol=1e-5, rtol=1e-4)
 
 
 def test_lora_stays_inside_the_decoder(tiny):

@@ -1,0 +1,104 @@
+"""What SLAM-LLM left in a model.pt hears as it did there, and nothing of it is lost without a word."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from peft import LoraConfig, PromptTuningConfig, get_peft_model
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM, WavLMConfig, WavLMModel
+
+from adapt.decode.transcribe import generate
+from adapt.errors import ModelError
+from adapt.model.load import load
+from adapt.model.prompt import load as load_prompt
+from adapt.model.slam import from_slam, soft_prompt_of
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+WAVE = {"conv_dim": (16,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
+PROMPT = "<speech><s>play the song:"
+
+
+class Projector(nn.Module):
+    """As theirs: full stacks of frames alone."""
+
+    def __init__(self, stack: int):
+        super().__init__()
+        self.stack = stack
+        self.linear1, self.linear2 = nn.Linear(32 * stack, 24), nn.Linear(24, 32)
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        whole = frames[:, : len(frames[0]) // self.stack * self.stack]
+        return self.linear2(self.linear1(whole.reshape(1, -1, 32 * self.stack)).relu())
+
+
+@pytest.fixture
+def theirs(tiny, tmp_path):
+    """Encoder, projector and LLM with LoRA, as SLAM-LLM holds them, and their files."""
+    torch.manual_seed(0)
+    config = WavLMConfig(**SMALL, **WAVE, feat_extract_norm="layer", do_stable_layer_norm=True)
+    encoder, projector = WavLMModel(config).eval(), Projector(5)
+    encoder.save_pretrained(tmp_path / "wavlm")
+    llm = LlamaForCausalLM(LlamaConfig(vocab_size=len(tiny.tokenizer), **SMALL, bos_token_id=1, eos_token_id=2))
+    llm.save_pretrained(tmp_path / "llm")
+    tiny.tokenizer.save_pretrained(tmp_path / "llm")
+    llm = get_peft_model(
+        llm, LoraConfig(r=4, lora_alpha=32, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    )
+    state = {f"encoder_projector.{k}": v for k, v in projector.state_dict().items()}
+    state |= {f"llm.{k}": v for k, v in llm.state_dict().items() if "lora_" in k}
+    torch.save(state, tmp_path / "model.pt")
+    return encoder, projector, llm.eval()
+
+
+def test_it_hears_as_it_did_there(tiny, theirs, noise, tmp_path):
+    encoder, projector, llm = theirs
+    from_slam(tmp_path / "model.pt", str(tmp_path / "wavlm"), str(tmp_path / "llm"), tmp_path / "out", PROMPT)
+    ours = load(str(tmp_path / "out"), "cpu")
+    assert ours.before == [] and ours.after[0] == 1 and not ours.has_ctc and ours.model.config.stack == 5
+    samples = torch.from_numpy(noise[2])
+    samples = (samples - samples.mean()) / samples.std(correction=0)
+    with torch.no_grad():
+        slot = projector(encoder(samples[None]).last_hidden_state)
+        ids = torch.tensor([ours.after])
+        wanted = llm(inputs_embeds=torch.cat([slot, llm.get_input_embeddings()(ids)], 1)).logits
+        (heard,) = ours.slot_vectors([noise[2]])
+        given = ours.forward(ours.prompt(heard)[None])
+    torch.testing.assert_close(heard, slot[0], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(given, wanted, atol=1e-3, rtol=1e-3)
+    assert generate(ours, [ours.prompt(heard)], 2, 5)[0][0]
+
+
+def test_what_has_no_place_is_refused(theirs, tmp_path):
+    state = torch.load(tmp_path / "model.pt", weights_only=True)
+
+    def refused(match, changed, encoder="wavlm"):
+        torch.save(changed, tmp_path / "changed.pt")
+        with pytest.raises(ModelError, match=match):
+            parts = (str(tmp_path / encoder), str(tmp_path / "llm"))
+            from_slam(tmp_path / "changed.pt", *parts, tmp_path / "none", PROMPT)
+        assert not (tmp_path / "none").exists()
+
+    refused(
+        "1 keys without a place, first 'encoder_projector.qformer'",
+        state | {"encoder_projector.qformer": torch.ones(1)},
+    )
+    refused("no 'encoder_projector.linear2.bias'", {k: v for k, v in state.items() if "linear2.bias" not in k})
+    refused("has one half", {k: v for k, v in state.items() if "q_proj.lora_A" not in k})
+    layer = "llm.base_model.model.model.layers.7.self_attn.q_proj.lora_A.default.weight"
+    refused("is no layer of the LLM", state | {layer: torch.ones(4, 32)})
+    refused("takes 99 values", state | {"encoder_projector.linear1.weight": torch.ones(24, 99)})
+    (tmp_path / "text.pt").write_text("no")
+    with pytest.raises(ModelError, match="not a file of tensors"):
+        from_slam(tmp_path / "text.pt", "", "", tmp_path / "none", PROMPT)
+
+
+def test_tuned_prompts_become_soft_prompts(tiny, theirs, tmp_path):
+    llm = LlamaForCausalLM.from_pretrained(tmp_path / "llm")
+    tuned = get_peft_model(llm, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=6))
+    tuned.save_pretrained(tmp_path / "tuned")
+    assert soft_prompt_of(tmp_path / "tuned", tmp_path / "soft.safetensors") == 6
+    vectors = load_prompt(tmp_path / "soft.safetensors", tiny)
+    torch.testing.assert_close(vectors, tuned.prompt_encoder["default"].embedding.weight.detach())
+    with pytest.raises(ModelError, match=r"no adapter_config\.json"):
+        soft_prompt_of(tmp_path / "llm", tmp_path / "x.safetensors")
