@@ -11,7 +11,7 @@ import yaml
 
 from adapt.errors import DataError, ModelError
 from adapt.model import adapter
-from adapt.model.bases import config_of, locate, tensors
+from adapt.model.bases import built_in, config_of, locate, tensors
 from adapt.model.load import load
 from adapt.model.support import OURS
 
@@ -101,7 +101,7 @@ def _card(run: Path, metadata: dict, use: str) -> str:
     base = metadata["base"]
     header = {
         "base_model": base,
-        "license": "apache-2.0" if (locate(base) / "config.json").parent.name == base else "other",
+        "license": "apache-2.0" if base in built_in() else "other",
         "pipeline_tag": "automatic-speech-recognition",
         "tags": ["domain-adaptation", "adapt-asr"],
         "model-index": [{"name": name, "results": results}],

@@ -22,7 +22,7 @@ from adapt.lm.phrases import Phrase, boost, word_beginnings
 from adapt.model import adapter
 from adapt.model.families import Request, audio_token_id, family_of, rate_of
 from adapt.model.features import resampled
-from adapt.model.load import _ends, _lost_scaling, load
+from adapt.model.load import _ends, _lost_scaling, _merge_own_lora, load
 from adapt.model.speech_llm import SpeechLLM, token_loss
 from adapt.model.support import SUPPORTED
 from adapt.train.stages import learn_prompt, tune_decoder
@@ -210,3 +210,33 @@ def test_both_stages_and_what_loads_what_they_leave(llm, tmp_path):
 def copy_of(llm: SpeechLLM, model) -> SpeechLLM:
     fields = {key: getattr(llm, key) for key in SpeechLLM.__dataclass_fields__}
     return SpeechLLM(**(fields | {"model": model}))
+
+
+def test_logits_that_are_not_scaled_are_and_others_are_left(made):
+    granite = decoder_alone(made("granite_speech"))
+    assert granite.scale == 8.0
+    forward = granite.model.forward
+
+    def mended(*args, **kwargs):
+        output = forward(*args, **kwargs)
+        output.logits = output.logits / 8.0
+        return output
+
+    granite.model.forward = mended
+    assert _lost_scaling(granite.model) == 1.0
+    assert decoder_alone(made("qwen2_audio")).scale == 1.0
+
+
+def test_a_lora_that_comes_with_a_base_becomes_part_of_it(made):
+    granite = decoder_alone(made("granite_speech"))
+    rows = granite.prompt(drawn(granite, 4)[0])[None]
+    with torch.no_grad():
+        bare = granite.forward(rows)
+        layers = ["self_attn.q_proj", "self_attn.v_proj"]
+        granite.model.add_adapter(peft.LoraConfig(r=2, target_modules=layers, init_lora_weights=False))
+        wanted = granite.forward(rows)
+        _merge_own_lora(granite.model)
+        close(granite.forward(rows), wanted)
+    assert not torch.allclose(bare, wanted, atol=1e-2)
+    assert not [name for name, _ in granite.model.named_parameters() if "lora_" in name]
+    assert adapter.add_lora(granite, 2, 4, 0.0).peft_config["default"].r == 2
