@@ -15,7 +15,7 @@ from adapt.run import RunFolder, StageResult, write_json
 from adapt.score.score import Scores
 from adapt.text.corpus import Utterance, read_hypotheses, read_manifest, read_text
 from adapt.text.normalise import NORMALISERS
-from adapt.text.template import split_template
+from adapt.text.template import parse
 
 EXAMPLES = 12  # recordings whose slot vectors are kept beside the model, for soft prompts to start from
 SYSTEMS = ("ctc", "llm")
@@ -436,7 +436,7 @@ STAGES: dict[str, Callable[[Build], object]] = {"encoder": encoder, "read": read
 
 def run_until(build: Build, last: str) -> object:
     """Every stage up to `last`, skipping what is done; what that one returns."""
-    split_template(build.recipe.align.prompt)  # now, not after the encoder's hours
+    parse(build.recipe.align.prompt)  # now, not after the encoder's hours
     for name, stage in STAGES.items():
         result = stage(build)
         if name == last:

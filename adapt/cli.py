@@ -196,6 +196,53 @@ def run(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str, 
 @base_option
 @out_option
 @device_option
+def project(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str) -> None:
+    """Learn the prompt around the slot from paired audio, everything else frozen."""
+    from adapt import pipeline
+
+    with _running(recipe, overrides, out, device) as it:
+        if it.recipe.project.method == "none":
+            raise click.UsageError("nothing to learn; set project.method to tokens, mlp or residual")
+        pipeline.project(it)
+        click.echo(it.path(pipeline.PROJECTED))
+
+
+@main.command()
+@recipe_argument
+@click.option(
+    "--prompts", "file", type=click.Path(path_type=Path), help="Templates, one a line  [default: ten that come along]"
+)
+@click.option("--method", "methods", multiple=True, help="plain, tokens-N, mlp, residual.  [default: all, N 8]")
+@click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="Trainings of each.")
+@set_option
+@base_option
+@out_option
+@device_option
+@json_option
+def prompts(
+    recipe: str,
+    file: Path | None,
+    methods: tuple[str, ...],
+    seeds: int,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """How much the wording of the prompt matters: WER and EER of many, as they are and learned; which one to use."""
+    from adapt import sensitivity
+
+    with _running(recipe, overrides, out, device) as it:
+        found = sensitivity.prompts(it, file, methods or sensitivity.METHODS, seeds)
+        click.echo(json.dumps(found.to_json(), indent=2) if as_json else found.table())
+
+
+@main.command()
+@recipe_argument
+@set_option
+@base_option
+@out_option
+@device_option
 def prompt(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str) -> None:
     """Stage 1: learn the soft prompt from text, everything else frozen."""
     from adapt import pipeline

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import json
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,8 +25,10 @@ from adapt.text.swap import swap_entities
 NEEDS_SOFT_PROMPT = ("soft-prompt", "soft-prompt+simulate", "mixed")
 SIMULATES = ("simulate", "soft-prompt+simulate", "mixed")
 PERTURBED = 2  # copies of the replayed audio from which the channel learns, beside what is there
-SYSTEMS = ("base", "ctc", "adapted")  # ctc: the encoder's own path, which adapting leaves as it is
+SYSTEMS = ("base", "ctc", "projected", "adapted")  # ctc: the encoder's own path, which adapting leaves as it is
 NGRAMS = ("lm", "source")  # weights of what the stage lm makes
+PROJECTED = "project/prompt.safetensors"
+HELD = 10  # of the paired utterances one in so many is kept for development
 TUNED = "lm/tuned.json"  # what `adapt tune` writes
 SETS = {"target": "test", "dev": "dev", "source": "source_test"}  # set -> key of the recipe's data section
 SCORED = ("target", "source")
@@ -60,9 +62,16 @@ class Run:
             self.folder.device = str(self._loaded["base"].device)
         return self._loaded["base"]
 
+    def prompted(self, speech_llm):
+        """A base behind the prompt that was learned for it, if the recipe has one learned."""
+        from adapt.model import learned
+
+        if self.recipe.project.method == "none":
+            return speech_llm
+        return learned.with_learned(speech_llm, learned.load(self.path(PROJECTED), speech_llm))
+
     def replay(self, key: str):
-        """Slot vectors and targets of a manifest of paired source audio; None when the recipe names none."""
-        from adapt.model.features import read_audio
+        """Slot vectors and targets of a manifest of paired audio; None when the recipe names none."""
         from adapt.train.stages import Replay
 
         if not getattr(self.recipe.data, key):
@@ -70,11 +79,18 @@ class Run:
         if key not in self._loaded:
             llm, normalise = self.speech_llm(), NORMALISERS[self.recipe.data.normaliser]
             utterances = with_audio(read_manifest(getattr(self.recipe.data, key)))
-            slots = []
-            for start in range(0, len(utterances), 16):
-                slots += llm.slot_vectors([read_audio(u.audio) for u in utterances[start : start + 16]])
-            self._loaded[key] = Replay(slots, [llm.target_ids(normalise(u.text)) for u in utterances])
+            targets = [llm.target_ids(normalise(u.text)) for u in utterances]
+            self._loaded[key] = Replay(self.slots(utterances), targets)
         return self._loaded[key]
+
+    def slots(self, utterances: Sequence[Utterance]) -> list:
+        """What each utterance puts into the slot; every system shares the encoder."""
+        from adapt.model.features import read_audio
+
+        llm, slots = self.speech_llm(), []
+        for start in range(0, len(utterances), 16):
+            slots += llm.slot_vectors([read_audio(u.audio) for u in utterances[start : start + 16]])
+        return slots
 
     def channel(self):
         """How the base hears letters, learned from the replayed source audio; None without it."""
@@ -185,6 +201,61 @@ def pseudo_audio_of(recipe: Recipe) -> str:
     return chosen if chosen != "auto" else "simulate" if ctc else "soft-prompt"
 
 
+def template_of(recipe: Recipe) -> str:
+    """The template of the prompt that is learned."""
+    from adapt.text.template import read_template
+
+    return read_template(recipe.project.template, recipe.folder)
+
+
+def paired(run: Run):
+    """Slot vectors and targets of the paired audio: to train, and kept for development."""
+    from adapt.train.stages import Replay
+
+    if not run.recipe.data.paired:
+        raise DataError("recipe.yaml: data.paired: missing; name a manifest of paired audio to learn a prompt from")
+    pairs = run.replay("paired")
+    if len(pairs.slots) < HELD:
+        raise DataError(f"{run.recipe.data.paired}: {len(pairs.slots)} utterances; give at least {HELD}")
+    held = [i % HELD == 0 for i in range(len(pairs.slots))]
+    return tuple(
+        Replay(*([x for x, h in zip(part, held, strict=True) if h == wanted] for part in (pairs.slots, pairs.targets)))
+        for wanted in (False, True)
+    )
+
+
+def project(run: Run) -> StageResult:
+    """The prompt around the slot, from paired audio, everything frozen: `project/prompt.safetensors`."""
+    recipe, settings = run.recipe, run.recipe.project
+
+    def work(scratch: Path) -> None:
+        import torch
+
+        from adapt.model.learned import LearnedPrompt
+        from adapt.train.project import learn
+
+        train, dev = paired(run)
+        torch.manual_seed(recipe.seed)
+        more = {"init": settings.init, "size": settings.size, "examples": train.slots[:50]}
+        learned = LearnedPrompt(run.speech_llm(), template_of(recipe), settings.method, **more)
+        given = {key: getattr(settings, key) for key in ("steps", "batch_size", "learning_rate", "eval_every")}
+        given |= {"folder": scratch, "out": run.path(PROJECTED), "seed": recipe.seed, "precision": recipe.precision}
+        write_json(
+            run.path("project/log.json"), dataclasses.asdict(learn(run.speech_llm(), learned, train, dev, **given))
+        )
+
+    keys = {"project": dataclasses.asdict(settings) | {"template": template_of(recipe)}, "base": base_of(recipe)}
+    keys |= {"seed": recipe.seed, "precision": recipe.precision}
+    inputs = [p for p in (recipe.data.paired,) if p] + audio_of(recipe.data.paired)
+    result = run.folder.stage("project", keys, inputs, [PROJECTED, "project/log.json"], work)
+    run.report(result, _best(run.path("project/log.json")))
+    return result
+
+
+def _projected(run: Run) -> list[Path]:
+    return [run.path(PROJECTED)] if run.recipe.project.method != "none" else []
+
+
 def prompt(run: Run) -> StageResult:
     """Stage 1: the soft prompt learns the domain text, everything else frozen: `prompt/soft_prompt.safetensors`."""
     recipe = run.recipe
@@ -201,7 +272,7 @@ def prompt(run: Run) -> StageResult:
         replayed = run.replay("source_replay")
         examples = slot_examples(run.speech_llm(), replayed.slots if replayed else ())
         tuned = learn_prompt(
-            run.speech_llm(),
+            run.prompted(run.speech_llm()),
             _training_text(run),
             _lines(run.path("text/dev.txt")),
             examples=examples,
@@ -221,6 +292,7 @@ def prompt(run: Run) -> StageResult:
     }
     inputs = [run.path("text", f"{name}.txt") for name in ("train", "copies", "dev")]
     inputs += [p for p in (recipe.data.source_replay, recipe.prompt.start) if p] + audio_of(recipe.data.source_replay)
+    inputs += _projected(run)
     outputs = ["prompt/soft_prompt.safetensors", "prompt/log.json"]
     result = run.folder.stage("prompt", settings, inputs, outputs, work)
     run.report(result, _best(run.path("prompt/log.json")))
@@ -238,7 +310,7 @@ def decoder(run: Run) -> StageResult:
         from adapt.train.stages import tune_decoder
 
         replayed, guard = run.replay("source_replay"), run.replay("source_dev")
-        llm = run.load()
+        llm = run.prompted(run.load())
         vectors = prompts.load(run.path("prompt/soft_prompt.safetensors"), llm) if needs_prompt else None
         shutil.rmtree(run.path("adapter"), ignore_errors=True)
         tuned = tune_decoder(
@@ -268,6 +340,7 @@ def decoder(run: Run) -> StageResult:
     inputs = [run.path("text", f"{name}.txt") for name in ("train", "copies", "dev")]
     inputs += [*sources, *audio_of(*sources)]
     inputs += [run.path("prompt/soft_prompt.safetensors")] if needs_prompt else []
+    inputs += _projected(run)
     result = run.folder.stage("decoder", settings, inputs, ["adapter", "decoder/log.json"], work)
     run.report(result, _best(run.path("decoder/log.json")))
     return result
@@ -342,7 +415,7 @@ def systems(run: Run) -> dict[str, System]:
         fused = {f"{name} + {label}": System(name, weights_of(run.recipe)) for name in ("base", "adapted")}
     found = {}
     for name in SYSTEMS:
-        if name == "ctc" and not has_ctc(run.recipe.base):
+        if (name == "ctc" and not has_ctc(run.recipe.base)) or (name == "projected" and not _projected(run)):
             continue
         found |= {name: System(name), **{label: system for label, system in fused.items() if system.of == name}}
     return found
@@ -381,6 +454,7 @@ def transcribe(run: Run) -> None:
             settings = {"transcribe": dataclasses.asdict(recipe.transcribe), "base": base_of(recipe)}
             inputs = [manifest, *audio_of(manifest)]
             inputs += [run.path("adapter")] if system.of == "adapted" else []
+            inputs += _projected(run) if system.of in ("projected", "adapted") else []
             if system.weights:
                 settings["fusion"] = system.weights | {"ilm_slot": recipe.fusion.ilm_slot}
                 inputs += fused_files(run, system)
@@ -434,10 +508,12 @@ def system_of(run: Run, system: str):
     """The speech LLM that is one of SYSTEMS, loaded once."""
     from adapt.model import adapter
 
+    if system == "projected":
+        return run.prompted(run.speech_llm())
     if system != "adapted":
         return run.speech_llm()
     if "adapted" not in run._loaded:
-        run._loaded["adapted"] = adapter.attach(run.load(), run.path("adapter"))
+        run._loaded["adapted"] = adapter.attach(run.prompted(run.load()), run.path("adapter"))
     return run._loaded["adapted"]
 
 
@@ -491,19 +567,11 @@ def seen_entities(sets: Iterable[list[Utterance]], lexicon, train: list[str], no
     return entities_in(train, phrase_index(both, normalise), normalise)
 
 
-STAGES: dict[str, Callable[[Run], object]] = {
-    "text": text,
-    "prompt": prompt,
-    "decoder": decoder,
-    "lm": lm,
-    "transcribe": transcribe,
-    "score": score,
-}
-
-
 def adapt(run: Run) -> None:
     """The stages to an adapter: `adapter/`."""
     text(run)
+    if run.recipe.project.method != "none":
+        project(run)
     if pseudo_audio_of(run.recipe) in NEEDS_SOFT_PROMPT:
         prompt(run)
     decoder(run)

@@ -36,6 +36,9 @@ class Data:
     lexicon: Path | None = field(default=None, metadata={"help": "entities of the domain, a lexicon"})
     test: Path | None = field(default=None, metadata={"help": "manifest of the domain, for the score alone"})
     dev: Path | None = field(default=None, metadata={"help": "manifest of the domain, for `adapt tune`"})
+    paired: Path | None = field(
+        default=None, metadata={"help": "manifest of the domain to learn a prompt from, for `adapt project`"}
+    )
     source_replay: Path | None = field(
         default=None, metadata={"help": "manifest of the source domain, replayed while the decoder is tuned"}
     )
@@ -75,6 +78,35 @@ class Prompt:
     steps: int = field(default=200, metadata={"help": "optimiser steps", "low": 1})
     batch_size: int = field(default=32, metadata={"help": "sentences a step", "low": 1})
     learning_rate: float = field(default=1e-2, metadata={"help": "peak learning rate", "above": 0})
+    eval_every: int = field(default=50, metadata={"help": "steps between two evaluations", "low": 1})
+
+
+@dc.dataclass(frozen=True)
+class Project:
+    """The prompt around the slot, learned from paired audio with everything else frozen; before the two stages."""
+
+    method: str = field(
+        default="none",
+        metadata={
+            "help": "the learnable tokens of the template as free vectors, or its text behind a projector: three "
+            "layers, or a residual that begins with the text as it is",
+            "choices": ("none", "tokens", "mlp", "residual"),
+        },
+    )
+    template: str = field(
+        default="<p:Transcribe speech to text. ><speech>",
+        metadata={"help": "<speech>, and <p:4> or <p:text> for what is learned; or a .yaml file that holds it"},
+    )
+    init: str = field(
+        default="audio",
+        metadata={"help": "start of tokens without a text", "choices": ("audio", "stats", "text", "random")},
+    )
+    size: int | None = field(
+        default=None, metadata={"help": "hidden width of the projector; default: by its method", "low": 1}
+    )
+    steps: int = field(default=200, metadata={"help": "optimiser steps", "low": 1})
+    batch_size: int = field(default=16, metadata={"help": "utterances a step", "low": 1})
+    learning_rate: float = field(default=2e-3, metadata={"help": "peak learning rate", "above": 0})
     eval_every: int = field(default=50, metadata={"help": "steps between two evaluations", "low": 1})
 
 
@@ -228,6 +260,7 @@ class Recipe(Common):
         metadata={"help": "what is spoken, ISO 639-1; for bases whose prompt says it", "pattern": "[a-z]{2,3}"},
     )
     data: Data
+    project: Project = Project()
     prompt: Prompt = Prompt()
     decoder: Decoder = Decoder()
     lm: Lm = Lm()

@@ -237,7 +237,7 @@ def tune(run: Run) -> StageResult:
         ctc_points = 1 + sum(len(CTC_GRID[key]) for key in by_ctc) if by_ctc else 0
         # The bar jumps where a search ends early: each is counted with all its rounds.
         with tqdm(total=len(named) * (ROUNDS + 2) + ctc_points, desc="tune", bar_format=form) as bar:
-            slots = _slots(run, utterances) if named else []
+            slots = run.slots(utterances) if named else []
 
             def searched(of: str, active: Sequence[str]) -> dict:
                 done = scratch / f"{of}-{'-'.join(active)}.json"
@@ -264,14 +264,6 @@ def tune(run: Run) -> StageResult:
     result = run.folder.stage("tune", settings, inputs, [TUNED], work)
     run.report(result, f"{len(_read(run))} systems on {recipe.data.dev.name}")
     return result
-
-
-def _slots(run: Run, utterances: Sequence[Utterance]) -> list[torch.Tensor]:
-    """What each utterance puts into the slot; base and adapted system share the encoder."""
-    llm, slots = run.speech_llm(), []
-    for start in range(0, len(utterances), 16):
-        slots += llm.slot_vectors([read_audio(u.audio) for u in utterances[start : start + 16]])
-    return slots
 
 
 def _decoder(

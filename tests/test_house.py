@@ -26,6 +26,7 @@ ARROWS = {
     "tune": {"errors", "text", "score", "run", "model", "decode", "pipeline"},
     "robustness": {"errors", "text", "score", "model", "decode", "pipeline"},
     "export": {"errors", "model"},
+    "sensitivity": {"errors", "text", "score", "run", "model", "train", "decode", "pipeline"},
     "check": {"errors", "text", "recipe", "model", "decode", "pipeline"},
     "build": {"errors", "text", "score", "base_recipe", "run", "model", "train", "decode"},
     "cli": {
@@ -40,6 +41,7 @@ ARROWS = {
         "pipeline",
         "check",
         "export",
+        "sensitivity",
         "tune",
         "robustness",
         "base_recipe",

@@ -106,7 +106,7 @@ def test_all_problems_at_once_in_order_of_lines(folder):
         "recipe.yaml:21: transcribe: expected keys with values, got '4'",
         "recipe.yaml:22: score.resamples: a dotted key; write its last part under `score:`",
         "-s decoder.stesp=9: unknown key `decoder.stesp`; did you mean `decoder.steps`?",
-        "-s steps=3: unknown key `steps`; did you mean `prompt.steps` or `decoder.steps`?",
+        "-s steps=3: unknown key `steps`; did you mean `project.steps` or `prompt.steps` or `decoder.steps`?",
         "-s decoder=1: `decoder` is a section; name a key of it, one of pseudo_audio, ",
         "-s seed: no value; write -s seed=VALUE",
         "-s score.resamples=few: expected a whole number, at least 1, got 'few'",

@@ -23,9 +23,10 @@ from adapt.errors import ModelError
 from adapt.model.bases import locate
 from adapt.model.composed import ComposedConfig, ComposedForSpeechRecognition
 from adapt.model.families import MAX_SECONDS, around, audio_token_id, family_of
+from adapt.model.learned import ids_around
 from adapt.model.speech_llm import SpeechLLM
 from adapt.model.support import NEEDS, SUPPORTED, refusal
-from adapt.text.template import split_template
+from adapt.text.template import parse
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -139,13 +140,9 @@ def load_tokenizer(name: str) -> tuple[PreTrainedTokenizerBase, int]:
 
 def view(name: str, model: ComposedForSpeechRecognition, tokenizer: PreTrainedTokenizerBase) -> SpeechLLM:
     """The view of a model of our own that is in memory already."""
-    before, after = split_template(model.config.prompt)
-    ids = [tokenizer.encode(text, add_special_tokens=False) if text else [] for text in (before, after)]
-    # A template may say for itself where the beginning of sentence stands.
-    own = tokenizer.bos_token is None or tokenizer.bos_token in model.config.prompt
-    beginning = [] if own else [tokenizer.bos_token_id]
+    before, after = ids_around(parse(model.config.prompt), tokenizer)
     ends = [tokenizer.eos_token_id]
-    return SpeechLLM(name, model, tokenizer, beginning + ids[0], ids[1], ends, model.config.max_seconds)
+    return SpeechLLM(name, model, tokenizer, before, after, ends, model.config.max_seconds)
 
 
 def foreign_view(name: str, model: PreTrainedModel, processor: ProcessorMixin, language: str = "en") -> SpeechLLM:
@@ -167,6 +164,7 @@ def foreign_view(name: str, model: PreTrainedModel, processor: ProcessorMixin, l
         processor,
         language,
         _lost_scaling(model),
+        own=(before, after),
     )
 
 

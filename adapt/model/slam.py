@@ -14,7 +14,7 @@ from adapt.errors import ModelError
 from adapt.model import prompt as prompts
 from adapt.model.composed import ComposedConfig, ComposedForSpeechRecognition
 from adapt.model.encoders import pretrained
-from adapt.text.template import SLOT, split_template
+from adapt.text.template import SLOT, parse
 
 PROJECTOR = {f"encoder_projector.linear{i}.{kind}": f"linear{i}.{kind}" for i in (1, 2) for kind in ("weight", "bias")}
 LORA = re.compile(r"llm\.base_model\.model\.(?P<layer>.+)\.lora_(?P<half>[AB])\.(?:default\.)?weight")
@@ -27,7 +27,7 @@ def from_slam(checkpoint: Path, encoder: str, llm: str, out: Path, prompt: str, 
     lora_alpha: of the LoRA, if there is one, which is merged. How many frames are stacked is read from the projector.
     Raises `ModelError` for keys without a place, and for weights that do not fit encoder or LLM.
     """
-    split_template(prompt)
+    parse(prompt)
     state = _state(checkpoint)
     unknown = [key for key in state if key not in PROJECTOR and not LORA.fullmatch(key)]
     missing = [key for key in PROJECTOR if key not in state]

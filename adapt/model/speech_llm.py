@@ -6,6 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,6 +21,9 @@ from adapt.model.families import Request, family_of, merged_embeddings, rate_of
 from adapt.model.features import SAMPLE_RATE, pad, resampled
 from adapt.model.generator import Generator
 
+if TYPE_CHECKING:
+    from adapt.model.learned import LearnedPrompt
+
 IGNORED = -100  # label of positions without a loss
 BLANK = "_"  # the CTC blank in a path that is written out
 
@@ -32,7 +36,8 @@ class SpeechLLM:
     families whose layers take inputs of their own, those. `before` and `after` are tokenised apart from the target, so
     that no merge across a boundary can take a sub-word out of the loss. ends: tokens that end a transcript; targets
     end in the first. processor: None for a model of our own. language: what the prompt says. scale: what the logits are
-    divided by. adapters: what `adapter.attach` has put on the model.
+    divided by. adapters: what `adapter.attach` has put on the model. learned: stands around the slot, in place of
+    `before` and `after`. own: what the processor writes around it.
     """
 
     name: str
@@ -46,6 +51,8 @@ class SpeechLLM:
     language: str = "en"
     scale: float = 1.0
     adapters: PeftModel | None = None
+    learned: LearnedPrompt | None = None
+    own: tuple[Sequence[int], Sequence[int]] = ((), ())
 
     def use(self, adapter: str | None) -> None:
         """Decode with one of the adapters that are attached; None: with the base alone."""
@@ -170,8 +177,9 @@ class SpeechLLM:
         request = Request(resampled(samples, SAMPLE_RATE, rate_of(self.processor)), self.language, self.name)
         inputs = family.request(self.processor, request).to(self.device, self.model.dtype)
         ids = inputs["input_ids"][0].tolist()
-        first, end = len(self.before), len(ids) - len(self.after)
-        if (ids[:first], ids[end:]) != (self.before, self.after):
+        before, after = self.own
+        first, end = len(before), len(ids) - len(after)
+        if (ids[:first], ids[end:]) != (before, after):
             raise ModelError(f"{self.name}: its processor wrote another prompt for this audio than for silence; cut it")
         return merged_embeddings(self.model, inputs, family)[0, first:end]
 
@@ -197,9 +205,11 @@ class SpeechLLM:
         """
         if slot is None:
             return self.embed(self.before[:1])
-        return torch.cat([self.embed(self.before), self._in_slot(slot), self.embed(self.after)])
+        before, after = self.learned.rows(self) if self.learned else (self.embed(self.before), self.embed(self.after))
+        return torch.cat([before, self.in_slot(slot), after])
 
-    def _in_slot(self, slot: torch.Tensor) -> torch.Tensor:
+    def in_slot(self, slot: torch.Tensor) -> torch.Tensor:
+        """Rows `[length, width]` of vectors `[length, hidden]` that are no token's."""
         slot = slot.to(self.device, self.model.dtype)
         if not self._per_layer:
             return slot

@@ -37,11 +37,12 @@ class Tuned:
     best_step: int
 
 
-def _by_length(rows: Sequence[Sequence]) -> list[int]:
+def by_length(rows: Sequence[Sequence]) -> list[int]:
+    """Places of the rows, the shortest first."""
     return sorted(range(len(rows)), key=lambda i: len(rows[i]))
 
 
-def _draw(rng: random.Random, ordered: Sequence[int], count: int, place: float) -> list[int]:
+def draw(rng: random.Random, ordered: Sequence[int], count: int, place: float) -> list[int]:
     """`count` of the rows that stand near `place` (0 to 1) in `ordered`: rows of like length need little padding."""
     reach = min(len(ordered), max(count, len(ordered) // 12))
     start = round(place * (len(ordered) - reach))
@@ -119,11 +120,11 @@ def learn_prompt(
     start = prompt.initial(init, length, examples, speech_llm.model.get_input_embeddings().weight.detach())
     module = _SoftPrompt(start)
     targets, dev_targets = ([speech_llm.target_ids(t) for t in texts] for texts in (train, dev))
-    ordered = _by_length(targets)
+    ordered = by_length(targets)
 
     def batch_of(step: int) -> dict:
         rng = random.Random(seed * 1_000_003 + step)
-        return {"rows": torch.tensor(_draw(rng, ordered, batch_size, rng.random()))}
+        return {"rows": torch.tensor(draw(rng, ordered, batch_size, rng.random()))}
 
     def loss_of(model: _SoftPrompt, batch: dict) -> torch.Tensor:
         rows = batch["rows"].tolist()
@@ -200,13 +201,13 @@ def tune_decoder(
     source = Source(speech_llm, soft_prompt, noise, channel)
     targets, dev_targets = ([speech_llm.target_ids(t) for t in texts] for texts in (train, dev))
     replay_rows = round(batch_size * replay) if replayed else 0
-    ordered, again_ordered = _by_length(train), _by_length(replayed.slots) if replayed else []
+    ordered, again_ordered = by_length(train), by_length(replayed.slots) if replayed else []
 
     def batch_of(step: int) -> dict:
         rng = random.Random(seed * 1_000_003 + step)
         place = rng.random()
-        rows = _draw(rng, ordered, batch_size - replay_rows, place)
-        again = _draw(rng, again_ordered, replay_rows, place) if replay_rows else []
+        rows = draw(rng, ordered, batch_size - replay_rows, place)
+        again = draw(rng, again_ordered, replay_rows, place) if replay_rows else []
         return {
             "rows": torch.tensor(rows),
             "again": torch.tensor(again, dtype=torch.long),

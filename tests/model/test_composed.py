@@ -59,7 +59,7 @@ def test_reload_is_bit_identical(tiny, noise, tmp_path):
 
 
 def test_unknown_and_misfitting_models_are_refused(tiny, tmp_path):
-    with pytest.raises(ModelError, match="no model 'tinny'"):
+    with pytest.raises(ModelError, match="no 'tinny'"):
         load("tinny")
     tiny.model.save_pretrained(tmp_path)
     config = tmp_path / "config.json"

@@ -20,8 +20,10 @@ from adapt.decode.fusion import NgramFusion
 from adapt.decode.transcribe import generate
 from adapt.lm.phrases import Phrase, boost, word_beginnings
 from adapt.model import adapter
+from adapt.model import learned as learning
 from adapt.model.families import Request, audio_token_id, family_of, rate_of
 from adapt.model.features import resampled
+from adapt.model.learned import LearnedPrompt, with_learned
 from adapt.model.load import _ends, _lost_scaling, _merge_own_lora, load
 from adapt.model.speech_llm import SpeechLLM, token_loss
 from adapt.model.support import SUPPORTED
@@ -240,3 +242,23 @@ def test_a_lora_that_comes_with_a_base_becomes_part_of_it(made):
     assert not torch.allclose(bare, wanted, atol=1e-2)
     assert not [name for name, _ in granite.model.named_parameters() if "lora_" in name]
     assert adapter.add_lora(granite, 2, 4, 0.0).peft_config["default"].r == 2
+
+
+@pytest.mark.parametrize("template", ["<p:3><speech>please", "<p:write><speech><p:2>", "<speech>now <p:what you hear>"])
+def test_learnable_tokens_before_around_and_behind_the_slot(llm, template, tmp_path):
+    slot = drawn(llm, 4)[0]
+    for method in ("tokens", "residual") if "<p:w" in template else ("tokens",):
+        prompt = LearnedPrompt(llm, template, method, init="random")
+        with torch.no_grad():
+            for parameter in prompt.parameters():
+                parameter.add_(0.1 * torch.randn(parameter.shape))
+            prompt.save(tmp_path / "prompt.safetensors", llm)
+            again = learning.load(tmp_path / "prompt.safetensors", llm)
+            ours, theirs = (
+                view.forward(view.prompt(slot)[None]) for view in (with_learned(llm, p) for p in (prompt, again))
+            )
+        assert torch.equal(ours, theirs)
+        view = with_learned(llm, prompt)
+        rows, mask, labels = view.training_batch([slot], [view.target_ids("play")])
+        token_loss(view.forward(rows, mask), labels).backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in prompt.parameters())

@@ -1,0 +1,183 @@
+"""The prompt around the slot, made of text, of learnable tokens, and of text whose embeddings go through a projector.
+
+The prompt projector is that of Burdisso et al. 2026 (2601.20898): three linear layers with ReLU over the embeddings of
+the prompt's own text. `residual` adds what it says to those embeddings, and begins by saying nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from adapt.errors import ModelError
+from adapt.model import prompt as prompts
+from adapt.text.template import LEARNED, SPEECH, TEXT, Segment, parse, written
+
+if TYPE_CHECKING:
+    from adapt.model.speech_llm import SpeechLLM
+
+METHODS = ("tokens", "mlp", "residual")
+
+
+def _beginning(segments: Sequence[Segment], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The beginning of sentence, where the tokenizer has one and no segment writes it."""
+    mark = tokenizer.bos_token
+    if mark is None or any(mark in segment.text for segment in segments):
+        return []
+    return [tokenizer.bos_token_id]
+
+
+def ids_around(segments: Sequence[Segment], tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """Token ids before and behind the slot, each segment tokenised by itself; learnable tokens as their text."""
+    ids, place = ([], []), 0
+    ids[0].extend(_beginning(segments, tokenizer))
+    for segment in segments:
+        place += segment.kind == SPEECH
+        if segment.text:
+            ids[place].extend(tokenizer.encode(segment.text, add_special_tokens=False))
+    return ids
+
+
+class Mlp(nn.Module):
+    """Three linear layers, ReLU between them, all of them as wide as the embeddings."""
+
+    def __init__(self, width: int, hidden: int):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, width)
+        )
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return self.layers(rows)
+
+
+class Residual(nn.Module):
+    """The embeddings and what a bottleneck adds to them: nothing at first."""
+
+    def __init__(self, width: int, hidden: int):
+        super().__init__()
+        self.down, self.up = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return rows + self.up(self.down(rows).relu())
+
+
+class LearnedPrompt(nn.Module):
+    """What stands around the slot in place of the base's own prompt.
+
+    template: `text.template`. method: `tokens` learns the `<p:...>` of the template as free vectors; `mlp` and
+    `residual` learn a projector for those with a text, or, where the template has none, for all its text. init: what
+    tokens without a text begin as, as in `prompt.initial`. size: hidden width of the projector; None: that of the
+    embeddings for `mlp`, a quarter of it for `residual`.
+    """
+
+    def __init__(
+        self,
+        speech_llm: SpeechLLM,
+        template: str,
+        method: str,
+        *,
+        init: str = "text",
+        size: int | None = None,
+        examples: Sequence[torch.Tensor] = (),
+    ):
+        super().__init__()
+        self.template, self.method, self.size = template, method, size
+        segments = parse(template)
+        tokenizer, table = speech_llm.tokenizer, speech_llm.model.get_input_embeddings().weight.detach()
+        if method != "tokens" and not any(s.kind == LEARNED for s in segments):
+            segments = [dataclasses.replace(s, kind=LEARNED) if s.kind == TEXT else s for s in segments]
+        self._beginning = _beginning(segments, tokenizer)
+        self._segments = segments
+        self._ids = [tokenizer.encode(s.text, add_special_tokens=False) if s.text else [] for s in segments]
+        width, self.vectors = speech_llm.hidden, nn.ParameterDict()
+        for i, (segment, ids) in enumerate(zip(segments, self._ids, strict=True)):
+            if segment.kind == LEARNED and (segment.count or method == "tokens"):
+                start = prompts.initial(init, segment.count, examples, table) if segment.count else table[ids].clone()
+                self.vectors[str(i)] = nn.Parameter(start.float())
+        hidden = size or (width if method == "mlp" else max(1, width // 4))
+        self.projector = {"mlp": Mlp, "residual": Residual, "tokens": lambda *_: None}[method](width, hidden)
+        self.to(speech_llm.device)
+        if not any(s.kind == LEARNED and (s.text or method == "tokens") for s in segments):
+            raise ModelError(f"prompt template {template!r}: has nothing to learn by {method!r}; write <p:...> into it")
+
+    def _learned(self, i: int, speech_llm: SpeechLLM) -> torch.Tensor:
+        """Vectors `[n, hidden]` of a learned segment."""
+        if str(i) in self.vectors:
+            return self.vectors[str(i)]
+        rows = speech_llm.embed(self._ids[i]).detach()[:, : speech_llm.hidden].float()
+        return self.projector(rows)
+
+    def rows(self, speech_llm: SpeechLLM) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows `[length, width]` before and behind the slot."""
+        found, place = ([speech_llm.embed(self._beginning)], [speech_llm.embed([])]), 0
+        for i, segment in enumerate(self._segments):
+            place += segment.kind == SPEECH
+            if segment.kind == TEXT:
+                found[place].append(speech_llm.embed(self._ids[i]))
+            elif segment.kind == LEARNED:
+                found[place].append(speech_llm.in_slot(self._learned(i, speech_llm)))
+        return torch.cat(found[0]), torch.cat(found[1])
+
+    def save(self, path: Path, speech_llm: SpeechLLM) -> None:
+        """Write its weights, and under `soft_prompt` the vectors that they come to, end to end."""
+        state = {f"state.{key}": value.detach().cpu().contiguous() for key, value in self.state_dict().items()}
+        learned = [i for i, segment in enumerate(self._segments) if segment.kind == LEARNED]
+        vectors = torch.cat([self._learned(i, speech_llm) for i in learned]).detach().cpu().contiguous()
+        about = {"template": self.template, "method": self.method, "size": self.size}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({**state, "soft_prompt": vectors}, path, {"adapt": json.dumps(about)})
+
+
+def load(path: Path, speech_llm: SpeechLLM, template: str | None = None) -> LearnedPrompt:
+    """What `LearnedPrompt.save` wrote; a projector can be put on another template.
+
+    Raises `ModelError` for another kind of file, another width, and for tokens on another template.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads((file.metadata() or {}).get("adapt", "{}"))
+            keys = [key for key in file.keys() if key.startswith("state.")]  # noqa: SIM118 (no dictionary)
+            state = {key.removeprefix("state."): file.get_tensor(key) for key in keys}
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read: {error}; `adapt project` writes one") from None
+    if not about:
+        raise ModelError(f"{path}: a soft prompt alone, not a learned prompt; `adapt project` writes one")
+    if (
+        template is not None
+        and written(parse(template)) != written(parse(about["template"]))
+        and about["method"] == "tokens"
+    ):
+        raise ModelError(f"{path}: learned as tokens of {about['template']!r}; only a projector takes another template")
+    learned = LearnedPrompt(
+        speech_llm, template or about["template"], about["method"], init="random", size=about["size"]
+    )
+    try:
+        learned.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise ModelError(f"{path}: does not fit {speech_llm.name}: {reason}; learn it again") from None
+    return learned
+
+
+def with_template(speech_llm: SpeechLLM, template: str) -> SpeechLLM:
+    """The same model behind another prompt; its learnable tokens are the text that they would begin as."""
+    before, after = ids_around(parse(template), speech_llm.tokenizer)
+    return dataclasses.replace(speech_llm, before=before, after=after, learned=None)
+
+
+def with_learned(speech_llm: SpeechLLM, learned: LearnedPrompt) -> SpeechLLM:
+    """The same model behind a learned prompt."""
+    before, after = ids_around(parse(learned.template), speech_llm.tokenizer)
+    return dataclasses.replace(speech_llm, before=before, after=after, learned=learned)
