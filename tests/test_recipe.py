@@ -167,7 +167,7 @@ def test_dump_loads_as_the_same_recipe(folder):
         "text": "text/train.txt",
         "lexicon": "../music.tsv",
         "test": "test.jsonl",
-        **dict.fromkeys(("dev", "source_replay", "source_dev", "source_test")),
+        **dict.fromkeys(("dev", "paired", "source_replay", "source_dev", "source_test")),
         "normaliser": 0,
         "dev_lines": 0,
         "entity_copies": 0,
