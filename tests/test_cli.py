@@ -326,3 +326,45 @@ def test_any_speech_llm_runs_a_recipe(recipe, kind, tmp_path, monkeypatch):
     assert adapt("export", out).exit_code == 0
     heard = adapt("transcribe", recipe / "0.wav", "--base", out / "export")
     assert heard.exit_code == 0, heard.output
+
+
+def test_a_learned_prompt_stands_around_both_stages(recipe, tmp_path):
+    rows = [{"id": str(i), "audio": f"{i % 3}.wav", "text": "play the song"} for i in range(12)]
+    (recipe / "paired.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    changed = ["-s", "data.paired=paired.jsonl", "-s", "project.method=residual", "-s", "project.steps=4"]
+    changed += ["-s", "project.batch_size=4", "-s", "project.eval_every=2"]
+    changed += ["-s", "project.template=<p:play the song><speech>now", "-s", "decoder.pseudo_audio=soft-prompt"]
+    out = tmp_path / "run"
+    first = adapt("run", recipe, "-o", out, *changed)
+    assert first.exit_code == 0, first.output
+    rows = json.loads((out / "scores/metrics.json").read_text())["rows"]
+    assert [row["system"] for row in rows[:4]] == ["base", "ctc", "projected", "adapted"]
+    assert (out / "project/prompt.safetensors").exists()
+    again = adapt("run", recipe, "-o", out, *changed)
+    assert again.stdout == first.stdout and again.stderr.count("as before") == 13
+    soft = out / "project/prompt.safetensors"
+    taken = adapt("prompt", recipe, "-o", tmp_path / "other", "-s", f"prompt.start={soft}")
+    assert taken.exit_code == 0 and "taken as it is" in taken.stderr, taken.output
+    plain = adapt("project", recipe, "-o", out)
+    assert plain.exit_code == 2 and "set project.method" in plain.stderr
+    wrong = adapt("project", recipe, "-o", out, *changed, "-s", "project.template=<p:play <speech>")
+    assert wrong.exit_code == 1 and "column" in wrong.stderr
+
+
+def test_prompts_are_compared_on_the_development_set(recipe, tmp_path):
+    rows = [{"id": str(i), "audio": f"{i % 3}.wav", "text": "play the song"} for i in range(12)]
+    (recipe / "paired.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (recipe / "prompts.txt").write_text("<speech>now\nplay the song <speech>\n")
+    settings = ["-s", "project.steps=2", "-s", "project.batch_size=4", "-o", tmp_path / "run", "--seeds", "2"]
+    call = ["prompts", recipe, "--prompts", recipe / "prompts.txt", "-s", "data.paired=paired.jsonl", *settings]
+    assert "data.dev: missing" in adapt(*call).stderr
+    call += ["-s", "data.dev=test.jsonl"]
+    found = adapt(*call, "--json")
+    assert found.exit_code == 0, found.output
+    told = json.loads(found.stdout)
+    trials = {method["method"]: method["trials"] for method in told["methods"]}
+    assert trials == {"plain": 2, "tokens-8": 4, "mlp": 4, "residual": 4}
+    assert (tmp_path / "run/prompts/wer.png").exists()
+    again = adapt(*call)
+    assert again.exit_code == 0 and "Use: " in again.stdout
+    assert "unknown" in adapt(*call, "--method", "token").stderr

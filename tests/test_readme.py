@@ -14,6 +14,7 @@ from adapt import recipe
 from adapt.base_recipe import BaseRecipe
 from adapt.cli import main
 from adapt.errors import RecipeError
+from adapt.text.template import parse
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
@@ -29,13 +30,16 @@ def test_python_blocks_run(monkeypatch, capsys):
 
 
 def test_yaml_blocks_are_recipes(tmp_path):
-    domain, base = [text for kind, text in BLOCKS if kind == "yaml"]
-    for name in re.findall(r"[\w-]+\.(?:txt|tsv|jsonl)", domain + base):
+    domain, learned, base = [text for kind, text in BLOCKS if kind == "yaml"]
+    for name in re.findall(r"[\w-]+\.(?:txt|tsv|jsonl)", domain + learned + base):
         (tmp_path / name).write_text("")
     for name in ("wavlm", "qwen"):
         (tmp_path / name).mkdir()
     (tmp_path / "recipe.yaml").write_text(domain)
     assert recipe.load(tmp_path).data.source_dev == tmp_path / "general-dev.jsonl"
+    (tmp_path / "recipe.yaml").write_text(learned)
+    template = parse(recipe.load(tmp_path).project.template)
+    assert [s.text or s.count for s in template] == ["USER: ", "Transcribe speech to text. ", 0, 2, "\n ASSISTANT:"]
     (tmp_path / "recipe.yaml").write_text(base)
     assert recipe.load(tmp_path, kind=BaseRecipe).llm.start == str(tmp_path / "qwen")
 

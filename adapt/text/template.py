@@ -59,7 +59,7 @@ def parse(template: str) -> list[Segment]:
         elif template.startswith(_LEARNED, place):
             flush()
             inside, end, plain = _until_closed(template, place + len(_LEARNED))
-            if end is None:
+            if end is None or (plain and inside.endswith(SLOT[:-1])):
                 told(place, f"{_LEARNED!r} is not closed; write `>` behind it, or `\\<` for the sign")
                 break
             if plain and re.fullmatch(r"\d+", inside):

@@ -88,6 +88,7 @@ def test_what_is_written_is_parsed_again(text, learned, count):
     [
         ("ab <speech> <speech>", "column 13: a second <speech>"),
         ("ab <p:cd", "column 4: '<p:' is not closed"),
+        ("ab <p:cd <speech>", "column 4: '<p:' is not closed"),
         ("<p:0><speech>", "column 1: no learnable tokens"),
         ("<speech><p:>", "column 9: neither a number nor a text"),
     ],
