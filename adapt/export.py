@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from adapt.errors import DataError, ModelError
-from adapt.model import adapter
+from adapt.model import adapter, learned
 from adapt.model.bases import built_in, config_of, locate, tensors
 from adapt.model.load import load
 from adapt.model.support import OURS
@@ -73,13 +73,16 @@ def _merged(base: str, source: Path, out: Path) -> str:
             shutil.copyfile(file, out / file.name)
     if llm.model.config.model_type == config["model_type"]:
         shutil.copyfile(path / "config.json", out / "config.json")  # as it was, without the defaults of today
+    if llm.learned:
+        llm.learned.save(out / learned.FILE, llm)
     before, after = (tensors(folder) for folder in (path, out))
     if before != after:
         amiss = sorted(before.items() ^ after.items())
         raise ModelError(
             f"{out}: its weights are not laid out as those of {base}, first {amiss[0][0]!r}; export --adapter-only"
         )
-    return (WITH_US if config["model_type"] == OURS else PLAIN).format(cls=type(model).__name__, folder=out.name)
+    ours = config["model_type"] == OURS or llm.learned is not None  # who would put the learned prompt around the slot?
+    return (WITH_US if ours else PLAIN).format(cls=type(model).__name__, folder=out.name)
 
 
 def _card(run: Path, metadata: dict, use: str) -> str:

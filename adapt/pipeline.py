@@ -513,7 +513,7 @@ def system_of(run: Run, system: str):
     if system != "adapted":
         return run.speech_llm()
     if "adapted" not in run._loaded:
-        run._loaded["adapted"] = adapter.attach(run.prompted(run.load()), run.path("adapter"))
+        run._loaded["adapted"] = adapter.attach(run.load(), run.path("adapter"))
     return run._loaded["adapted"]
 
 

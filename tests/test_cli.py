@@ -328,7 +328,7 @@ def test_any_speech_llm_runs_a_recipe(recipe, kind, tmp_path, monkeypatch):
     assert heard.exit_code == 0, heard.output
 
 
-def test_a_learned_prompt_stands_around_both_stages(recipe, tmp_path):
+def test_a_learned_prompt_stands_around_both_stages(recipe, tiny, tmp_path):
     rows = [{"id": str(i), "audio": f"{i % 3}.wav", "text": "play the song"} for i in range(12)]
     (recipe / "paired.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     changed = ["-s", "data.paired=paired.jsonl", "-s", "project.method=residual", "-s", "project.steps=4"]
@@ -342,6 +342,16 @@ def test_a_learned_prompt_stands_around_both_stages(recipe, tmp_path):
     assert (out / "project/prompt.safetensors").exists()
     again = adapt("run", recipe, "-o", out, *changed)
     assert again.stdout == first.stdout and again.stderr.count("as before") == 13
+    wanted = json.loads((out / "hyps/target.adapted.jsonl").read_text().splitlines()[0])
+    assert adapt("export", out).exit_code == 0
+    for base in (["--adapter", out / "adapter"], ["--base", out / "export"]):
+        base = base if "--base" in base else [*base, "--base", tiny.name]
+        options = ["--num-beams", "2", "--out", tmp_path / f"{len(base)}.jsonl"]
+        heard = adapt("transcribe", recipe / "test.jsonl", *base, *options)
+        assert heard.exit_code == 0, heard.output
+        texts = [json.loads(line) for line in (tmp_path / f"{len(base)}.jsonl").read_text().splitlines()]
+        (text,) = (t["text"] for t in texts if t["id"] == wanted["id"])
+        assert text.startswith(wanted["text"])  # there it ended after 8 tokens
     soft = out / "project/prompt.safetensors"
     taken = adapt("prompt", recipe, "-o", tmp_path / "other", "-s", f"prompt.start={soft}")
     assert taken.exit_code == 0 and "taken as it is" in taken.stderr, taken.output

@@ -14,11 +14,12 @@ from safetensors.torch import load_file
 from transformers.pytorch_utils import Conv1D
 
 from adapt.errors import ModelError
-from adapt.model import prompt
+from adapt.model import learned, prompt
 from adapt.model.bases import fingerprint
 from adapt.model.speech_llm import SpeechLLM
 
 WEIGHTS = "adapter_model.safetensors"
+LEARNED = learned.FILE
 
 CARD = """---
 base_model: {base}
@@ -74,12 +75,23 @@ def add_lora(speech_llm: SpeechLLM, rank: int, alpha: int, dropout: float) -> pe
     return model
 
 
-def save(folder: Path, model: peft.PeftModel, metadata: dict, soft_prompt: torch.Tensor | None = None) -> None:
-    """Write the adapter, then read it back and compare. Raises `ModelError` when they differ."""
+def save(
+    folder: Path,
+    model: peft.PeftModel,
+    metadata: dict,
+    soft_prompt: torch.Tensor | None = None,
+    speech_llm: SpeechLLM | None = None,
+) -> None:
+    """Write the adapter, then read it back and compare. Raises `ModelError` when they differ.
+
+    speech_llm: whose learned prompt, if it has one, belongs to the adapter.
+    """
     model.peft_config["default"].base_model_name_or_path = metadata["base"]
     model.save_pretrained(folder, save_embedding_layers=False)
     if soft_prompt is not None:
         prompt.save(folder / "soft_prompt.safetensors", soft_prompt)
+    if speech_llm is not None and speech_llm.learned:
+        speech_llm.learned.save(folder / LEARNED, speech_llm)
     about = {"format": 1, **metadata, "base_sha": fingerprint(metadata["base"])}
     (folder / "adapt.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     # PEFT writes a README of its own: ours comes last.
@@ -109,6 +121,8 @@ def attach(speech_llm: SpeechLLM, folder: Path, name: str = "default") -> Speech
             raise ModelError(f"{folder}: does not fit {speech_llm.name}: {reason}; name its own base") from error
     _compare(folder, speech_llm.adapters, name)
     speech_llm.model.eval()
+    if (folder / LEARNED).exists():
+        speech_llm.prompts[name] = learned.load(folder / LEARNED, speech_llm)
     speech_llm.use(name)
     return speech_llm
 

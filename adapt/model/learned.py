@@ -25,7 +25,7 @@ from adapt.text.template import LEARNED, SPEECH, TEXT, Segment, parse, written
 if TYPE_CHECKING:
     from adapt.model.speech_llm import SpeechLLM
 
-METHODS = ("tokens", "mlp", "residual")
+FILE = "learned_prompt.safetensors"  # in the folder of an adapter, or of a base, that it belongs to
 
 
 def _beginning(segments: Sequence[Segment], tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -20,10 +20,10 @@ from transformers import (
 from transformers.utils import logging
 
 from adapt.errors import ModelError
+from adapt.model import learned
 from adapt.model.bases import locate
 from adapt.model.composed import ComposedConfig, ComposedForSpeechRecognition
 from adapt.model.families import MAX_SECONDS, around, audio_token_id, family_of
-from adapt.model.learned import ids_around
 from adapt.model.speech_llm import SpeechLLM
 from adapt.model.support import NEEDS, SUPPORTED, refusal
 from adapt.text.template import parse
@@ -51,7 +51,7 @@ def load(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if isinstance(config, ComposedConfig):
         model = _weights(ComposedForSpeechRecognition, path, strict=True, dtype=DTYPES.get(dtype, torch.float32))
-        return view(name, model.to(device).eval(), AutoTokenizer.from_pretrained(path))
+        return _with_prompt(view(name, model.to(device).eval(), AutoTokenizer.from_pretrained(path)), path)
     processor = _processor(path, config)
     more: dict[str, object] = {"dtype": DTYPES.get(dtype, torch.float32 if device in ("cpu", "mps") else "auto")}
     if device == "spread":
@@ -62,7 +62,14 @@ def load(
     model = model if "device_map" in more else model.to(device)
     model = getattr(model, "thinker", model)  # of Qwen's omni models, the part that writes
     _merge_own_lora(model)
-    return foreign_view(name, model.eval(), processor, language)
+    return _with_prompt(foreign_view(name, model.eval(), processor, language), path)
+
+
+def _with_prompt(speech_llm: SpeechLLM, path: Path) -> SpeechLLM:
+    """Behind the learned prompt that lies beside its weights, if one does."""
+    if (path / learned.FILE).exists():
+        speech_llm.learned = speech_llm.prompts[None] = learned.load(path / learned.FILE, speech_llm)
+    return speech_llm
 
 
 def read_config(path: Path, name: str) -> PreTrainedConfig:
@@ -140,7 +147,7 @@ def load_tokenizer(name: str) -> tuple[PreTrainedTokenizerBase, int]:
 
 def view(name: str, model: ComposedForSpeechRecognition, tokenizer: PreTrainedTokenizerBase) -> SpeechLLM:
     """The view of a model of our own that is in memory already."""
-    before, after = ids_around(parse(model.config.prompt), tokenizer)
+    before, after = learned.ids_around(parse(model.config.prompt), tokenizer)
     ends = [tokenizer.eos_token_id]
     return SpeechLLM(name, model, tokenizer, before, after, ends, model.config.max_seconds)
 

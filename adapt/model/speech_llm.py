@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,6 +38,7 @@ class SpeechLLM:
     end in the first. processor: None for a model of our own. language: what the prompt says. scale: what the logits are
     divided by. adapters: what `adapter.attach` has put on the model. learned: stands around the slot, in place of
     `before` and `after`. own: what the processor writes around it.
+    prompts: those of the adapters by name, and of the base itself by None.
     """
 
     name: str
@@ -53,11 +54,13 @@ class SpeechLLM:
     adapters: PeftModel | None = None
     learned: LearnedPrompt | None = None
     own: tuple[Sequence[int], Sequence[int]] = ((), ())
+    prompts: dict[str | None, LearnedPrompt] = field(default_factory=dict)
 
     def use(self, adapter: str | None) -> None:
-        """Decode with one of the adapters that are attached; None: with the base alone."""
+        """Decode with one of the adapters that are attached, and its prompt; None: with the base alone."""
         if self.adapters is None:
             return
+        self.learned = self.prompts.get(adapter)
         if adapter is None:
             self.adapters.base_model.disable_adapter_layers()
         else:

@@ -262,7 +262,7 @@ def tune_decoder(
     peft.set_peft_model_state_dict(model, weights)
     model.eval()
     metadata = {"name": name, "base": speech_llm.name, "pseudo_audio": pseudo_audio, "step": best["step"]}
-    adapter.save(out, model, metadata, soft_prompt)
+    adapter.save(out, model, metadata, soft_prompt, speech_llm)
     return Tuned(log, best["step"])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 import transformers
 from transformers.models.auto import modeling_auto
 from transformers.models.auto.configuration_auto import model_type_to_module_name
@@ -33,6 +34,7 @@ def hearing() -> set[str]:
     return found
 
 
+@pytest.mark.skipif(not transformers.__version__.startswith("5.23."), reason="the table is that of transformers 5.23")
 def test_every_model_type_that_hears_is_in_the_table():
     known = {row.model_type for row in table()}
     assert len(hearing()) > 50
