@@ -401,6 +401,7 @@ def base(
     metavar="[NAME=]PATH",
     help="Adapter to put on it, e.g. runs/music/adapter. Several, named: each for the utterances of that domain.",
 )
+@click.option("--prompt", type=click.Path(path_type=Path), help="Prompt to put around its slot, of `adapt project`.")
 @click.option(
     "--decoder",
     default="llm",
@@ -428,6 +429,7 @@ def transcribe(
     audio: tuple[str, ...],
     base: str,
     adapters: tuple[str, ...],
+    prompt: Path | None,
     decoder: str,
     lm: Path | None,
     lm_weight: float,
@@ -460,6 +462,8 @@ def transcribe(
 
     if decoder == "ctc" and adapters:
         raise click.UsageError("--decoder ctc leaves out the decoder that --adapter adapts; give one of the two")
+    if prompt and adapters:
+        raise click.UsageError("--prompt: an adapter brings the prompt along that it was tuned behind; leave one out")
     if decoder == "ctc" and (ilm or rescore or nbest > 1):
         raise click.UsageError("--decoder ctc has no internal LM and gives one hypothesis; leave that option out")
     if nbest > num_beams:
@@ -479,10 +483,13 @@ def transcribe(
     from adapt.decode.rescore import Rescorer
     from adapt.decode.transcribe import transcribe as write
     from adapt.decode.weights import Weights
+    from adapt.model import learned
     from adapt.model.adapter import attach
     from adapt.model.load import load
 
     llm = load(base, device, dtype=dtype, quantise=int(quantise[0]) if quantise else None, language=language)
+    if prompt:
+        llm = learned.with_learned(llm, learned.load(prompt, llm))
     for name, folder in named.items():
         attach(llm, folder, name)
     fusion = None

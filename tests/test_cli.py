@@ -353,6 +353,9 @@ def test_a_learned_prompt_stands_around_both_stages(recipe, tiny, tmp_path):
         (text,) = (t["text"] for t in texts if t["id"] == wanted["id"])
         assert text.startswith(wanted["text"])  # there it ended after 8 tokens
     soft = out / "project/prompt.safetensors"
+    alone = adapt("transcribe", recipe / "test.jsonl", "--base", tiny.name, "--prompt", soft, "--num-beams", "2")
+    wanted = json.loads((out / "hyps/target.projected.jsonl").read_text().splitlines()[0])
+    assert f"{wanted['id']}\t{wanted['text']}" in alone.stdout
     taken = adapt("prompt", recipe, "-o", tmp_path / "other", "-s", f"prompt.start={soft}")
     assert taken.exit_code == 0 and "taken as it is" in taken.stderr, taken.output
     plain = adapt("project", recipe, "-o", out)
