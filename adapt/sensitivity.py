@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shutil
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -122,7 +123,8 @@ def prompts(run: Run, file: Path | None, methods: Sequence[str], seeds: int) -> 
     slots = run.slots(utterances)
     lexicon = read_lexicon(recipe.data.lexicon) if recipe.data.lexicon else None
     given = {key: getattr(recipe.project, key) for key in ("steps", "batch_size", "learning_rate", "eval_every")}
-    kept = {"base": base_of(recipe), "init": recipe.project.init, "size": recipe.project.size, **given}
+    heard_how = [base_of(recipe), dataclasses.asdict(recipe.transcribe), recipe.data.normaliser, _sha(recipe.data.dev)]
+    learned_how = [recipe.project.init, recipe.project.size, given, recipe.precision, _sha(recipe.data.paired)]
     order = sorted(range(len(slots)), key=lambda i: len(slots[i]))
     beams, size, longest = recipe.transcribe.num_beams, recipe.transcribe.batch_size, recipe.transcribe.max_new_tokens
 
@@ -135,7 +137,7 @@ def prompts(run: Run, file: Path | None, methods: Sequence[str], seeds: int) -> 
         return texts
 
     def tried(method: str, template: str, kind: str, seed: int) -> Row:
-        key = json.dumps([template, method, seed, {} if method == "plain" else kept], sort_keys=True)
+        key = json.dumps([template, method, seed, heard_how, [] if method == "plain" else learned_how], sort_keys=True)
         file = run.path("prompts", hashlib.sha256(key.encode()).hexdigest()[:16] + ".json")
         if not file.exists():
             if kind == "plain":
@@ -144,16 +146,14 @@ def prompts(run: Run, file: Path | None, methods: Sequence[str], seeds: int) -> 
                 torch.manual_seed(seed)
                 more = {"init": recipe.project.init, "size": recipe.project.size, "examples": train.slots[:50]}
                 learned = LearnedPrompt(llm, template, kind, **more)
-                where = {
-                    "folder": run.path("checkpoints", f"prompts-{file.stem}"),
-                    "out": file.with_suffix(".safetensors"),
-                }
-                learn(llm, learned, train, dev, **where, seed=seed, precision=recipe.precision, **given)
+                scratch, out = run.path("checkpoints", f"prompts-{file.stem}"), file.with_suffix(".safetensors")
+                how = {"folder": scratch, "out": out, "seed": seed, "precision": recipe.precision}
+                learn(llm, learned, train, dev, **how, **given)
+                shutil.rmtree(scratch)
                 view = with_learned(llm, learned)
             texts = heard(view)
-            found = score(
-                {"test": utterances}, {"test": {"it": texts}}, lexicon, normaliser=recipe.data.normaliser, resamples=1
-            )
+            how = {"normaliser": recipe.data.normaliser, "resamples": 1}
+            found = score({"dev": utterances}, {"dev": {"it": texts}}, lexicon, **how)
             file.parent.mkdir(parents=True, exist_ok=True)
             write_json(file, dataclasses.asdict(Row(template, method, seed, found.rows[0].wer, found.rows[0].eer)))
         return Row(**json.loads(file.read_text(encoding="utf-8")))
@@ -164,6 +164,10 @@ def prompts(run: Run, file: Path | None, methods: Sequence[str], seeds: int) -> 
     write_json(run.path("prompts/table.json"), found.to_json())
     _plot(rows, run.path("prompts/wer.png"))
     return found
+
+
+def _sha(path: Path | None) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path else None
 
 
 def _plot(rows: Sequence[Row], out: Path) -> None:
