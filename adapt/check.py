@@ -52,7 +52,7 @@ def check(recipe: Recipe) -> list[Finding]:
             tested = entities_in([u.text for u in read_manifest(recipe.data.test)], index, normalise)
             told += f", {len(tested):,} in the test set"
         findings.append(Finding("ok" if in_text else "warn", "lexicon", told))
-    for name, key in {**SETS, "replay": "source_replay", "guard": "source_dev"}.items():
+    for name, key in {**SETS, "paired": "paired", "replay": "source_replay", "guard": "source_dev"}.items():
         if path := getattr(recipe.data, key):
             utterances = with_audio(read_manifest(path))
             mentions = sum(len(u.entities or ()) for u in utterances)

@@ -119,7 +119,9 @@ def _running(recipe: str, overrides: Sequence[str], out: Path | None, device: st
     loaded = load(recipe, overrides)
     name = loaded.name
     if any(override.startswith("base=") for override in overrides):  # bases do not share a folder
-        name += f"-{Path(loaded.base).name}"
+        *above, last = Path(loaded.base).parts
+        # What `adapt base` and `adapt export` write is called the same each time.
+        name += f"-{above[-1]}-{last}" if last in ("model", "export") and above else f"-{last}"
     with RunFolder(out or Path("runs") / name, seed=loaded.seed) as folder:
         yield Run(loaded, folder, device, _report)
 
@@ -399,7 +401,7 @@ def base(
     "adapters",
     multiple=True,
     metavar="[NAME=]PATH",
-    help="Adapter to put on it, e.g. runs/music/adapter. Several, named: each for the utterances of that domain.",
+    help="Adapter to put on it, e.g. runs/music/adapter. With a name it is for the utterances of that domain.",
 )
 @click.option("--prompt", type=click.Path(path_type=Path), help="Prompt to put around its slot, of `adapt project`.")
 @click.option(
@@ -460,15 +462,22 @@ def transcribe(
     from adapt.text.lexicon import read_lexicon
     from adapt.text.normalise import NORMALISERS
 
+    pairs = [_named(adapter, len(adapters)) for adapter in adapters]
+    named = dict(pairs)
+    if len(named) < len(pairs):
+        raise click.UsageError("--adapter: two of them have one name; give each its own")
     if decoder == "ctc" and adapters:
         raise click.UsageError("--decoder ctc leaves out the decoder that --adapter adapts; give one of the two")
+    if decoder == "ctc" and prompt:
+        raise click.UsageError("--decoder ctc leaves out the decoder that --prompt speaks to; give one of the two")
     if prompt and adapters:
         raise click.UsageError("--prompt: an adapter brings the prompt along that it was tuned behind; leave one out")
     if decoder == "ctc" and (ilm or rescore or nbest > 1):
         raise click.UsageError("--decoder ctc has no internal LM and gives one hypothesis; leave that option out")
+    if ilm and len(named) > 1:
+        raise click.UsageError("--ilm takes one decoder's internal LM off, and there are several; give one adapter")
     if nbest > num_beams:
         raise click.UsageError(f"--nbest {nbest} of {num_beams} beams; give --num-beams {nbest}")
-    named = dict(_named(adapter, len(adapters)) for adapter in adapters)
     utterances: list[Utterance] = []
     for name in audio:
         if name.endswith((".jsonl", ".json")):
@@ -488,6 +497,8 @@ def transcribe(
     from adapt.model.load import load
 
     llm = load(base, device, dtype=dtype, quantise=int(quantise[0]) if quantise else None, language=language)
+    if decoder == "ctc" and not llm.has_ctc:
+        raise DataError(f"--decoder ctc: {base} has no encoder with a CTC head; leave it out")
     if prompt:
         llm = learned.with_learned(llm, learned.load(prompt, llm))
     for name, folder in named.items():
@@ -514,6 +525,8 @@ def transcribe(
 def _named(adapter: str, count: int) -> tuple[str, Path]:
     name, equals, path = adapter.partition("=")
     if equals and "/" not in name:
+        if not name or "." in name:
+            raise click.UsageError(f"--adapter {adapter}: {name!r} is no name; write letters and digits before the =")
         return name, Path(path)
     if count > 1:
         raise click.UsageError(f"--adapter {adapter}: one of several has no name; write --adapter NAME={adapter}")
@@ -574,7 +587,7 @@ def export(run: Path, adapter_only: bool, out: Path | None) -> None:
     "--prompt",
     default="<speech>USER: Transcribe speech to text. \\n ASSISTANT:",
     show_default=True,
-    help="Template; \\n is a new line, and a beginning of sentence stands where it is written.",
+    help="Template; \\n is a new line. A beginning of sentence stands behind the slot, or where it is written.",
 )
 @click.option("--lora-alpha", default=32.0, show_default=True, help="Of its LoRA, which is merged.")
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder, or file of a soft prompt.")
@@ -592,7 +605,7 @@ def import_(checkpoint: Path, encoder: str | None, llm: str | None, prompt: str,
         return
     if not encoder or not llm:
         raise click.UsageError("a model.pt holds neither; give --encoder and --llm")
-    slam.from_slam(checkpoint, encoder, llm, out, prompt.replace("\\n", "\n"), lora_alpha)
+    slam.from_slam(checkpoint, encoder, llm, out, prompt, lora_alpha)
     click.echo(out)
     click.echo(f"Use it: adapt transcribe AUDIO --base {out}", err=True)
 

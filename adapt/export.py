@@ -13,8 +13,10 @@ from adapt.errors import DataError, ModelError
 from adapt.model import adapter, learned
 from adapt.model.bases import built_in, config_of, locate, tensors
 from adapt.model.load import load
+from adapt.model.prompt import SLOT_EXAMPLES
 from adapt.model.support import OURS
 
+MARK = "adapt_export.json"  # in the folders that an export may write over
 PLAIN = """```python
 from transformers import AutoProcessor, {cls}
 processor = AutoProcessor.from_pretrained("{folder}")
@@ -40,17 +42,26 @@ def export(run: Path, out: Path, adapter_only: bool = False) -> Path:
     about = source / "adapt.json"
     if not about.exists():
         raise DataError(f"{run}: has no adapter; name a run folder in which `adapt run` has tuned a decoder")
-    if out.exists() and any(out.iterdir()) and not (out / "adapt.json").exists():
-        raise DataError(f"{out}: holds other files already; choose another folder with -o")
     metadata = json.loads(about.read_text(encoding="utf-8"))
+    if out.exists() and any(out.iterdir()) and not (out / MARK).exists():
+        raise DataError(f"{out}: holds other files already; choose another folder with -o")
+    if out.resolve() == locate(metadata["base"]).resolve():
+        raise DataError(f"{out}: is the base that was adapted; choose another folder with -o")
+    making = out.with_name(f"{out.name}.part")  # what an earlier export left stays until this one is whole
+    shutil.rmtree(making, ignore_errors=True)
+    try:
+        if adapter_only:
+            shutil.copytree(source, making, ignore=shutil.ignore_patterns("soft_prompt.safetensors", "README.md"))
+            use = LORA.format(folder=out.name)
+        else:
+            use = _merged(metadata["base"], source, making).format(folder=out.name)
+        (making / "README.md").write_text(_card(run, metadata, use), encoding="utf-8")
+        shutil.copyfile(about, making / MARK)
+    except BaseException:
+        shutil.rmtree(making, ignore_errors=True)
+        raise
     shutil.rmtree(out, ignore_errors=True)
-    if adapter_only:
-        shutil.copytree(source, out, ignore=shutil.ignore_patterns("soft_prompt.safetensors", "README.md"))
-        use = LORA.format(folder=out.name)
-    else:
-        use = _merged(metadata["base"], source, out)
-        shutil.copyfile(about, out / "adapt.json")
-    (out / "README.md").write_text(_card(run, metadata, use), encoding="utf-8")
+    making.replace(out)
     return out
 
 
@@ -68,8 +79,10 @@ def _merged(base: str, source: Path, out: Path) -> str:
     kept = str(config.get("dtype") or config.get("torch_dtype") or "float32")
     model.to(getattr(torch, kept.removeprefix("torch."))).save_pretrained(out)
     (llm.processor or llm.tokenizer).save_pretrained(out)
-    for file in path.iterdir():  # what neither of them writes: templates, licences, slot examples
-        if file.is_file() and not (out / file.name).exists() and not file.name.startswith(("model", "pytorch_model")):
+    for file in path.iterdir():  # what neither of them writes: templates, licences, slot examples; no other weights
+        beside = file.suffix in (".jinja", ".txt", ".model") or file.name.startswith(("LICENSE", "NOTICE"))
+        beside |= file.suffix == ".json" and not file.name.startswith(("adapter_", "params", "model", "pytorch_model"))
+        if (beside or file.name == SLOT_EXAMPLES) and file.is_file() and not (out / file.name).exists():
             shutil.copyfile(file, out / file.name)
     if llm.model.config.model_type == config["model_type"]:
         shutil.copyfile(path / "config.json", out / "config.json")  # as it was, without the defaults of today
@@ -81,8 +94,13 @@ def _merged(base: str, source: Path, out: Path) -> str:
         raise ModelError(
             f"{out}: its weights are not laid out as those of {base}, first {amiss[0][0]!r}; export --adapter-only"
         )
+    with torch.no_grad():
+        again = load(str(out), "cpu", dtype="fp32")
+        read = again.forward(again.prompt(again.nothing)[None])
+    if not torch.allclose(wanted, read, atol=5e-2 * float(wanted.std()), rtol=5e-2):
+        raise ModelError(f"{out}: read again it says something else than what was adapted; export --adapter-only")
     ours = config["model_type"] == OURS or llm.learned is not None  # who would put the learned prompt around the slot?
-    return (WITH_US if ours else PLAIN).format(cls=type(model).__name__, folder=out.name)
+    return WITH_US if ours else PLAIN.replace("{cls}", type(model).__name__)
 
 
 def _card(run: Path, metadata: dict, use: str) -> str:

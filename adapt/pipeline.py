@@ -21,6 +21,7 @@ from adapt.text.corpus import Corpus, Utterance, prepare, read_hypotheses, read_
 from adapt.text.lexicon import entities_in, phrase_index, read_lexicon
 from adapt.text.normalise import NORMALISERS
 from adapt.text.swap import swap_entities
+from adapt.text.template import parse, read_template
 
 NEEDS_SOFT_PROMPT = ("soft-prompt", "soft-prompt+simulate", "mixed")
 SIMULATES = ("simulate", "soft-prompt+simulate", "mixed")
@@ -203,8 +204,6 @@ def pseudo_audio_of(recipe: Recipe) -> str:
 
 def template_of(recipe: Recipe) -> str:
     """The template of the prompt that is learned."""
-    from adapt.text.template import read_template
-
     return read_template(recipe.project.template, recipe.folder)
 
 
@@ -245,7 +244,8 @@ def project(run: Run) -> StageResult:
         )
 
     keys = {"project": dataclasses.asdict(settings) | {"template": template_of(recipe)}, "base": base_of(recipe)}
-    keys |= {"seed": recipe.seed, "precision": recipe.precision}
+    keys |= {"seed": recipe.seed, "precision": recipe.precision, "data": {"normaliser": recipe.data.normaliser}}
+    parse(keys["project"]["template"])  # now, not when all audio has been through the encoder
     inputs = [p for p in (recipe.data.paired,) if p] + audio_of(recipe.data.paired)
     result = run.folder.stage("project", keys, inputs, [PROJECTED, "project/log.json"], work)
     run.report(result, _best(run.path("project/log.json")))
@@ -595,6 +595,8 @@ def run_all(run: Run) -> str:
     """Every stage that the recipe needs; the score table comes back."""
     write_text(run.path("recipe.yaml"), dump(run.recipe))
     _check_phrases(run)
+    if run.recipe.project.method != "none":
+        parse(template_of(run.recipe))
     adapt(run)
     if any((system.weights or {}).get(part) for system in systems(run).values() for part in NGRAMS):
         lm(run)

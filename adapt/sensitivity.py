@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import shutil
 import statistics
 from collections.abc import Sequence
@@ -14,14 +15,15 @@ from pathlib import Path
 from tqdm import tqdm
 
 from adapt.errors import DataError
-from adapt.pipeline import Run, base_of, paired, with_audio
+from adapt.pipeline import Run, audio_of, base_of, paired, with_audio
 from adapt.run import write_json
 from adapt.score.score import score
 from adapt.text.corpus import read_lines, read_manifest
 from adapt.text.lexicon import read_lexicon
-from adapt.text.template import SPEECH, TEXT, parse, read_template, written
+from adapt.text.template import SPEECH, parse, projectable, read_template, written
 
 SHIPPED = Path(__file__).parent / "assets/prompts.txt"
+OWN = "own"  # the base behind the prompt that it has
 METHODS = ("plain", "tokens-8", "mlp", "residual")
 
 
@@ -83,14 +85,14 @@ def _learnable(template: str, method: str) -> tuple[str, str]:
     """The template and the method of `LearnedPrompt` that a method here stands for."""
     if not method.startswith("tokens"):
         return template, method
-    count = int(method.partition("-")[2] or 8)
+    count = int(method.partition("-")[2])
     segments = [s for s in parse(template) if s.kind == SPEECH]
     front = "" if template.startswith(written(segments)) else f"<p:{count}>"
     return f"{front}{written(segments)}" if front else f"{written(segments)}<p:{count}>", "tokens"
 
 
 def prompts(run: Run, file: Path | None, methods: Sequence[str], seeds: int) -> Sensitivity:
-    """Each template by each method: learned on the paired audio, scored on the development set.
+    """Each template by each method, and the base's own prompt: learned on the paired audio, scored on `data.dev`.
 
     Tokens take the place of a template's text, before the slot or behind it as that stands, so that templates which
     differ in their words alone are tried once. What is done is kept in `prompts/`, and not done again.
@@ -104,18 +106,17 @@ def prompts(run: Run, file: Path | None, methods: Sequence[str], seeds: int) -> 
     recipe, llm = run.recipe, run.speech_llm()
     templates = templates_of(file)
     for method in methods:
-        if method not in ("plain", "mlp", "residual") and not method.partition("tokens-")[2].isdigit():
+        if method not in ("plain", "mlp", "residual") and not re.fullmatch(r"tokens-[1-9]\d*", method):
             raise DataError(f"--method {method}: unknown; write plain, tokens-8 (or another number), mlp or residual")
     if not recipe.data.dev:
         raise DataError("recipe.yaml: data.dev: missing; name a manifest to compare prompts on, not the test set")
     utterances = with_audio(read_manifest(recipe.data.dev))
-    trials = []
+    trials = [(OWN, OWN, "plain", 1)]
     for method in methods:
         seen = set()
         for template in templates:
             what = _learnable(template, method)
-            has_text = any(segment.kind == TEXT or segment.text for segment in parse(template))
-            if what in seen or (method in ("mlp", "residual") and not has_text):
+            if what in seen or (method in ("mlp", "residual") and not projectable(parse(template))):
                 continue
             seen.add(what)
             trials += [(method, *what, seed) for seed in range(1, 2 if method == "plain" else seeds + 1)]
@@ -123,8 +124,10 @@ def prompts(run: Run, file: Path | None, methods: Sequence[str], seeds: int) -> 
     slots = run.slots(utterances)
     lexicon = read_lexicon(recipe.data.lexicon) if recipe.data.lexicon else None
     given = {key: getattr(recipe.project, key) for key in ("steps", "batch_size", "learning_rate", "eval_every")}
-    heard_how = [base_of(recipe), dataclasses.asdict(recipe.transcribe), recipe.data.normaliser, _sha(recipe.data.dev)]
-    learned_how = [recipe.project.init, recipe.project.size, given, recipe.precision, _sha(recipe.data.paired)]
+    heard_how = [base_of(recipe), dataclasses.asdict(recipe.transcribe), recipe.data.normaliser]
+    heard_how += [_sha(recipe.data.lexicon), _sha(recipe.data.dev), *map(_sha, audio_of(recipe.data.dev))]
+    learned_how = [recipe.project.init, recipe.project.size, given, recipe.precision]
+    learned_how += [_sha(recipe.data.paired), *map(_sha, audio_of(recipe.data.paired))]
     order = sorted(range(len(slots)), key=lambda i: len(slots[i]))
     beams, size, longest = recipe.transcribe.num_beams, recipe.transcribe.batch_size, recipe.transcribe.max_new_tokens
 
@@ -141,7 +144,7 @@ def prompts(run: Run, file: Path | None, methods: Sequence[str], seeds: int) -> 
         file = run.path("prompts", hashlib.sha256(key.encode()).hexdigest()[:16] + ".json")
         if not file.exists():
             if kind == "plain":
-                view = with_template(llm, template)
+                view = llm if method == OWN else with_template(llm, template)
             else:
                 torch.manual_seed(seed)
                 more = {"init": recipe.project.init, "size": recipe.project.size, "examples": train.slots[:50]}

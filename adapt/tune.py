@@ -258,9 +258,10 @@ def tune(run: Run) -> StageResult:
         write_json(run.path(TUNED), {"systems": rows})
 
     settings = {"fusion": {"ilm_slot": recipe.fusion.ilm_slot}, "base": base_of(recipe)}
-    settings |= {"transcribe": dataclasses.asdict(recipe.transcribe)}
+    settings |= {"transcribe": dataclasses.asdict(recipe.transcribe), "data": {"normaliser": recipe.data.normaliser}}
     inputs = [recipe.data.dev, *audio_of(recipe.data.dev), run.path("adapter"), run.path("lm/tokens.arpa")]
     inputs += [run.path("lm/words.arpa"), *([recipe.data.lexicon] if recipe.data.lexicon else [])]
+    inputs += [run.path("prompt/soft_prompt.safetensors")] if recipe.fusion.ilm_slot == "soft-prompt" else []
     result = run.folder.stage("tune", settings, inputs, [TUNED], work)
     run.report(result, f"{len(_read(run))} systems on {recipe.data.dev.name}")
     return result

@@ -376,8 +376,34 @@ def test_prompts_are_compared_on_the_development_set(recipe, tmp_path):
     assert found.exit_code == 0, found.output
     told = json.loads(found.stdout)
     trials = {method["method"]: method["trials"] for method in told["methods"]}
-    assert trials == {"plain": 2, "tokens-8": 4, "mlp": 4, "residual": 4}
+    assert trials == {"own": 1, "plain": 2, "tokens-8": 4, "mlp": 4, "residual": 4}
     assert (tmp_path / "run/prompts/wer.png").exists()
     again = adapt(*call)
     assert again.exit_code == 0 and "Use: " in again.stdout
     assert "unknown" in adapt(*call, "--method", "token").stderr
+
+
+def test_mistakes_with_bases_adapters_and_devices(tiny, recipe, tmp_path):
+    audio, base = recipe / "0.wav", ("--base", tiny.name)
+
+    def told(*arguments):
+        result = adapt(*arguments)
+        assert result.exit_code in (1, 2) and "Traceback" not in result.output, result.output
+        return result.stderr
+
+    assert "unknown 'cdua'" in told("transcribe", audio, *base, "--device", "cdua")
+    assert "is not there" in told("transcribe", audio, *base, "--device", "cuda:99")
+    assert "models of our own" in told("transcribe", audio, *base, "--quantise", "4-bit")
+    assert "have one name" in told("transcribe", audio, *base, "--adapter", "a=x", "--adapter", "a=y")
+    assert "has no name" in told("transcribe", audio, *base, "--adapter", "x", "--adapter", "a=y")
+    (tmp_path / "bad.safetensors").write_bytes(b"no")
+    assert "cannot be read" in told("transcribe", audio, *base, "--prompt", tmp_path / "bad.safetensors")
+    assert "cannot be read" in told("prompt", recipe, "-s", f"prompt.start={tmp_path / 'bad.safetensors'}")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/config.json").write_text("{")
+    assert "cannot be read" in told("check", "--base", tmp_path / "broken")
+    assert "nothing to look at" in told("check")
+    FAMILIES["qwen2_audio"](tmp_path / "qwen")
+    assert "no encoder with a CTC head" in told("transcribe", audio, "--base", tmp_path / "qwen", "--decoder", "ctc")
+    assert "no such file" in told("import", tmp_path / "model.pt", "--encoder", "x", "--llm", "y", "-o", tmp_path / "z")
+    assert "has no adapter" in told("export", tmp_path)

@@ -93,7 +93,7 @@ def transcribe(
     with what each part says of them. rescorer: puts as many as there are beams in its own order. `distort`: what the
     samples of an utterance go through first.
 
-    With several adapters attached, that of an utterance's domain hears it, and the base alone what has none.
+    With named adapters attached, that of an utterance's domain hears it, and the base alone what has none.
 
     Lines that are there already stay, so that a killed run goes on. Raises `DataError` with every file that
     cannot be read, before the first is transcribed.
@@ -102,7 +102,8 @@ def transcribe(
     seconds = _durations([u for u in utterances if u.id not in done])
     if isinstance(fusion, Fusion):
         fusion.check(u.phrases for u in utterances)
-    by_domain = speech_llm.adapters is not None and len(speech_llm.adapters.peft_config) > 1
+    # A name that somebody gave, not PEFT's own.
+    by_domain = speech_llm.adapters is not None and set(speech_llm.adapters.peft_config) != {"default"}
     if by_domain:
         _check_domains(speech_llm, utterances)
     waiting = sorted((u for u in utterances if u.id not in done), key=lambda u: (seconds[u.id], u.id))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import peft
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from transformers.pytorch_utils import Conv1D
 
@@ -134,8 +134,11 @@ def _check(speech_llm: SpeechLLM, folder: Path) -> None:
     if "base_sha" in made_for and made_for["base_sha"] != (here := fingerprint(speech_llm.name)):
         told = f"made for {made_for['base']} ({made_for['base_sha']}), and {speech_llm.name} is {here}"
         raise ModelError(f"{folder}: {told}; give --base its own base, or adapt this one")
-    with safe_open(folder / WEIGHTS, "pt") as weights:
-        keys = list(weights.keys())
+    try:
+        with safe_open(folder / WEIGHTS, "pt") as weights:
+            keys = list(weights.keys())
+    except SafetensorError as error:
+        raise ModelError(f"{folder}/{WEIGHTS}: cannot be read: {error}; copy it again") from None
     modules = dict(speech_llm.model.named_modules())
     layer = next(iter(keys), "").removeprefix("base_model.model.").rpartition(".lora_")[0]
     decoder = next(name for name, module in modules.items() if module is speech_llm.model.get_decoder())

@@ -51,8 +51,12 @@ def _from_hub(name: str) -> Path:
 
 
 def config_of(path: Path) -> dict:
-    """The config.json of a folder."""
-    return json.loads((path / "config.json").read_text(encoding="utf-8"))
+    """The config.json of a folder. Raises `ModelError` where it is broken."""
+    try:
+        found = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise ModelError(f"{path}/config.json: cannot be read: {error}; save the model again") from None
+    return found if isinstance(found, dict) else {}
 
 
 @functools.cache

@@ -221,7 +221,9 @@ def merged_embeddings(model: PreTrainedModel, inputs: BatchFeature, family: Fami
         hook = decoder.get_submodule(family.merging).register_forward_hook(behind)
     else:
         hook = decoder.register_forward_pre_hook(before, with_kwargs=True)
-    with contextlib.suppress(Seen):
-        model(**inputs, **dict(family.more))
-    hook.remove()
+    try:
+        with contextlib.suppress(Seen):
+            model(**inputs, **dict(family.more))
+    finally:
+        hook.remove()
     return found[0]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedTokenizerBase
@@ -95,7 +95,7 @@ class LearnedPrompt(nn.Module):
         super().__init__()
         self.template, self.method, self.size = template, method, size
         segments = parse(template)
-        tokenizer, table = speech_llm.tokenizer, speech_llm.model.get_input_embeddings().weight.detach()
+        tokenizer = speech_llm.tokenizer
         if method != "tokens" and not any(s.kind == LEARNED for s in segments):
             segments = [dataclasses.replace(s, kind=LEARNED) if s.kind == TEXT else s for s in segments]
         self._beginning = _beginning(segments, tokenizer)
@@ -104,8 +104,9 @@ class LearnedPrompt(nn.Module):
         width, self.vectors = speech_llm.hidden, nn.ParameterDict()
         for i, (segment, ids) in enumerate(zip(segments, self._ids, strict=True)):
             if segment.kind == LEARNED and (segment.count or method == "tokens"):
-                start = prompts.initial(init, segment.count, examples, table) if segment.count else table[ids].clone()
-                self.vectors[str(i)] = nn.Parameter(start.float())
+                start = prompts.initial(init, segment.count, examples, speech_llm) if segment.count else None
+                start = speech_llm.embed(ids)[:, :width].detach() if start is None else start
+                self.vectors[str(i)] = nn.Parameter(start.float().clone())
         hidden = size or (width if method == "mlp" else max(1, width // 4))
         self.projector = {"mlp": Mlp, "residual": Residual, "tokens": lambda *_: None}[method](width, hidden)
         self.to(speech_llm.device)
@@ -127,7 +128,12 @@ class LearnedPrompt(nn.Module):
             if segment.kind == TEXT:
                 found[place].append(speech_llm.embed(self._ids[i]))
             elif segment.kind == LEARNED:
-                found[place].append(speech_llm.in_slot(self._learned(i, speech_llm)))
+                rows = speech_llm.in_slot(self._learned(i, speech_llm))
+                if self._ids[i]:  # what each token has of its own in every layer stays that of the text
+                    rows = torch.cat(
+                        [rows[:, : speech_llm.hidden], speech_llm.embed(self._ids[i])[:, speech_llm.hidden :]], 1
+                    )
+                found[place].append(rows)
         return torch.cat(found[0]), torch.cat(found[1])
 
     def save(self, path: Path, speech_llm: SpeechLLM) -> None:
@@ -150,7 +156,7 @@ def load(path: Path, speech_llm: SpeechLLM, template: str | None = None) -> Lear
             about = json.loads((file.metadata() or {}).get("adapt", "{}"))
             keys = [key for key in file.keys() if key.startswith("state.")]  # noqa: SIM118 (no dictionary)
             state = {key.removeprefix("state."): file.get_tensor(key) for key in keys}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(f"{path}: cannot be read: {error}; `adapt project` writes one") from None
     if not about:
         raise ModelError(f"{path}: a soft prompt alone, not a learned prompt; `adapt project` writes one")

@@ -47,9 +47,11 @@ def load(
     path = locate(name)
     config = read_config(path, name)
     logging.disable_progress_bar()  # weights of a second are not worth a bar
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = _device(device)
     if isinstance(config, ComposedConfig):
+        if quantise or device == "spread":
+            told = f"quantise: {quantise} bits" if quantise else "device: spread"
+            raise ModelError(f"{told}: not for models of our own, which are small; leave it out")
         model = _weights(ComposedForSpeechRecognition, path, strict=True, dtype=DTYPES.get(dtype, torch.float32))
         return _with_prompt(view(name, model.to(device).eval(), AutoTokenizer.from_pretrained(path)), path)
     processor = _processor(path, config)
@@ -70,6 +72,26 @@ def _with_prompt(speech_llm: SpeechLLM, path: Path) -> SpeechLLM:
     if (path / learned.FILE).exists():
         speech_llm.learned = speech_llm.prompts[None] = learned.load(path / learned.FILE, speech_llm)
     return speech_llm
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "spread":
+        return name
+    kind, _, number = name.partition(":")
+    there = {
+        "cpu": not number,
+        "cuda": torch.cuda.is_available()
+        and (number or "0").isdigit()
+        and int(number or 0) < torch.cuda.device_count(),
+        "mps": not number and torch.backends.mps.is_available(),
+    }
+    if kind not in there:
+        raise ModelError(f"device: unknown {name!r}; write auto, cpu, cuda, cuda:1, mps or spread")
+    if not there[kind]:
+        raise ModelError(f"device: {name!r} is not there; write auto, or leave it out")
+    return name
 
 
 def read_config(path: Path, name: str) -> PreTrainedConfig:
@@ -208,3 +230,4 @@ def _merge_own_lora(model: PreTrainedModel) -> None:
     if layers:
         model._hf_peft_config_loaded = False
         del model.peft_config
+        model._weight_conversions = None  # of the names with the adapter, which saving would write again

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from adapt.errors import ModelError
@@ -31,22 +32,25 @@ def slot_examples(speech_llm: SpeechLLM, replayed: Sequence[torch.Tensor] = ()) 
     return list(tensors["vectors"].float().split(tensors["lengths"].tolist()))
 
 
-def initial(kind: str, length: int, examples: Sequence[torch.Tensor], embeddings: torch.Tensor) -> torch.Tensor:
+def initial(kind: str, length: int, examples: Sequence[torch.Tensor], speech_llm: SpeechLLM) -> torch.Tensor:
     """A soft prompt to start from, `[length, hidden]`.
 
     `audio`: a run of real audio embeddings. `stats`: normal, with their mean and deviation per dimension.
     `text`: embeddings of random tokens. `random`: normal, with the deviation of all token embeddings.
     """
-    vectors = torch.cat(list(examples)) if examples else embeddings[:0]
+    vectors = torch.cat(list(examples)) if examples else speech_llm.nothing
     if kind == "audio":
         repeats = -(-length // len(vectors))
         return vectors.repeat(repeats, 1)[:length].clone()
     if kind == "stats":
         noise = torch.randn(length, vectors.shape[1], device=vectors.device)
         return vectors.mean(0) + vectors.std(0) * noise
+    count = min(len(speech_llm.tokenizer), speech_llm.vocabulary)
+    # Through the model, not from its table: some scale what they look up.
+    drawn = speech_llm.embed(torch.randint(count, (max(length, 256),)).tolist())[:, : speech_llm.hidden].detach()
     if kind == "text":
-        return embeddings[torch.randint(len(embeddings), (length,), device=embeddings.device)].clone()
-    return torch.randn(length, embeddings.shape[1], device=embeddings.device) * embeddings.std()
+        return drawn[:length].clone()
+    return torch.randn(length, speech_llm.hidden, device=drawn.device) * drawn.float().std()
 
 
 def save(path: Path, vectors: torch.Tensor) -> None:
@@ -56,9 +60,14 @@ def save(path: Path, vectors: torch.Tensor) -> None:
 
 
 def load(path: Path, speech_llm: SpeechLLM) -> torch.Tensor:
-    """The vectors that `save` wrote. Raises `ModelError` when their width is not the base's."""
-    vectors = load_file(path, device=str(speech_llm.device))["soft_prompt"]
-    hidden = speech_llm.model.get_input_embeddings().embedding_dim
+    """The vectors that `save` wrote. Raises `ModelError` for another file, or when their width is not the base's."""
+    try:
+        vectors = load_file(path, device=str(speech_llm.device)).get("soft_prompt")
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path}: cannot be read: {error}; `adapt prompt` writes one") from None
+    if vectors is None or vectors.dim() != 2:
+        raise ModelError(f"{path}: holds no soft prompt; `adapt prompt` writes one")
+    hidden = speech_llm.hidden
     if vectors.shape[1] != hidden:
         raise ModelError(f"{path}: {vectors.shape[1]} dimensions where {speech_llm.name} has {hidden}; learn it again")
     return vectors

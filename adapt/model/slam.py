@@ -34,11 +34,22 @@ def from_slam(checkpoint: Path, encoder: str, llm: str, out: Path, prompt: str, 
     if unknown or missing:
         told = f"{len(unknown)} keys without a place, first {unknown[0]!r}" if unknown else f"no {missing[0]!r}"
         raise ModelError(f"{checkpoint}: {told}; only linear projectors and LoRA of the LLM can be taken over")
-    ears = pretrained(encoder, "")
-    decoder = AutoModelForCausalLM.from_pretrained(llm, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(llm)
+    if out.exists() and any(out.iterdir()):
+        raise ModelError(f"{out}: is not empty; choose another folder")
+    try:
+        ears = pretrained(encoder, "")
+        decoder = AutoModelForCausalLM.from_pretrained(llm, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(llm)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"encoder {encoder!r}, LLM {llm!r}: cannot be loaded: {reason}; name both as they are"
+        ) from None
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.bos_token and tokenizer.bos_token not in prompt:
+        # As SLAM-LLM encodes its prompt, behind the audio.
+        prompt = prompt.replace(SLOT, SLOT + tokenizer.bos_token) if SLOT in prompt else tokenizer.bos_token + prompt
     _merge(checkpoint, decoder, state, lora_alpha)
     size, taken = state["encoder_projector.linear1.weight"].shape
     width, given, hidden = ears.encoder.config.hidden_size, len(state["encoder_projector.linear2.bias"]), decoder.config

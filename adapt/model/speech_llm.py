@@ -60,7 +60,7 @@ class SpeechLLM:
         """Decode with one of the adapters that are attached, and its prompt; None: with the base alone."""
         if self.adapters is None:
             return
-        self.learned = self.prompts.get(adapter)
+        self.learned = self.prompts.get(adapter, self.prompts.get(None))
         if adapter is None:
             self.adapters.base_model.disable_adapter_layers()
         else:

@@ -111,18 +111,24 @@ def written(segments: list[Segment]) -> str:
     """
     parts = []
     for segment in segments:
-        escaped = segment.text.replace("\\", "\\\\").replace("\n", "\\n").replace(">", "\\>")
-        escaped = re.sub(r"<(?=p:|speech>)" if segment.kind == TEXT else "<", r"\\<", escaped)
+        escaped = segment.text.replace("\\", "\\\\").replace("\n", "\\n")
         if segment.kind == TEXT:
-            parts.append(escaped.replace("\\>", ">"))
+            parts.append(re.sub(r"<(?=p:|speech>)", r"\\<", escaped))
         elif segment.kind == SPEECH:
             parts.append(SLOT)
         elif segment.count:
             parts.append(f"<p:{segment.count}>")
         else:
             number = "\\" if re.fullmatch(r"\d+", escaped) else ""
+            escaped = re.sub("[<>]", r"\\\g<0>", escaped)
             parts.append(f"<p:{number}{escaped}>")
     return "".join(parts)
+
+
+def projectable(segments: list[Segment]) -> bool:
+    """Is there text for a projector: in learnable tokens, or where there are none, at all?"""
+    learned = [segment for segment in segments if segment.kind == LEARNED]
+    return any(segment.text for segment in learned or segments)
 
 
 def read_template(text: str, folder: Path = Path()) -> str:
@@ -135,7 +141,7 @@ def read_template(text: str, folder: Path = Path()) -> str:
     path = folder / text
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         raise RecipeError(f"{path}: no such file; write a template, or name its YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not YAML: {str(error).splitlines()[0]}; mend it") from None
@@ -147,6 +153,6 @@ def read_template(text: str, folder: Path = Path()) -> str:
     prompt, around = found["prompt"], found.get("prompt_template")
     if around is None:
         return prompt
-    if "{prompt}" not in around:
+    if not isinstance(around, str) or "{prompt}" not in around:
         raise RecipeError(f"{path}: its prompt_template {around!r} holds no {{prompt}}; put it where the prompt goes")
     return around.replace("{prompt}", prompt)

@@ -117,7 +117,7 @@ def learn_prompt(
     """
     speech_llm.model.requires_grad_(False).eval()
     torch.manual_seed(seed)
-    start = prompt.initial(init, length, examples, speech_llm.model.get_input_embeddings().weight.detach())
+    start = prompt.initial(init, length, examples, speech_llm).float()
     module = _SoftPrompt(start)
     targets, dev_targets = ([speech_llm.target_ids(t) for t in texts] for texts in (train, dev))
     ordered = by_length(targets)

@@ -65,6 +65,8 @@ def test_each_utterance_is_heard_by_the_adapter_of_its_domain(tiny, recordings, 
     assert together == {u.id: alone[u.domain][u.id] for u in calls}
     assert len({json.dumps(texts) for texts in alone.values()}) == 3
     wrong = [Utterance("x", "", calls[0].audio, domain="bnak")]
+    alone = adapter.attach(load(base, "cpu"), folders["bank"], "bank")
+    assert heard(alone, [u for u in calls if u.domain != "music"], tmp_path / "one.jsonl").items() <= together.items()
     with pytest.raises(DataError, match="no adapter for its domain 'bnak'; there is bank, music"):
         heard(both, wrong, tmp_path / "wrong.jsonl")
 
@@ -82,6 +84,21 @@ def test_an_adapter_of_another_base_and_one_of_the_llm_within_are_refused(tiny, 
     peft.get_peft_model(inner, config).save_pretrained(tmp_path / "inner")
     with pytest.raises(ModelError, match=r"a LoRA of the LLM alone: .*'language_model\.model\.layers\.0\.self_attn"):
         adapter.attach(load(tiny.name, "cpu"), tmp_path / "inner")
+
+
+def test_a_base_with_a_lora_of_its_own_is_exported_with_both(recordings, tmp_path):
+    base, run = tmp_path / "base", tmp_path / "run"
+    FAMILIES["qwen2_audio"](base)
+    model = transformers.Qwen2AudioForConditionalGeneration.from_pretrained(base)
+    model.add_adapter(peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
+    model.save_pretrained(base)  # its adapter lies beside it, as Granite Speech's does
+    run.mkdir()
+    lora(str(base), run / "adapter", 0, 0.1)
+    calls = read_manifest(recordings)
+    adapted = heard(adapter.attach(load(str(base), "cpu"), run / "adapter"), calls, tmp_path / "adapted.jsonl")
+    out = export(run, tmp_path / "out")
+    assert heard(load(str(out), "cpu"), calls, tmp_path / "exported.jsonl") == adapted
+    assert not (out / "adapter_config.json").exists()
 
 
 def test_what_is_no_speech_llm_is_refused_in_a_line(tiny, tmp_path):
@@ -126,6 +143,7 @@ def test_an_exported_model_is_a_plain_one_that_hears_the_same(tiny, kind, record
     adapted = heard(adapter.attach(load(str(base), "cpu"), run / "adapter"), calls, tmp_path / "adapted.jsonl")
     out = export(run, tmp_path / "out")
     assert heard(load(str(out), "cpu"), calls, tmp_path / "exported.jsonl") == adapted
+    assert not [f.name for f in out.parent.iterdir() if f.name.endswith(".part")]
     assert heard(load(str(base), "cpu"), calls, tmp_path / "plain.jsonl") != adapted
     ours, theirs = (json.loads((folder / "config.json").read_text()) for folder in (out, base))
     assert ours == theirs and (out / "LICENSE").exists()
@@ -147,6 +165,9 @@ def test_an_exported_model_is_a_plain_one_that_hears_the_same(tiny, kind, record
     again = peft.PeftModel.from_pretrained(load(str(base), "cpu").model, str(only))
     assert any("lora_" in name for name, _ in again.named_parameters())
     assert "it has not been scored" in (out / "README.md").read_text().lower()
+    with pytest.raises(DataError, match="holds other files already"):
+        export(run, run / "adapter", adapter_only=True)
+    assert (run / "adapter" / adapter.WEIGHTS).exists()
     with pytest.raises(DataError, match="holds other files already"):
         export(run, base)
     with pytest.raises(DataError, match="has no adapter"):

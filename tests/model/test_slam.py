@@ -16,7 +16,7 @@ from adapt.model.slam import from_slam, soft_prompt_of
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 WAVE = {"conv_dim": (16,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
-PROMPT = "<speech><s>play the song:"
+PROMPT = "<speech>play the song:"  # the beginning of sentence comes behind the slot
 
 
 class Projector(nn.Module):
@@ -88,6 +88,11 @@ def test_what_has_no_place_is_refused(theirs, tmp_path):
     layer = "llm.base_model.model.model.layers.7.self_attn.q_proj.lora_A.default.weight"
     refused("is no layer of the LLM", state | {layer: torch.ones(4, 32)})
     refused("takes 99 values", state | {"encoder_projector.linear1.weight": torch.ones(24, 99)})
+    torch.save(state, tmp_path / "whole.pt")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        from_slam(tmp_path / "whole.pt", str(tmp_path / "nowhere"), "x", tmp_path / "none", PROMPT)
+    with pytest.raises(ModelError, match="is not empty"):
+        from_slam(tmp_path / "whole.pt", str(tmp_path / "wavlm"), str(tmp_path / "llm"), tmp_path, PROMPT)
     (tmp_path / "text.pt").write_text("no")
     with pytest.raises(ModelError, match="not a file of tensors"):
         from_slam(tmp_path / "text.pt", "", "", tmp_path / "none", PROMPT)

@@ -74,6 +74,7 @@ def test_an_empty_prompt_and_numbers_and_signs():
     chat = r"<p:\<|im_start|\>user\n><speech><|im_end|>"
     assert parse(chat) == [Segment(LEARNED, "<|im_start|>user\n"), Segment(SPEECH), Segment(TEXT, "<|im_end|>")]
     assert parse(r"\<speech> <speech>")[0] == Segment(TEXT, "<speech> ")
+    assert written(parse(r"say \<speech> <p:a> <speech>")) == r"say \<speech> <p:a> <speech>"
 
 
 @given(st.text("ab<>\\p:1 {n\n", max_size=12), st.text("ab<>\\p:1 \n", min_size=1, max_size=8), st.integers(1, 99))
