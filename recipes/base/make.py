@@ -81,8 +81,8 @@ def pack(model: Path, out: Path) -> None:
     """Half precision, with the tokenizer and examples of slot vectors, at most 16 MiB."""
     from safetensors.torch import load_file, save_file
 
-    from adapt.model.prompt import SLOT_EXAMPLES
     from adapt.model.load import load
+    from adapt.model.prompt import SLOT_EXAMPLES
 
     llm = load(str(model), device="cpu")
     llm.model.half().save_pretrained(out)
