@@ -1,6 +1,6 @@
 """Every speech LLM of transformers, by tiny models of its real class: one view of them that changes nothing.
 
-All of them take three minutes and are marked slow; a few stand for them in the default tests.
+All of them take minutes and are marked slow; a few stand for them in the default tests.
 """
 
 from __future__ import annotations
