@@ -96,7 +96,7 @@ class Llm:
 class Align:
     """Projector and decoder on real audio."""
 
-    prompt: str = field(default="<speech>", metadata={"help": "what stands around the slot"})
+    prompt: str = field(default="<speech>", metadata={"help": "template: what stands around the slot, <speech>"})
     stack: int = field(default=2, metadata={"help": "encoder frames in one slot vector", "low": 1})
     projector: str = field(
         default="mlp",

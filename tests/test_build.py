@@ -129,7 +129,7 @@ def test_a_killed_alignment_goes_on_to_the_same_weights(folder, tmp_path, monkey
         (("-s", "encoder.layer=3"), "unknown key `encoder.layer`; did you mean `encoder.layers`?"),
         (("-s", "encoder.steps=0"), "encoder.steps: 0 without encoder.start; give steps"),
         (("-s", "align.projector=mpl"), "unknown choice 'mpl'; did you mean `mlp`?"),
-        (("-s", "align.prompt=Transcribe:"), "holds 0 <speech>; write exactly one"),
+        (("-s", "align.prompt=a <speech> <speech>"), "column 12: a second <speech>; keep one"),
         (("-s", "llm.pieces=5000"), "llm.pieces: 5000 cannot be learned from the text"),
         (("-s", "data.max_seconds=0.1"), "no recording of at most 0.1 s with a transcript"),
         (("-s", "encoder.start=./nowhere"), "no such folder: './nowhere'"),
