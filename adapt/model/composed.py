@@ -28,8 +28,8 @@ class ComposedConfig(PreTrainedConfig):
     `audio_config` and `alphabet`: those of a `CtcEncoderConfig`. `text_config`: the config of any causal LM. `stack`:
     encoder frames in one slot vector. `projector`: one of PROJECTORS. `projector_size`: its hidden width. `prompt`:
     its template. `audio_token_id`: the token that stands for a slot vector in `input_ids`; it need not be in the LM's
-    vocabulary. `max_seconds`: the longest recording that it was trained for; longer ones are cut. `whole_stacks`: frames
-    beyond the last full stack are left out, as SLAM-LLM does, and not filled up with zeros.
+    vocabulary. `max_seconds`: the longest recording that it was trained for; longer ones are cut. `whole_stacks`:
+    frames beyond the last full stack are left out, as SLAM-LLM does, and not filled up with zeros.
     """
 
     model_type = "adapt_composed"
