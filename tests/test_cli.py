@@ -359,7 +359,7 @@ def test_a_learned_prompt_stands_around_both_stages(recipe, tiny, tmp_path):
     taken = adapt("prompt", recipe, "-o", tmp_path / "other", "-s", f"prompt.start={soft}")
     assert taken.exit_code == 0 and "taken as it is" in taken.stderr, taken.output
     spelled = adapt("project", recipe, "-o", out, *changed, "-s", "data.normaliser=none")
-    assert "data.normaliser changed: basic -> none" in spelled.stderr
+    assert 'data.normaliser changed: "basic" -> "none"' in spelled.stderr
     plain = adapt("project", recipe, "-o", out)
     assert plain.exit_code == 2 and "set project.method" in plain.stderr
     wrong = adapt("project", recipe, "-o", out, *changed, "-s", "project.template=<p:play <speech>")
