@@ -33,3 +33,12 @@ class ModelError(AdaptError):
 
 class TrainingError(AdaptError):
     """A training that cannot come to anything, stopped early."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of a library's says, in a line; its name, where it says nothing.
+
+    >>> first_line(ValueError("no such thing\\nat line 3")), first_line(EOFError())
+    ('no such thing', 'EOFError')
+    """
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -287,7 +287,11 @@ def runs(folder: Path) -> list[dict]:
     """
     found = []
     for record in sorted(folder.glob("*/run.json")):
-        stages = _read_stages(record)
+        try:
+            stages = _read_stages(record)
+        except DataError:  # one broken record does not hide the others
+            found.append({"run": str(record.parent), "base": None, "stages": ["(run.json is broken)"], "rows": []})
+            continue
         bases = [s["settings"]["base"] for s in stages.values() if "base" in s.get("settings", {})]
         names = {b["name"] if isinstance(b, dict) else str(b) for b in bases}
         scores = record.parent / "scores/metrics.json"

@@ -315,7 +315,10 @@ def test_any_speech_llm_runs_a_recipe(recipe, kind, tmp_path, monkeypatch):
     rows = json.loads((out / "scores/metrics.json").read_text())["rows"]
     assert [row["system"] for row in rows[:4]] == ["base", "base + boost", "adapted", "adapted + boost"]
     assert json.loads((out / "adapter/adapt.json").read_text())["pseudo_audio"] == "soft-prompt"
+    (tmp_path / "runs/broken").mkdir()
+    (tmp_path / "runs/broken/run.json").write_text("{")
     listed = adapt("ls", "runs")
+    assert "run.json is broken" in listed.stdout
     assert str(out) in listed.stdout and "decoder" in listed.stdout
     soft = tmp_path / "soft.safetensors"
     soft.write_bytes((out / "prompt/soft_prompt.safetensors").read_bytes())

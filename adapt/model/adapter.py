@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from transformers.pytorch_utils import Conv1D
 
-from adapt.errors import ModelError
+from adapt.errors import ModelError, first_line
 from adapt.model import learned, prompt
 from adapt.model.bases import fingerprint
 from adapt.model.speech_llm import SpeechLLM
@@ -117,7 +117,7 @@ def attach(speech_llm: SpeechLLM, folder: Path, name: str = "default") -> Speech
             else:
                 speech_llm.adapters.load_adapter(str(folder), name)
         except (ValueError, RuntimeError, KeyError, TypeError) as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise ModelError(f"{folder}: does not fit {speech_llm.name}: {reason}; name its own base") from error
     _compare(folder, speech_llm.adapters, name)
     speech_llm.model.eval()

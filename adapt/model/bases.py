@@ -9,7 +9,7 @@ import math
 import re
 from pathlib import Path
 
-from adapt.errors import ModelError
+from adapt.errors import ModelError, first_line
 from adapt.model.support import OURS
 
 ASSETS = Path(__file__).parent.parent / "assets"
@@ -46,8 +46,8 @@ def _from_hub(name: str) -> Path:
     try:
         return Path(snapshot_download(repository, revision=revision or None, allow_patterns=wanted))
     except Exception as error:  # whatever the network and the hub do
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"base: {name!r} is no folder, and the hub did not give it: {reason}; download it") from None
+        told = f"{name!r} is no folder, and the hub did not give it: {first_line(error)}"
+        raise ModelError(f"base: {told}; download it") from None
 
 
 def config_of(path: Path) -> dict:

@@ -19,7 +19,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from adapt.errors import ModelError
+from adapt.errors import ModelError, first_line
 from adapt.model import learned
 from adapt.model.bases import locate
 from adapt.model.composed import ComposedConfig, ComposedForSpeechRecognition
@@ -99,7 +99,7 @@ def read_config(path: Path, name: str) -> PreTrainedConfig:
     try:
         config = AutoConfig.from_pretrained(path)
     except (ValueError, OSError, KeyError) as error:
-        raise ModelError(f"base: {name!r}: its config.json says too little: {_line(error)}") from None
+        raise ModelError(f"base: {name!r}: its config.json says too little: {first_line(error)}") from None
     kind = config.model_type
     if kind == ComposedConfig.model_type or kind in SUPPORTED:
         return config
@@ -113,17 +113,15 @@ def read_config(path: Path, name: str) -> PreTrainedConfig:
     raise ModelError(f"base: {name!r} is a {kind!r} model, which hears nothing; see `adapt ls models`")
 
 
-def _line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-
-
 def _weights(cls: type[PreTrainedModel], path: Path, strict: bool = False, **more) -> PreTrainedModel:
     try:
         model, report = cls.from_pretrained(path, output_loading_info=True, ignore_mismatched_sizes=True, **more)
     except OSError as error:
-        raise ModelError(f"{path}: no weights there: {_line(error)}; save the model with save_pretrained") from None
+        raise ModelError(
+            f"{path}: no weights there: {first_line(error)}; save the model with save_pretrained"
+        ) from None
     except ImportError as error:
-        raise ModelError(f"{path}: {cls.__name__} cannot be built: {_line(error)}; install it") from None
+        raise ModelError(f"{path}: {cls.__name__} cannot be built: {first_line(error)}; install it") from None
     amiss = [*report["missing_keys"], *report["mismatched_keys"], *(report["unexpected_keys"] if strict else ())]
     if amiss:
         raise ModelError(f"{path}: {len(amiss)} weights do not fit, first {amiss[0]!r}; save the model again")
@@ -148,7 +146,7 @@ def _processor(path: Path, config: PreTrainedConfig) -> ProcessorMixin:
     try:
         processor = AutoProcessor.from_pretrained(path)
     except (ValueError, OSError, ImportError, TypeError) as error:
-        told = f"{path}: its processor cannot be loaded: {_line(error)}"
+        told = f"{path}: its processor cannot be loaded: {first_line(error)}"
         raise ModelError(f"{told}; put it beside the model with processor.save_pretrained") from None
     if not isinstance(processor, ProcessorMixin):
         told = f"a {type(processor).__name__} alone, no processor of audio and text"
@@ -180,7 +178,7 @@ def foreign_view(name: str, model: PreTrainedModel, processor: ProcessorMixin, l
     try:
         before, after = around(processor, family, audio_token_id(model.config), language, name)
     except (ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
-        told = f"{name}: its processor writes no prompt with a slot for audio: {_line(error)}"
+        told = f"{name}: its processor writes no prompt with a slot for audio: {first_line(error)}"
         raise ModelError(f"{told}; take the processor that was saved with it") from error
     return SpeechLLM(
         name,

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from adapt.errors import ModelError
+from adapt.errors import ModelError, first_line
 from adapt.model import prompt as prompts
 from adapt.model.composed import ComposedConfig, ComposedForSpeechRecognition
 from adapt.model.encoders import pretrained
@@ -41,7 +41,7 @@ def from_slam(checkpoint: Path, encoder: str, llm: str, out: Path, prompt: str, 
         decoder = AutoModelForCausalLM.from_pretrained(llm, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(llm)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise ModelError(
             f"encoder {encoder!r}, LLM {llm!r}: cannot be loaded: {reason}; name both as they are"
         ) from None
@@ -84,7 +84,9 @@ def _state(checkpoint: Path) -> dict[str, torch.Tensor]:
     except FileNotFoundError:
         raise ModelError(f"{checkpoint}: no such file; name the model.pt that SLAM-LLM wrote") from None
     except Exception as error:  # torch.load says it in many ways
-        raise ModelError(f"{checkpoint}: not a file of tensors: {str(error).splitlines()[0]}") from None
+        raise ModelError(
+            f"{checkpoint}: not a file of tensors: {first_line(error)}; name the model.pt that SLAM-LLM wrote"
+        ) from None
     state = state.get("model", state) if isinstance(state, dict) else {}
     return {key: value.float() for key, value in state.items() if isinstance(value, torch.Tensor)}
 

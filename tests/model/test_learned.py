@@ -13,8 +13,8 @@ from adapt.model.learned import LearnedPrompt, ids_around, with_learned, with_te
 from adapt.model.prompt import load as load_prompt
 from adapt.model.prompt import save as save_prompt
 from adapt.text.template import parse
-from adapt.train.project import learn, paired_loss
-from adapt.train.stages import Replay
+from adapt.train.project import learn
+from adapt.train.stages import Replay, mean_loss
 
 TEMPLATE = "<p:play the song><speech>now <p:3>"
 
@@ -62,11 +62,11 @@ def test_learning_helps_and_what_is_saved_says_the_same(tiny, noise, slot, metho
     pairs = Replay(tiny.slot_vectors(noise) * 2, [tiny.target_ids(t) for t in texts])
     torch.manual_seed(0)
     prompt = LearnedPrompt(tiny, TEMPLATE, method, init="stats", examples=pairs.slots)
-    before = paired_loss(tiny, prompt, pairs)
+    before = mean_loss(with_learned(tiny, prompt), pairs.slots, pairs.targets)
     untouched = {name: p.detach().clone() for name, p in tiny.model.named_parameters()}
     more = {"folder": tmp_path / "work", "out": tmp_path / "prompt.safetensors", "seed": 1, "precision": "fp32"}
     learn(tiny, prompt, pairs, pairs, steps=20, batch_size=3, learning_rate=0.01, eval_every=5, **more)
-    assert paired_loss(tiny, prompt, pairs) < before - 0.1
+    assert mean_loss(with_learned(tiny, prompt), pairs.slots, pairs.targets) < before - 0.1
     assert all(torch.equal(p, untouched[name]) for name, p in tiny.model.named_parameters())
     again = learning.load(tmp_path / "prompt.safetensors", tiny)
     ours, theirs = (with_learned(tiny, p) for p in (prompt, again))

@@ -93,9 +93,10 @@ def test_what_has_no_place_is_refused(theirs, tmp_path):
         from_slam(tmp_path / "whole.pt", str(tmp_path / "nowhere"), "x", tmp_path / "none", PROMPT)
     with pytest.raises(ModelError, match="is not empty"):
         from_slam(tmp_path / "whole.pt", str(tmp_path / "wavlm"), str(tmp_path / "llm"), tmp_path, PROMPT)
-    (tmp_path / "text.pt").write_text("no")
-    with pytest.raises(ModelError, match="not a file of tensors"):
-        from_slam(tmp_path / "text.pt", "", "", tmp_path / "none", PROMPT)
+    for content in ("no", ""):
+        (tmp_path / "text.pt").write_text(content)
+        with pytest.raises(ModelError, match="not a file of tensors"):
+            from_slam(tmp_path / "text.pt", "", "", tmp_path / "none", PROMPT)
 
 
 def test_tuned_prompts_become_soft_prompts(tiny, theirs, tmp_path):
