@@ -189,7 +189,7 @@ def run(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str, 
             return
         click.echo(table)
         click.echo(f"\nReport: {it.path('report.html')}")
-        click.echo(f"Use it: adapt transcribe AUDIO --base {it.recipe.base} --adapter {it.path('adapter')}")
+        click.echo(f"Use it: adapt transcribe AUDIO --base {it.start} --adapter {it.path('adapter')}")
 
 
 @main.command()
@@ -199,14 +199,14 @@ def run(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str, 
 @out_option
 @device_option
 def project(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str) -> None:
-    """Learn the prompt around the slot from paired audio, everything else frozen."""
+    """Learn from paired audio the prompt around the slot, and what of the base is not frozen."""
     from adapt import pipeline
 
     with _running(recipe, overrides, out, device) as it:
-        if it.recipe.project.method == "none":
+        if not pipeline.projects(it.recipe):
             raise click.UsageError("nothing to learn; set project.method to tokens, mlp or residual")
         pipeline.project(it)
-        click.echo(it.path(pipeline.PROJECTED))
+        click.echo(it.path(pipeline.TRAINED if pipeline.trained(it.recipe) else pipeline.PROJECTED))
 
 
 @main.command()

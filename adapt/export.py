@@ -10,10 +10,10 @@ import torch
 import yaml
 
 from adapt.errors import DataError, ModelError
-from adapt.model import adapter, learned
-from adapt.model.bases import built_in, config_of, locate, tensors
+from adapt.model import adapter
+from adapt.model.bases import built_in, config_of, locate
 from adapt.model.load import load
-from adapt.model.prompt import SLOT_EXAMPLES
+from adapt.model.save import save
 from adapt.model.support import OURS
 
 MARK = "adapt_export.json"  # in the folders that an export may write over
@@ -66,8 +66,6 @@ def export(run: Path, out: Path, adapter_only: bool = False) -> Path:
 
 
 def _merged(base: str, source: Path, out: Path) -> str:
-    path = locate(base)
-    config = config_of(path)
     llm = adapter.attach(load(base, "cpu", dtype="fp32"), source)
     rows = llm.prompt(llm.nothing)[None]
     with torch.no_grad():
@@ -76,30 +74,13 @@ def _merged(base: str, source: Path, out: Path) -> str:
         given = llm.forward(rows)
     if not torch.allclose(wanted, given, atol=1e-2 * float(wanted.std()), rtol=1e-2):
         raise ModelError(f"{source}: merged into {base} it says something else; export --adapter-only")
-    kept = str(config.get("dtype") or config.get("torch_dtype") or "float32")
-    model.to(getattr(torch, kept.removeprefix("torch."))).save_pretrained(out)
-    (llm.processor or llm.tokenizer).save_pretrained(out)
-    for file in path.iterdir():  # what neither of them writes: templates, licences, slot examples; no other weights
-        beside = file.suffix in (".jinja", ".txt", ".model") or file.name.startswith(("LICENSE", "NOTICE"))
-        beside |= file.suffix == ".json" and not file.name.startswith(("adapter_", "params", "model", "pytorch_model"))
-        if (beside or file.name == SLOT_EXAMPLES) and file.is_file() and not (out / file.name).exists():
-            shutil.copyfile(file, out / file.name)
-    if llm.model.config.model_type == config["model_type"]:
-        shutil.copyfile(path / "config.json", out / "config.json")  # as it was, without the defaults of today
-    if llm.learned:
-        llm.learned.save(out / learned.FILE, llm)
-    before, after = (tensors(folder) for folder in (path, out))
-    if before != after:
-        amiss = sorted(before.items() ^ after.items())
-        raise ModelError(
-            f"{out}: its weights are not laid out as those of {base}, first {amiss[0][0]!r}; export --adapter-only"
-        )
-    with torch.no_grad():
-        again = load(str(out), "cpu", dtype="fp32")
-        read = again.forward(again.prompt(again.nothing)[None])
-    if not torch.allclose(wanted, read, atol=5e-2 * float(wanted.std()), rtol=5e-2):
-        raise ModelError(f"{out}: read again it says something else than what was adapted; export --adapter-only")
-    ours = config["model_type"] == OURS or llm.learned is not None  # who would put the learned prompt around the slot?
+    try:
+        save(llm, out)
+    except ModelError as error:
+        raise ModelError(f"{error}; export --adapter-only") from None
+    ours = (
+        config_of(locate(base))["model_type"] == OURS or llm.learned is not None
+    )  # who would put the learned prompt around the slot?
     return WITH_US if ours else PLAIN.replace("{cls}", type(model).__name__)
 
 

@@ -29,6 +29,7 @@ PERTURBED = 2  # copies of the replayed audio from which the channel learns, bes
 SYSTEMS = ("base", "ctc", "projected", "adapted")  # ctc: the encoder's own path, which adapting leaves as it is
 NGRAMS = ("lm", "source")  # weights of what the stage lm makes
 PROJECTED = "project/prompt.safetensors"
+TRAINED = "project/model"
 HELD = 10  # of the paired utterances one in so many is kept for development
 TUNED = "lm/tuned.json"  # what `adapt tune` writes
 SETS = {"target": "test", "dev": "dev", "source": "source_test"}  # set -> key of the recipe's data section
@@ -48,26 +49,32 @@ class Run:
     def path(self, *parts: str) -> Path:
         return self.folder.path.joinpath(*parts)
 
-    def load(self):
-        """A base of its own, to be changed."""
+    @property
+    def start(self) -> str:
+        """What the two stages start from: the base, or the model that `project` made of it."""
+        return str(self.path(TRAINED).resolve()) if trained(self.recipe) else self.recipe.base
+
+    def load(self, name: str):
+        """A base, or `start`, of its own, to be changed."""
         from adapt.model.load import load
 
         recipe = self.recipe
         bits = None if recipe.quantise == "none" else int(recipe.quantise[0])
-        return load(recipe.base, self.device, dtype=recipe.dtype, quantise=bits, language=recipe.language)
+        return load(name, self.device, dtype=recipe.dtype, quantise=bits, language=recipe.language)
 
-    def speech_llm(self):
-        """The base, loaded once for the stages that leave it as it is."""
-        if "base" not in self._loaded:
-            self._loaded["base"] = self.load()
-            self.folder.device = str(self._loaded["base"].device)
-        return self._loaded["base"]
+    def speech_llm(self, name: str | None = None):
+        """The base, or `start`, loaded once for the stages that leave it as it is."""
+        name = name or self.recipe.base
+        if name not in self._loaded:
+            self._loaded[name] = self.load(name)
+            self.folder.device = str(self._loaded[name].device)
+        return self._loaded[name]
 
     def prompted(self, speech_llm):
-        """A base behind the prompt that was learned for it, if the recipe has one learned."""
+        """`start` behind the prompt that was learned for it, if the recipe has one learned."""
         from adapt.model import learned
 
-        if self.recipe.project.method == "none":
+        if self.recipe.project.method == "none" or trained(self.recipe):  # there it lies beside the weights
             return speech_llm
         return learned.with_learned(speech_llm, learned.load(self.path(PROJECTED), speech_llm))
 
@@ -78,17 +85,21 @@ class Run:
         if not getattr(self.recipe.data, key):
             return None
         if key not in self._loaded:
-            llm, normalise = self.speech_llm(), NORMALISERS[self.recipe.data.normaliser]
             utterances = with_audio(read_manifest(getattr(self.recipe.data, key)))
-            targets = [llm.target_ids(normalise(u.text)) for u in utterances]
-            self._loaded[key] = Replay(self.slots(utterances), targets)
+            llm = self.speech_llm(self.start)
+            self._loaded[key] = Replay(self.slots(utterances, llm), self.targets(utterances))
         return self._loaded[key]
 
-    def slots(self, utterances: Sequence[Utterance]) -> list:
-        """What each utterance puts into the slot; every system shares the encoder."""
+    def targets(self, utterances: Sequence[Utterance]) -> list[list[int]]:
+        """Token ids of the transcripts, normalised."""
+        normalise = NORMALISERS[self.recipe.data.normaliser]
+        return [self.speech_llm().target_ids(normalise(u.text)) for u in utterances]
+
+    def slots(self, utterances: Sequence[Utterance], llm) -> list:
+        """What each utterance puts into the slot of a speech LLM."""
         from adapt.model.features import read_audio
 
-        llm, slots = self.speech_llm(), []
+        slots = []
         for start in range(0, len(utterances), 16):
             slots += llm.slot_vectors([read_audio(u.audio) for u in utterances[start : start + 16]])
         return slots
@@ -101,7 +112,7 @@ class Run:
 
         if not self.recipe.data.source_replay:
             return None
-        llm, normalise = self.speech_llm(), NORMALISERS[self.recipe.data.normaliser]
+        llm, normalise = self.speech_llm(self.start), NORMALISERS[self.recipe.data.normaliser]
         alphabet = llm.model.config.alphabet
         utterances = with_audio(read_manifest(self.recipe.data.source_replay))
 
@@ -207,53 +218,86 @@ def template_of(recipe: Recipe) -> str:
     return read_template(recipe.project.template, recipe.folder)
 
 
-def paired(run: Run):
-    """Slot vectors and targets of the paired audio: to train, and kept for development."""
-    from adapt.train.stages import Replay
+def trained(recipe: Recipe) -> list[str]:
+    """The parts of the base that `project` trains. Raises `DataError` for what makes no sense together."""
+    parts = [part for part in ("encoder", "projector", "llm") if getattr(recipe.project, part) != "frozen"]
+    if "encoder" in parts and "projector" not in parts:
+        told = "its frozen projector maps what the encoder says now, and would be wrong; train project.projector too"
+        raise DataError(f"recipe.yaml: project.encoder: {told}")
+    if parts and recipe.quantise != "none":
+        told = f"cannot be changed and written again in {recipe.quantise}; leave out quantise, or keep it frozen"
+        raise DataError(f"recipe.yaml: project.{parts[0]}: {told}")
+    return parts
+
+
+def projects(recipe: Recipe) -> bool:
+    """Is there anything to learn from paired audio?"""
+    return bool(recipe.project.method != "none" or trained(recipe))
+
+
+def paired(run: Run, as_samples: bool = False):
+    """Targets, and slot vectors or samples, of the paired audio: to train, and kept for development."""
+    from adapt.model.features import read_audio
+    from adapt.train.project import Pairs
 
     if not run.recipe.data.paired:
-        raise DataError("recipe.yaml: data.paired: missing; name a manifest of paired audio to learn a prompt from")
-    pairs = run.replay("paired")
-    if len(pairs.slots) < HELD:
-        raise DataError(f"{run.recipe.data.paired}: {len(pairs.slots)} utterances; give at least {HELD}")
-    held = [i % HELD == 0 for i in range(len(pairs.slots))]
-    return tuple(
-        Replay(*([x for x, h in zip(part, held, strict=True) if h == wanted] for part in (pairs.slots, pairs.targets)))
-        for wanted in (False, True)
-    )
+        raise DataError("recipe.yaml: data.paired: missing; name a manifest of paired audio to learn from")
+    utterances = with_audio(read_manifest(run.recipe.data.paired))
+    if len(utterances) < HELD:
+        raise DataError(f"{run.recipe.data.paired}: {len(utterances)} utterances; give at least {HELD}")
+
+    def pairs(utterances: list[Utterance]) -> Pairs:
+        targets = run.targets(utterances)
+        if as_samples:
+            return Pairs(targets, samples=[read_audio(u.audio) for u in utterances])
+        return Pairs(targets, slots=run.slots(utterances, run.speech_llm()))
+
+    held = utterances[::HELD]
+    return pairs([u for i, u in enumerate(utterances) if i % HELD]), pairs(held)
 
 
 def project(run: Run) -> StageResult:
-    """The prompt around the slot, from paired audio, everything frozen: `project/prompt.safetensors`."""
-    recipe, settings = run.recipe, run.recipe.project
+    """From paired audio, the prompt around the slot: `project/prompt.safetensors`; or more: `project/model`."""
+    recipe, settings, parts = run.recipe, run.recipe.project, trained(run.recipe)
+    made = TRAINED if parts else PROJECTED
 
     def work(scratch: Path) -> None:
         import torch
 
         from adapt.model.learned import LearnedPrompt
-        from adapt.train.project import learn
+        from adapt.train.project import AUDIO_PARTS, learn
 
-        train, dev = paired(run)
+        train, dev = paired(run, as_samples=any(part in AUDIO_PARTS for part in parts))
+        llm, learned = run.load(recipe.base) if parts else run.speech_llm(), None
         torch.manual_seed(recipe.seed)
-        more = {"init": settings.init, "size": settings.size, "examples": train.slots[:50]}
-        learned = LearnedPrompt(run.speech_llm(), template_of(recipe), settings.method, **more)
-        given = {key: getattr(settings, key) for key in ("steps", "batch_size", "learning_rate", "eval_every")}
-        given |= {"folder": scratch, "out": run.path(PROJECTED), "seed": recipe.seed, "precision": recipe.precision}
-        write_json(
-            run.path("project/log.json"), dataclasses.asdict(learn(run.speech_llm(), learned, train, dev, **given))
-        )
+        if settings.method != "none":
+            examples = train.slots[:50] or llm.slot_vectors(train.samples[:50])
+            more = {"init": settings.init, "size": settings.size, "examples": examples}
+            learned = LearnedPrompt(llm, template_of(recipe), settings.method, **more)
+        names = ("steps", "batch_size", "learning_rate", "eval_every", "weights_rate")
+        given = {key: getattr(settings, key) for key in names} | {"seed": recipe.seed, "precision": recipe.precision}
+        given |= {"parts": parts, "rank": recipe.decoder.rank, "alpha": recipe.decoder.alpha}
+        making = scratch / "made"  # a folder that is half written is never taken for the model
+        shutil.rmtree(making, ignore_errors=True)
+        tuned = learn(llm, learned, train, dev, folder=scratch, out=making, **given)
+        shutil.rmtree(run.path(TRAINED), ignore_errors=True)
+        run.path("project").mkdir(exist_ok=True)
+        making.replace(run.path(made))
+        write_json(run.path("project/log.json"), dataclasses.asdict(tuned))
 
     keys = {"project": dataclasses.asdict(settings) | {"template": template_of(recipe)}, "base": base_of(recipe)}
     keys |= {"seed": recipe.seed, "precision": recipe.precision, "data": {"normaliser": recipe.data.normaliser}}
+    keys |= {"lora": {"rank": recipe.decoder.rank, "alpha": recipe.decoder.alpha}} if "llm" in parts else {}
     parse(keys["project"]["template"])  # now, not when all audio has been through the encoder
     inputs = [p for p in (recipe.data.paired,) if p] + audio_of(recipe.data.paired)
-    result = run.folder.stage("project", keys, inputs, [PROJECTED, "project/log.json"], work)
+    result = run.folder.stage("project", keys, inputs, [made, "project/log.json"], work)
     run.report(result, _best(run.path("project/log.json")))
     return result
 
 
 def _projected(run: Run) -> list[Path]:
-    return [run.path(PROJECTED)] if run.recipe.project.method != "none" else []
+    """What `project` makes, if the recipe has it."""
+    return [run.path(TRAINED if trained(run.recipe) else PROJECTED)] if projects(run.recipe) else []
 
 
 def prompt(run: Run) -> StageResult:
@@ -270,9 +314,10 @@ def prompt(run: Run) -> StageResult:
             write_json(run.path("prompt/log.json"), {"log": [], "best_step": 0})
             return
         replayed = run.replay("source_replay")
-        examples = slot_examples(run.speech_llm(), replayed.slots if replayed else ())
+        llm = run.prompted(run.speech_llm(run.start))
+        examples = slot_examples(llm, replayed.slots if replayed else ())
         tuned = learn_prompt(
-            run.prompted(run.speech_llm()),
+            llm,
             _training_text(run),
             _lines(run.path("text/dev.txt")),
             examples=examples,
@@ -310,7 +355,7 @@ def decoder(run: Run) -> StageResult:
         from adapt.train.stages import tune_decoder
 
         replayed, guard = run.replay("source_replay"), run.replay("source_dev")
-        llm = run.prompted(run.load())
+        llm = run.prompted(run.load(run.start))
         vectors = prompts.load(run.path("prompt/soft_prompt.safetensors"), llm) if needs_prompt else None
         shutil.rmtree(run.path("adapter"), ignore_errors=True)
         tuned = tune_decoder(
@@ -509,11 +554,11 @@ def system_of(run: Run, system: str):
     from adapt.model import adapter
 
     if system == "projected":
-        return run.prompted(run.speech_llm())
+        return run.prompted(run.speech_llm(run.start))
     if system != "adapted":
         return run.speech_llm()
     if "adapted" not in run._loaded:
-        run._loaded["adapted"] = adapter.attach(run.load(), run.path("adapter"))
+        run._loaded["adapted"] = adapter.attach(run.load(run.start), run.path("adapter"))
     return run._loaded["adapted"]
 
 
@@ -570,7 +615,7 @@ def seen_entities(sets: Iterable[list[Utterance]], lexicon, train: list[str], no
 def adapt(run: Run) -> None:
     """The stages to an adapter: `adapter/`."""
     text(run)
-    if run.recipe.project.method != "none":
+    if projects(run.recipe):
         project(run)
     if pseudo_audio_of(run.recipe) in NEEDS_SOFT_PROMPT:
         prompt(run)
@@ -595,7 +640,7 @@ def run_all(run: Run) -> str:
     """Every stage that the recipe needs; the score table comes back."""
     write_text(run.path("recipe.yaml"), dump(run.recipe))
     _check_phrases(run)
-    if run.recipe.project.method != "none":
+    if projects(run.recipe):
         parse(template_of(run.recipe))
     adapt(run)
     if any((system.weights or {}).get(part) for system in systems(run).values() for part in NGRAMS):

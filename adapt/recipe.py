@@ -83,7 +83,7 @@ class Prompt:
 
 @dc.dataclass(frozen=True)
 class Project:
-    """The prompt around the slot, learned from paired audio with everything else frozen; before the two stages."""
+    """From paired audio, before the two stages: the prompt around the slot, and what else is not frozen."""
 
     method: str = field(
         default="none",
@@ -104,9 +104,21 @@ class Project:
     size: int | None = field(
         default=None, metadata={"help": "hidden width of the projector; default: by its method", "low": 1}
     )
+    encoder: str = field(
+        default="frozen", metadata={"help": "the audio encoder of the base", "choices": ("frozen", "trained")}
+    )
+    projector: str = field(
+        default="frozen", metadata={"help": "its projector, without which no encoder", "choices": ("frozen", "trained")}
+    )
+    llm: str = field(
+        default="frozen", metadata={"help": "its decoder; lora: as in `decoder`", "choices": ("frozen", "lora")}
+    )
     steps: int = field(default=200, metadata={"help": "optimiser steps", "low": 1})
     batch_size: int = field(default=16, metadata={"help": "utterances a step", "low": 1})
-    learning_rate: float = field(default=2e-3, metadata={"help": "peak learning rate", "above": 0})
+    learning_rate: float = field(default=2e-3, metadata={"help": "peak learning rate of the prompt", "above": 0})
+    weights_rate: float = field(
+        default=3e-4, metadata={"help": "peak learning rate of encoder, projector and LoRA", "above": 0}
+    )
     eval_every: int = field(default=50, metadata={"help": "steps between two evaluations", "low": 1})
 
 

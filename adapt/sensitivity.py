@@ -20,7 +20,7 @@ from adapt.run import write_json
 from adapt.score.score import score
 from adapt.text.corpus import read_lines, read_manifest
 from adapt.text.lexicon import read_lexicon
-from adapt.text.template import SPEECH, parse, projectable, read_template, written
+from adapt.text.template import CHAT, LEARNED, SPEECH, Segment, parse, projectable, read_template, written
 
 SHIPPED = Path(__file__).parent / "assets/prompts.txt"
 OWN = "own"  # the base behind the prompt that it has
@@ -86,9 +86,11 @@ def _learnable(template: str, method: str) -> tuple[str, str]:
     if not method.startswith("tokens"):
         return template, method
     count = int(method.partition("-")[2])
-    segments = [s for s in parse(template) if s.kind == SPEECH]
-    front = "" if template.startswith(written(segments)) else f"<p:{count}>"
-    return f"{front}{written(segments)}" if front else f"{written(segments)}<p:{count}>", "tokens"
+    segments = parse(template)
+    chat = [s for s in segments if s.kind == CHAT]
+    tokens, slot = Segment(LEARNED, count=count), Segment(SPEECH)
+    order = [slot, tokens] if segments[len(chat)] == slot else [tokens, slot]
+    return written([*chat, *order]), "tokens"
 
 
 def prompts(run: Run, file: Path | None, methods: Sequence[str], seeds: int) -> Sensitivity:
@@ -121,7 +123,7 @@ def prompts(run: Run, file: Path | None, methods: Sequence[str], seeds: int) -> 
             seen.add(what)
             trials += [(method, *what, seed) for seed in range(1, 2 if method == "plain" else seeds + 1)]
     train, dev = paired(run) if any(method != "plain" for method in methods) else (None, None)
-    slots = run.slots(utterances)
+    slots = run.slots(utterances, llm)
     lexicon = read_lexicon(recipe.data.lexicon) if recipe.data.lexicon else None
     given = {key: getattr(recipe.project, key) for key in ("steps", "batch_size", "learning_rate", "eval_every")}
     heard_how = [base_of(recipe), dataclasses.asdict(recipe.transcribe), recipe.data.normaliser]

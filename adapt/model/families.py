@@ -7,6 +7,7 @@ goes through the family's own forward pass up to the decoder, and what the decod
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,11 +23,15 @@ INSTRUCTION = "Transcribe the speech into text."
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of a processor: samples (mono, at its `rate_of`), the language (ISO 639-1), the model's name."""
+    """What is asked of a processor: samples (mono, at its `rate_of`), the language (ISO 639-1), the model's name.
+
+    said: what a user says before and behind the audio, where it is asked by `chat`.
+    """
 
     samples: np.ndarray
     language: str
     name: str
+    said: tuple[str, str] = ("", INSTRUCTION)
 
 
 def rate_of(processor: ProcessorMixin) -> int:
@@ -36,7 +41,8 @@ def rate_of(processor: ProcessorMixin) -> int:
 
 
 def _turn(request: Request) -> list[dict]:
-    content = [{"type": "audio", "audio": request.samples}, {"type": "text", "text": INSTRUCTION}]
+    before, behind = ([{"type": "text", "text": text}] if text else [] for text in request.said)
+    content = [*before, {"type": "audio", "audio": request.samples}, *behind]
     return [{"role": "user", "content": content}]
 
 
@@ -182,6 +188,14 @@ def audio_token_id(config: PreTrainedConfig) -> int:
     raise ModelError(f"{config.model_type}: its config names no audio token; see `adapt ls models`")
 
 
+def in_chat(processor: ProcessorMixin, config: PreTrainedConfig, name: str, said: tuple[str, str]) -> tuple[list, list]:
+    """As `around`, in the chat template, with what a user says before and behind the audio."""
+    family = family_of(config)
+    asks = family.request if family.request in (chat, tokenizers_chat) else chat
+    family = Family(lambda processor, request: asks(processor, dataclasses.replace(request, said=said)))
+    return around(processor, family, audio_token_id(config), "en", name)
+
+
 def around(processor: ProcessorMixin, family: Family, audio: int, language: str, name: str) -> tuple[list, list]:
     """Token ids before and behind the slot: what a processor writes whatever the audio.
 
@@ -200,9 +214,28 @@ def around(processor: ProcessorMixin, family: Family, audio: int, language: str,
     return short[: short.index(audio)], short[len(short) - same :]
 
 
-@torch.no_grad()
+# Where a projector stands, in whole or as the last layers of its encoder. The first of these that a model has is it:
+# in families that see as well `multi_modal_projector` may be for pictures.
+_PROJECTORS = (r"embed_audio", r"audio_tower\.(?:proj\d?|post_proj_norm|adapter)", r"multi_modal_projector|projector")
+_ENCODER = r"audio_tower|encoder|\w+_tokenizer_encoder"
+
+
+def audio_parameters(model: PreTrainedModel, part: str) -> list[torch.nn.Parameter]:
+    """The parameters of a part, `encoder` or `projector`. Raises `ModelError` for a model that has none apart."""
+    named = dict(model.named_parameters())
+
+    def inside(pattern: str) -> set[str]:
+        return {name for name in named if re.match(rf"(?:model\.)?(?:{pattern})\.", name)}
+
+    projector = next(filter(None, map(inside, _PROJECTORS)), set())
+    found = projector if part == "projector" else inside(_ENCODER) - projector
+    if not found:
+        raise ModelError(f"{model.config.model_type}: has no {part} of its own to train; keep it frozen")
+    return [named[name] for name in named if name in found]
+
+
 def merged_embeddings(model: PreTrainedModel, inputs: BatchFeature, family: Family) -> torch.Tensor:
-    """What a model gives its decoder for inputs of its processor's: `[batch, length, hidden]`."""
+    """What a model gives its decoder for inputs of its processor's: `[batch, length, hidden]`, with its gradient."""
     found: list[torch.Tensor] = []
 
     class Seen(Exception):

@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from adapt.errors import ModelError
 from adapt.model import prompt as prompts
-from adapt.text.template import LEARNED, SPEECH, TEXT, Segment, parse, written
+from adapt.text.template import CHAT, LEARNED, SPEECH, TEXT, Segment, parse, written
 
 if TYPE_CHECKING:
     from adapt.model.speech_llm import SpeechLLM
@@ -29,18 +29,33 @@ FILE = "learned_prompt.safetensors"  # in the folder of an adapter, or of a base
 
 
 def _beginning(segments: Sequence[Segment], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The beginning of sentence, where the tokenizer has one and no segment writes it."""
+    """The beginning of sentence, where the tokenizer has one and neither a segment nor a chat template writes it."""
     mark = tokenizer.bos_token
-    if mark is None or any(mark in segment.text for segment in segments):
+    if mark is None or any(mark in segment.text or segment.kind == CHAT for segment in segments):
         return []
     return [tokenizer.bos_token_id]
 
 
-def ids_around(segments: Sequence[Segment], tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+def in_chat(segments: Sequence[Segment], speech_llm: SpeechLLM) -> list[Segment]:
+    """The segments with what the chat template writes around them, in place of a CHAT."""
+    if segments[0].kind != CHAT:
+        return list(segments)
+    slot = next(i for i, segment in enumerate(segments) if segment.kind == SPEECH)
+    said = (segments[1:slot], segments[slot + 1 :])
+    # Words stand in for the segments, each of which is tokenised by itself.
+    marks = [mark if some else "" for mark, some in zip(("adaptbefore", "adaptbehind"), said, strict=True)]
+    found = []
+    for text, mark, some in zip(speech_llm.chat(*marks), marks, said, strict=True):
+        first, _, last = text.partition(mark) if mark else (text, "", "")
+        found.append([Segment(TEXT, first), *some, Segment(TEXT, last)])
+    return [segment for segment in [*found[0], segments[slot], *found[1]] if segment != Segment(TEXT)]
+
+
+def ids_around(segments: Sequence[Segment], speech_llm: SpeechLLM) -> tuple[list[int], list[int]]:
     """Token ids before and behind the slot, each segment tokenised by itself; learnable tokens as their text."""
-    ids, place = ([], []), 0
+    ids, place, tokenizer = ([], []), 0, speech_llm.tokenizer
     ids[0].extend(_beginning(segments, tokenizer))
-    for segment in segments:
+    for segment in in_chat(segments, speech_llm):
         place += segment.kind == SPEECH
         if segment.text:
             ids[place].extend(tokenizer.encode(segment.text, add_special_tokens=False))
@@ -99,7 +114,7 @@ class LearnedPrompt(nn.Module):
         if method != "tokens" and not any(s.kind == LEARNED for s in segments):
             segments = [dataclasses.replace(s, kind=LEARNED) if s.kind == TEXT else s for s in segments]
         self._beginning = _beginning(segments, tokenizer)
-        self._segments = segments
+        self._segments = segments = in_chat(segments, speech_llm)
         self._ids = [tokenizer.encode(s.text, add_special_tokens=False) if s.text else [] for s in segments]
         width, self.vectors = speech_llm.hidden, nn.ParameterDict()
         for i, (segment, ids) in enumerate(zip(segments, self._ids, strict=True)):
@@ -179,11 +194,11 @@ def load(path: Path, speech_llm: SpeechLLM, template: str | None = None) -> Lear
 
 def with_template(speech_llm: SpeechLLM, template: str) -> SpeechLLM:
     """The same model behind another prompt; its learnable tokens are the text that they would begin as."""
-    before, after = ids_around(parse(template), speech_llm.tokenizer)
+    before, after = ids_around(parse(template), speech_llm)
     return dataclasses.replace(speech_llm, before=before, after=after, learned=None)
 
 
 def with_learned(speech_llm: SpeechLLM, learned: LearnedPrompt) -> SpeechLLM:
     """The same model behind a learned prompt."""
-    before, after = ids_around(parse(learned.template), speech_llm.tokenizer)
+    before, after = ids_around(parse(learned.template), speech_llm)
     return dataclasses.replace(speech_llm, before=before, after=after, learned=learned)

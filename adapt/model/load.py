@@ -26,7 +26,6 @@ from adapt.model.composed import ComposedConfig, ComposedForSpeechRecognition
 from adapt.model.families import MAX_SECONDS, around, audio_token_id, family_of
 from adapt.model.speech_llm import SpeechLLM
 from adapt.model.support import NEEDS, SUPPORTED, refusal
-from adapt.text.template import parse
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -167,9 +166,9 @@ def load_tokenizer(name: str) -> tuple[PreTrainedTokenizerBase, int]:
 
 def view(name: str, model: ComposedForSpeechRecognition, tokenizer: PreTrainedTokenizerBase) -> SpeechLLM:
     """The view of a model of our own that is in memory already."""
-    before, after = learned.ids_around(parse(model.config.prompt), tokenizer)
     ends = [tokenizer.eos_token_id]
-    return SpeechLLM(name, model, tokenizer, before, after, ends, model.config.max_seconds)
+    speech_llm = SpeechLLM(name, model, tokenizer, [], [], ends, model.config.max_seconds)
+    return learned.with_template(speech_llm, model.config.prompt)
 
 
 def foreign_view(name: str, model: PreTrainedModel, processor: ProcessorMixin, language: str = "en") -> SpeechLLM:

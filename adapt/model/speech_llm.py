@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jinja2 import TemplateError
 from peft import PeftModel
 from transformers import Cache, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
-from adapt.errors import ModelError
+from adapt.errors import ModelError, first_line
 from adapt.model.composed import ComposedForSpeechRecognition
 from adapt.model.encoders import CtcEncoder
-from adapt.model.families import Request, family_of, merged_embeddings, rate_of
+from adapt.model.families import Request, family_of, in_chat, merged_embeddings, rate_of
 from adapt.model.features import SAMPLE_RATE, pad, resampled
 from adapt.model.generator import Generator
+from adapt.text.template import SLOT
 
 if TYPE_CHECKING:
     from adapt.model.learned import LearnedPrompt
@@ -66,6 +68,25 @@ class SpeechLLM:
         else:
             self.adapters.base_model.enable_adapter_layers()
             self.adapters.set_adapter(adapter)
+
+    def chat(self, before: str, behind: str) -> tuple[str, str]:
+        """What stands before and behind the slot in the chat template, where a user says this around the audio.
+
+        Raises `ModelError` for a model that has none, or none with audio.
+        """
+        try:
+            if self.processor is None:
+                turn = [{"role": "user", "content": f"{before}{SLOT}{behind}"}]
+                text = self.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+                found = tuple(text.split(SLOT))
+                if len(found) != 2:
+                    raise ValueError(f"it writes what a user says {len(found) - 1} times")
+                return found
+            around = in_chat(self.processor, self.model.config, self.name, (before, behind))
+            return tuple(self.tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in around)
+        except (ValueError, TypeError, KeyError, AttributeError, ImportError, TemplateError) as error:
+            told = f"{self.name}: no chat template that takes audio: {first_line(error)}"
+            raise ModelError(f"{told}; write the prompt without <chat>") from None
 
     @property
     def device(self) -> torch.device:
@@ -170,6 +191,10 @@ class SpeechLLM:
     @torch.no_grad()
     def slot_vectors(self, samples: Sequence[np.ndarray]) -> list[torch.Tensor]:
         """What real audio (mono, 16 kHz) puts into the slot: `[slots, hidden]` for each recording."""
+        return self.hear(samples)
+
+    def hear(self, samples: Sequence[np.ndarray]) -> list[torch.Tensor]:
+        """As `slot_vectors`, with the gradient, to train what hears."""
         if self.processor is None:
             return self.model.get_audio_features(*self.model.encoder.inputs(*(x.to(self.device) for x in pad(samples))))
         # One at a time: encoders differ in what padding does to them, and one is exact.

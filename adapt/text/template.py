@@ -5,6 +5,10 @@ r"""The prompt template: the text around the slot where audio embeddings go, and
 `<speech>` is the slot, in front where it is not written. `<p:4>` are four learnable tokens, `<p:some text>` as many as
 the text has tokens, which they begin as. `\n` is a new line; a backslash before `<`, `>`, `{`, a digit or itself takes
 what it means away, so that `<p:\<|im_start|\>user>` and `<p:\4>` are text. Any other `<...>` is text as it is.
+
+    <chat>Repeat what is said: <speech>
+
+`<chat>` at the very beginning makes the rest what a user says in the chat template of the model.
 """
 
 from __future__ import annotations
@@ -18,13 +22,17 @@ import yaml
 from adapt.errors import RecipeError
 
 SLOT = "<speech>"
-TEXT, SPEECH, LEARNED = "text", "speech", "learned"
+CHAT_MARK = "<chat>"
+TEXT, SPEECH, LEARNED, CHAT = "text", "speech", "learned", "chat"
 _LEARNED = "<p:"
 
 
 @dataclass(frozen=True)
 class Segment:
-    """kind: TEXT as it is, SPEECH, or LEARNED. count: learnable tokens of no text; 0: as many as `text` has."""
+    """kind: TEXT as it is, SPEECH, LEARNED, or CHAT, which comes first.
+
+    count: learnable tokens of no text; 0: as many as `text` has.
+    """
 
     kind: str
     text: str = ""
@@ -49,6 +57,9 @@ def parse(template: str) -> list[Segment]:
             found.append(Segment(TEXT, text))
         text = ""
 
+    if template.startswith(CHAT_MARK):
+        found.append(Segment(CHAT))
+        place = len(CHAT_MARK)
     while place < len(template):
         if template.startswith(SLOT, place):
             flush()
@@ -78,7 +89,7 @@ def parse(template: str) -> list[Segment]:
     if problems:
         raise RecipeError(*problems)
     if not any(segment.kind == SPEECH for segment in found):
-        found.insert(0, Segment(SPEECH))
+        found.insert(int(template.startswith(CHAT_MARK)), Segment(SPEECH))
     return found
 
 
@@ -113,9 +124,9 @@ def written(segments: list[Segment]) -> str:
     for segment in segments:
         escaped = segment.text.replace("\\", "\\\\").replace("\n", "\\n")
         if segment.kind == TEXT:
-            parts.append(re.sub(r"<(?=p:|speech>)", r"\\<", escaped))
-        elif segment.kind == SPEECH:
-            parts.append(SLOT)
+            parts.append(re.sub(r"<(?=p:|speech>|chat>)", r"\\<", escaped))
+        elif segment.kind in (SPEECH, CHAT):
+            parts.append(SLOT if segment.kind == SPEECH else CHAT_MARK)
         elif segment.count:
             parts.append(f"<p:{segment.count}>")
         else:

@@ -18,20 +18,34 @@ from safetensors.torch import load_file
 
 from adapt.decode.fusion import NgramFusion
 from adapt.decode.transcribe import generate
+from adapt.errors import ModelError
 from adapt.lm.phrases import Phrase, boost, word_beginnings
 from adapt.model import adapter
 from adapt.model import learned as learning
-from adapt.model.families import Request, audio_token_id, family_of, rate_of
+from adapt.model.families import (
+    INSTRUCTION,
+    Request,
+    audio_parameters,
+    audio_token_id,
+    chat,
+    family_of,
+    rate_of,
+    tokenizers_chat,
+)
 from adapt.model.features import resampled
-from adapt.model.learned import LearnedPrompt, with_learned
+from adapt.model.learned import LearnedPrompt, with_learned, with_template
 from adapt.model.load import _ends, _lost_scaling, _merge_own_lora, load
 from adapt.model.speech_llm import SpeechLLM, token_loss
 from adapt.model.support import SUPPORTED
+from adapt.train.project import Pairs, learn
 from adapt.train.stages import learn_prompt, tune_decoder
 
 from .families import FAMILIES, WITHOUT_MODEL, WITHOUT_PROCESSOR
 
 FEW = ("qwen2_audio", "granite_speech", "gemma4", "qwen3_asr", "nemotron_h_omni")
+WITHOUT_PART = {(kind, part) for kind in ("inkling_mm_model", "phi4_multimodal") for part in ("encoder", "projector")}
+WITHOUT_PART = WITHOUT_PART - {("inkling_mm_model", "encoder")} | {("gemma4_unified", "encoder")}
+WITHOUT_CHAT = {"voxtral"}
 TEXT = ["play the song", "stop the music", "what is it", "louder please", "play it again"] * 3
 
 
@@ -157,6 +171,52 @@ def test_its_own_way_with_audio_is_ours(llm, seconds):
     ids = inputs["input_ids"][0].tolist()
     assert audio_token_id(llm.model.config) in ids[len(llm.before) : len(ids) - len(llm.after)]
     assert audio_token_id(llm.model.config) not in llm.before + llm.after
+
+
+def test_a_template_in_the_chat_template_is_its_own_prompt(llm):
+    if llm.processor is None:
+        pytest.skip(WITHOUT_PROCESSOR[llm.model.config.model_type])
+    if family_of(llm.model.config).request in (chat, tokenizers_chat):
+        ours = with_template(llm, f"<chat><speech>{INSTRUCTION}")
+        assert (ours.before, ours.after) == (llm.before, llm.after)
+    try:
+        learned = LearnedPrompt(llm, "<chat>play <speech><p:the song>", "tokens")
+    except ModelError as error:
+        assert "no chat template that takes audio" in str(error)
+        assert llm.model.config.model_type in WITHOUT_CHAT
+        return
+    assert llm.model.config.model_type not in WITHOUT_CHAT
+    before, after = learned.rows(llm)
+    song = llm.embed(llm.tokenizer.encode("the song", add_special_tokens=False))
+    assert len(before) > 1 and any(torch.equal(after[i : i + len(song)], song) for i in range(len(after)))
+
+
+def test_what_hears_and_what_writes_can_be_trained_too(llm, tmp_path):
+    if llm.processor is None:
+        pytest.skip(WITHOUT_PROCESSOR[llm.model.config.model_type])
+    kind, there = llm.model.config.model_type, []
+    for part in ("encoder", "projector"):
+        if (kind, part) in WITHOUT_PART:
+            with pytest.raises(ModelError, match=f"has no {part} of its own"):
+                audio_parameters(llm.model, part)
+        else:
+            there.append(part)
+    if kind == "vibevoice_asr":
+        there.remove("encoder")  # it runs them without a gradient
+    before = {part: [p.detach().clone() for p in audio_parameters(llm.model, part)] for part in there}
+    samples = [np.random.default_rng(i).standard_normal(8_000).astype(np.float32) / 10 for i in range(2)]
+    pairs = Pairs([llm.target_ids(t) for t in TEXT[:2]], llm.slot_vectors(samples), samples)
+    more = {"folder": tmp_path / "work", "out": tmp_path / "model", "seed": 1, "precision": "fp32", "rank": 2}
+    more |= {"steps": 3, "batch_size": 2, "learning_rate": 1e-3, "eval_every": 1, "weights_rate": 1e-2}
+    tuned = learn(llm, None, pairs, pairs, parts=[*there, "llm"], **more)
+    assert tuned.best_step, tuned.log
+    for part in there:
+        changed = [not torch.equal(*pair) for pair in zip(before[part], audio_parameters(llm.model, part), strict=True)]
+        assert sum(changed) > len(changed) / 3, (part, sum(changed), len(changed))
+    again = load(str(tmp_path / "model"), "cpu")
+    with torch.no_grad():
+        ours, theirs = (m.forward(m.prompt(m.slot_vectors(samples[:1])[0])[None]) for m in (llm, again))
+    close(ours, theirs)
 
 
 def test_both_stages_and_what_loads_what_they_leave(llm, tmp_path):

@@ -10,11 +10,12 @@ from adapt.decode.transcribe import generate
 from adapt.errors import ModelError
 from adapt.model import learned as learning
 from adapt.model.learned import LearnedPrompt, ids_around, with_learned, with_template
+from adapt.model.load import load
 from adapt.model.prompt import load as load_prompt
 from adapt.model.prompt import save as save_prompt
-from adapt.text.template import parse
-from adapt.train.project import learn
-from adapt.train.stages import Replay, mean_loss
+from adapt.text.template import LEARNED, Segment, parse
+from adapt.train.project import Pairs, learn
+from adapt.train.stages import mean_loss
 
 TEMPLATE = "<p:play the song><speech>now <p:3>"
 
@@ -31,14 +32,34 @@ def slot(tiny):
 
 def test_segments_are_tokenised_by_themselves_with_one_beginning(tiny):
     encode = tiny.tokenizer.encode
-    before, after = ids_around(parse("play the <speech>song"), tiny.tokenizer)
+    before, after = ids_around(parse("play the <speech>song"), tiny)
     assert before == [1, *encode("play the ", add_special_tokens=False)] and after == encode(
         "song", add_special_tokens=False
     )
     # The space at the end stays in the prompt: the target begins with the sub-word that it begins with alone.
     assert tiny.target_ids("song") == [*after, 2]
-    assert ids_around(parse("<speech><s>play"), tiny.tokenizer)[0] == []
-    assert ids_around(parse("<speech><s>play"), tiny.tokenizer)[1][0] == 1
+    assert ids_around(parse("<speech><s>play"), tiny)[0] == []
+    assert ids_around(parse("<speech><s>play"), tiny)[1][0] == 1
+
+
+def test_a_chat_comes_first_and_goes_through_its_template(tiny):
+    tiny.tokenizer.chat_template = (
+        "{% for m in messages %}<s>song {{ m.content }} stop{% endfor %}{% if add_generation_prompt %} now{% endif %}"
+    )
+    encode = tiny.tokenizer.encode
+    ours = with_template(tiny, "<chat>play <speech>the song")
+    texts = (["<s>song ", "play "], ["the song", " stop now"])
+    wanted = [[i for text in some for i in encode(text, add_special_tokens=False)] for some in texts]
+    assert [ours.before, ours.after] == wanted
+    prompt = LearnedPrompt(tiny, "<chat>play <speech>the song", "residual")  # what is learned is what the user says
+    assert [len(prompt.rows(tiny)[i]) for i in (0, 1)] == [len(w) for w in wanted]
+    assert len(prompt._learned(prompt._segments.index(Segment(LEARNED, "play ")), tiny)) == 2
+    tiny.tokenizer.chat_template = "{{ messages[0].content }}{{ messages[0].content }}"
+    with pytest.raises(ModelError, match="it writes what a user says 2 times; write the prompt without <chat>"):
+        with_template(tiny, "<chat>play")
+    tiny.tokenizer.chat_template = None
+    with pytest.raises(ModelError, match="no chat template that takes audio"):
+        with_template(tiny, "<chat>play")
 
 
 @pytest.mark.parametrize("method", ["tokens", "residual"])
@@ -59,7 +80,7 @@ def test_a_token_of_id_0_begins_as_its_embedding(tiny):
 @pytest.mark.parametrize("method", ["tokens", "mlp", "residual"])
 def test_learning_helps_and_what_is_saved_says_the_same(tiny, noise, slot, method, tmp_path):
     texts = ["play the song", "stop the music now", "tell me what it is"] * 2
-    pairs = Replay(tiny.slot_vectors(noise) * 2, [tiny.target_ids(t) for t in texts])
+    pairs = Pairs([tiny.target_ids(t) for t in texts], tiny.slot_vectors(noise) * 2)
     torch.manual_seed(0)
     prompt = LearnedPrompt(tiny, TEMPLATE, method, init="stats", examples=pairs.slots)
     before = mean_loss(with_learned(tiny, prompt), pairs.slots, pairs.targets)
@@ -105,3 +126,28 @@ def test_what_is_refused(tiny, tmp_path):
         learning.load(tmp_path / "none.safetensors", tiny)
     LearnedPrompt(tiny, "<p:play><speech>", "mlp", size=8).save(tmp_path / "it.safetensors", tiny)
     assert "soft_prompt" in load_file(tmp_path / "it.safetensors")
+
+
+@pytest.mark.parametrize("parts", [["projector"], ["encoder", "projector"], ["llm"], ["encoder", "projector", "llm"]])
+def test_what_is_not_frozen_changes_and_nothing_else(tiny, noise, parts, tmp_path):
+    texts = ["play the song", "stop the music now", "tell me what it is"] * 2
+    pairs = Pairs([tiny.target_ids(t) for t in texts], tiny.slot_vectors(noise) * 2, noise * 2)
+    before = {name: p.detach().clone() for name, p in tiny.model.named_parameters()}
+    torch.manual_seed(0)
+    prompt = LearnedPrompt(tiny, TEMPLATE, "residual", init="stats", examples=pairs.slots)
+    more = {"folder": tmp_path / "work", "out": tmp_path / "model", "seed": 1, "precision": "fp32", "parts": parts}
+    more |= {"steps": 10, "batch_size": 3, "learning_rate": 0.01, "eval_every": 5, "weights_rate": 0.01}
+    tuned = learn(tiny, prompt, pairs, pairs, **more)
+    assert tuned.best_step
+    of = {"encoder.": "encoder", "projector.": "projector", "language_model.": "llm"}
+    changed = {
+        part
+        for name, p in tiny.model.named_parameters()
+        for prefix, part in of.items()
+        if name.startswith(prefix) and not torch.equal(p, before[name])
+    }
+    assert changed == set(parts)
+    again = load(str(tmp_path / "model"), "cpu")  # with the prompt beside its weights
+    ours = with_learned(tiny, prompt)
+    a, b = (logits(m, m.slot_vectors(noise[:1])[0]) for m in (ours, again))
+    torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
