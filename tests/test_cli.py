@@ -369,6 +369,34 @@ def test_a_learned_prompt_stands_around_both_stages(recipe, tiny, tmp_path):
     assert wrong.exit_code == 1 and "column" in wrong.stderr
 
 
+def test_what_is_trained_from_paired_audio_is_where_the_stages_start(recipe, tiny, tmp_path):
+    rows = [{"id": str(i), "audio": f"{i % 3}.wav", "text": "play the song"} for i in range(12)]
+    (recipe / "paired.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    changed = ["-s", "data.paired=paired.jsonl", "-s", "project.steps=4", "-s", "project.batch_size=4"]
+    changed += ["-s", "project.eval_every=2", "-s", "project.encoder=trained", "-s", "decoder.pseudo_audio=soft-prompt"]
+    out = tmp_path / "run"
+    refused = adapt("run", recipe, "-o", out, *changed)
+    assert refused.exit_code == 1 and "project.encoder: its frozen projector" in refused.stderr
+    changed += ["-s", "project.projector=trained", "-s", "project.llm=lora", "-s", "project.weights_rate=0.01"]
+    quantised = adapt("run", recipe, "-o", out, *changed, "-s", "quantise=4-bit")
+    assert quantised.exit_code == 1 and "leave out quantise" in quantised.stderr
+    first = adapt("run", recipe, "-o", out, *changed)
+    assert first.exit_code == 0, first.output
+    model = out / "project/model"
+    assert f"--base {model}" in first.stdout
+    rows = json.loads((out / "scores/metrics.json").read_text())["rows"]
+    assert [row["system"] for row in rows[:4]] == ["base", "ctc", "projected", "adapted"]
+    again = adapt("run", recipe, "-o", out, *changed)
+    assert again.stdout == first.stdout and again.stderr.count("as before") == 13
+    for system, more in {"projected": [], "adapted": ["--adapter", out / "adapter"]}.items():
+        wanted = json.loads((out / f"hyps/target.{system}.jsonl").read_text().splitlines()[0])
+        found = adapt("transcribe", recipe / "test.jsonl", "--base", model, *more, "--num-beams", "2")
+        assert f"{wanted['id']}\t{wanted['text']}" in found.stdout, found.output
+    other = adapt("transcribe", recipe / "test.jsonl", "--base", tiny.name, "--adapter", out / "adapter")
+    assert other.exit_code == 1 and "made for" in other.stderr
+    assert adapt("export", out).exit_code == 0
+
+
 def test_prompts_are_compared_on_the_development_set(recipe, tmp_path):
     rows = [{"id": str(i), "audio": f"{i % 3}.wav", "text": "play the song"} for i in range(12)]
     (recipe / "paired.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

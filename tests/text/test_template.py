@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapt.errors import RecipeError
-from adapt.text.template import LEARNED, SPEECH, TEXT, Segment, parse, read_template, written
+from adapt.text.template import CHAT, LEARNED, SPEECH, TEXT, Segment, parse, read_template, written
 
 # Their ten prompts (conf/*.yaml): `prompt` within "USER: {prompt}\n ASSISTANT:"; None where there is nothing around it.
 AROUND = "USER: {prompt}\n ASSISTANT:"
@@ -74,6 +74,9 @@ def test_an_empty_prompt_and_numbers_and_signs():
     chat = r"<p:\<|im_start|\>user\n><speech><|im_end|>"
     assert parse(chat) == [Segment(LEARNED, "<|im_start|>user\n"), Segment(SPEECH), Segment(TEXT, "<|im_end|>")]
     assert parse(r"\<speech> <speech>")[0] == Segment(TEXT, "<speech> ")
+    assert parse("<chat>it") == [Segment(CHAT), Segment(SPEECH), Segment(TEXT, "it")]
+    assert written(parse("<chat>it <speech>")) == "<chat>it <speech>"
+    assert written(parse(r"\<chat>, <chat>")) == r"<speech>\<chat>, \<chat>"
     assert written(parse(r"say \<speech> <p:a> <speech>")) == r"say \<speech> <p:a> <speech>"
 
 
