@@ -15,7 +15,7 @@ from adapt.run import RunFolder, StageResult, write_json
 from adapt.score.score import Scores
 from adapt.text.corpus import Utterance, read_hypotheses, read_manifest, read_text
 from adapt.text.normalise import NORMALISERS
-from adapt.text.template import parse
+from adapt.text.template import CHAT, CHAT_MARK, parse
 
 EXAMPLES = 12  # recordings whose slot vectors are kept beside the model, for soft prompts to start from
 SYSTEMS = ("ctc", "llm")
@@ -38,8 +38,9 @@ class Build:
     def torch_device(self):
         import torch
 
-        cuda = self.device == "auto" and torch.cuda.is_available()
-        found = torch.device("cuda" if cuda else "cpu" if self.device == "auto" else self.device)
+        from adapt.model.load import device_of
+
+        found = torch.device(device_of(self.device))
         self.folder.device = str(found)
         return found
 
@@ -91,19 +92,22 @@ def _check_starts(recipe: BaseRecipe) -> None:
 
     import adapt.model.encoders  # noqa: F401 (an encoder of our own is known from then on)
 
+    wants_chat, chats = parse(recipe.align.prompt)[0].kind == CHAT, None
     for key, name in (("encoder.start", recipe.encoder.start), ("llm.start", recipe.llm.start)):
         if not name:
             continue
         try:
             config = AutoConfig.from_pretrained(name)
-            if key == "llm.start":
-                AutoTokenizer.from_pretrained(name)
+            chats = key == "llm.start" and AutoTokenizer.from_pretrained(name).chat_template
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0].rstrip(":. ")
             told = f"{key}: {name!r} cannot be loaded: {reason}; give the folder of a model, or its name on the hub"
             raise ModelError(told) from error
         if key == "llm.start" and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
             raise ModelError(f"{key}: {name!r} is a {config.model_type!r} model; give a causal LM")
+    if wants_chat and not chats:
+        told = f"{recipe.llm.start!r} has no chat template" if recipe.llm.start else "a new LLM has no chat template"
+        raise ModelError(f"align.prompt: {told}; write the prompt without {CHAT_MARK}")
 
 
 def encoder(build: Build) -> StageResult:
@@ -272,10 +276,9 @@ def align(build: Build) -> StageResult:
 
     def work(scratch: Path) -> None:
         import torch
-        from safetensors.torch import save_file
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        from adapt.model.prompt import SLOT_EXAMPLES
+        from adapt.model.prompt import SLOT_EXAMPLES, save_slot_examples
         from adapt.train.base import AlignSettings
         from adapt.train.base import align as train
 
@@ -291,8 +294,7 @@ def align(build: Build) -> StageResult:
         items = build.speech.items
         _, samples, lengths = build.speech.audio(items[:: max(1, len(items) // EXAMPLES)][:EXAMPLES])
         slots = speech_llm.slot_vectors([row[:n].numpy() for row, n in zip(samples, lengths.tolist(), strict=True)])
-        counts = torch.tensor([len(slot) for slot in slots])
-        save_file({"vectors": torch.cat(slots).cpu(), "lengths": counts}, build.path("model", SLOT_EXAMPLES))
+        save_slot_examples(build.path("model", SLOT_EXAMPLES), slots)
         write_json(build.path("model/log.json"), log)
 
     inputs = [recipe.data.train, recipe.data.dev, build.path("encoder"), *_of_folder(place)]

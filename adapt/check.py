@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapt.model.bases import built_in, config_of, locate, parameters
-from adapt.pipeline import SETS, corpus_of, with_audio
+from adapt.pipeline import SETS, corpus_of, projects, with_audio
 from adapt.recipe import Recipe
 from adapt.text.corpus import read_manifest
 from adapt.text.lexicon import entities_in, phrase_index, read_lexicon
@@ -52,6 +52,8 @@ def check(recipe: Recipe) -> list[Finding]:
             tested = entities_in([u.text for u in read_manifest(recipe.data.test)], index, normalise)
             told += f", {len(tested):,} in the test set"
         findings.append(Finding("ok" if in_text else "warn", "lexicon", told))
+    if projects(recipe) and not recipe.data.paired:
+        findings.append(Finding("fail", "paired", "none; name data.paired, or leave out the section project"))
     for name, key in {**SETS, "paired": "paired", "replay": "source_replay", "guard": "source_dev"}.items():
         if path := getattr(recipe.data, key):
             utterances = with_audio(read_manifest(path))

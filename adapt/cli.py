@@ -204,7 +204,8 @@ def project(recipe: str, overrides: tuple[str, ...], out: Path | None, device: s
 
     with _running(recipe, overrides, out, device) as it:
         if not pipeline.projects(it.recipe):
-            raise click.UsageError("nothing to learn; set project.method to tokens, mlp or residual")
+            told = "set project.method to tokens, mlp or residual, or project.projector to trained"
+            raise click.UsageError(f"nothing to learn; {told}")
         pipeline.project(it)
         click.echo(it.path(pipeline.TRAINED if pipeline.trained(it.recipe) else pipeline.PROJECTED))
 

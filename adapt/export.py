@@ -11,7 +11,7 @@ import yaml
 
 from adapt.errors import DataError, ModelError
 from adapt.model import adapter
-from adapt.model.bases import built_in, config_of, locate
+from adapt.model.bases import TRAINED, built_in, config_of, fingerprint, locate
 from adapt.model.load import load
 from adapt.model.save import save
 from adapt.model.support import OURS
@@ -43,6 +43,13 @@ def export(run: Path, out: Path, adapter_only: bool = False) -> Path:
     if not about.exists():
         raise DataError(f"{run}: has no adapter; name a run folder in which `adapt run` has tuned a decoder")
     metadata = json.loads(about.read_text(encoding="utf-8"))
+    trained = (run / TRAINED).resolve()
+    if trained.exists() and fingerprint(str(trained)) == metadata.get("base_sha"):
+        metadata["base"] = str(trained)  # wherever the run lies by now
+        metadata |= {"trained": json.loads((run / "project/log.json").read_text(encoding="utf-8"))}
+        if adapter_only:
+            told = "its LoRA belongs on a model that was trained there too"
+            raise DataError(f"{run}: {told}, not on its base; leave out --adapter-only")
     if out.exists() and any(out.iterdir()) and not (out / MARK).exists():
         raise DataError(f"{out}: holds other files already; choose another folder with -o")
     if out.resolve() == locate(metadata["base"]).resolve():
@@ -67,7 +74,7 @@ def export(run: Path, out: Path, adapter_only: bool = False) -> Path:
 
 def _merged(base: str, source: Path, out: Path) -> str:
     llm = adapter.attach(load(base, "cpu", dtype="fp32"), source)
-    rows = llm.prompt(llm.nothing)[None]
+    rows = llm.prompt(llm.model.get_input_embeddings().weight[:4])[None]  # a prompt may be nothing but its slot
     with torch.no_grad():
         wanted = llm.forward(rows)
         model = llm.adapters.merge_and_unload()
@@ -78,9 +85,8 @@ def _merged(base: str, source: Path, out: Path) -> str:
         save(llm, out)
     except ModelError as error:
         raise ModelError(f"{error}; export --adapter-only") from None
-    ours = (
-        config_of(locate(base))["model_type"] == OURS or llm.learned is not None
-    )  # who would put the learned prompt around the slot?
+    # Who else would put the learned prompt around the slot?
+    ours = config_of(locate(base))["model_type"] == OURS or llm.learned is not None
     return WITH_US if ours else PLAIN.replace("{cls}", type(model).__name__)
 
 
@@ -100,7 +106,9 @@ def _card(run: Path, metadata: dict, use: str) -> str:
         for (_, system), row in measured.items()
         if system == "adapted"
     ]
-    base = metadata["base"]
+    base, heard = metadata["base"], ""
+    if project := metadata.get("trained"):
+        base, heard = project["base"], f" {' and '.join(project['parts'])} trained on paired audio,"
     header = {
         "base_model": base,
         "license": "apache-2.0" if base in built_in() else "other",
@@ -121,7 +129,7 @@ def _card(run: Path, metadata: dict, use: str) -> str:
     parts = [
         "---\n" + yaml.safe_dump(header, sort_keys=False, allow_unicode=True).rstrip() + "\n---",
         f"# {name}",
-        f"`{base}`, its decoder adapted to a domain with adapt-asr on text alone "
+        f"`{base}`,{heard} its decoder adapted to a domain with adapt-asr on text alone "
         f"(in its slot, while it was tuned: {metadata['pseudo_audio']}).",
         use,
         "## Scores" if measured else "",

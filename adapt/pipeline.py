@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from adapt.errors import DataError
-from adapt.model.bases import fingerprint, has_ctc
+from adapt.model.bases import TRAINED, fingerprint, has_ctc
 from adapt.recipe import Recipe, dump
 from adapt.run import RunFolder, StageResult, write_json, write_text
 from adapt.text.corpus import Corpus, Utterance, prepare, read_hypotheses, read_manifest, read_text
@@ -29,7 +29,6 @@ PERTURBED = 2  # copies of the replayed audio from which the channel learns, bes
 SYSTEMS = ("base", "ctc", "projected", "adapted")  # ctc: the encoder's own path, which adapting leaves as it is
 NGRAMS = ("lm", "source")  # weights of what the stage lm makes
 PROJECTED = "project/prompt.safetensors"
-TRAINED = "project/model"
 HELD = 10  # of the paired utterances one in so many is kept for development
 TUNED = "lm/tuned.json"  # what `adapt tune` writes
 SETS = {"target": "test", "dev": "dev", "source": "source_test"}  # set -> key of the recipe's data section
@@ -87,13 +86,13 @@ class Run:
         if key not in self._loaded:
             utterances = with_audio(read_manifest(getattr(self.recipe.data, key)))
             llm = self.speech_llm(self.start)
-            self._loaded[key] = Replay(self.slots(utterances, llm), self.targets(utterances))
+            self._loaded[key] = Replay(self.slots(utterances, llm), self.targets(utterances, llm))
         return self._loaded[key]
 
-    def targets(self, utterances: Sequence[Utterance]) -> list[list[int]]:
-        """Token ids of the transcripts, normalised."""
+    def targets(self, utterances: Sequence[Utterance], llm) -> list[list[int]]:
+        """Token ids of the transcripts, normalised, for a speech LLM."""
         normalise = NORMALISERS[self.recipe.data.normaliser]
-        return [self.speech_llm().target_ids(normalise(u.text)) for u in utterances]
+        return [llm.target_ids(normalise(u.text)) for u in utterances]
 
     def slots(self, utterances: Sequence[Utterance], llm) -> list:
         """What each utterance puts into the slot of a speech LLM."""
@@ -235,9 +234,10 @@ def projects(recipe: Recipe) -> bool:
     return bool(recipe.project.method != "none" or trained(recipe))
 
 
-def paired(run: Run, as_samples: bool = False):
-    """Targets, and slot vectors or samples, of the paired audio: to train, and kept for development."""
+def paired(run: Run, llm, as_samples: bool = False):
+    """Targets for a speech LLM, and slot vectors or samples, of the paired audio: to train, and for development."""
     from adapt.model.features import read_audio
+    from adapt.train.base import ctc_ids
     from adapt.train.project import Pairs
 
     if not run.recipe.data.paired:
@@ -247,10 +247,12 @@ def paired(run: Run, as_samples: bool = False):
         raise DataError(f"{run.recipe.data.paired}: {len(utterances)} utterances; give at least {HELD}")
 
     def pairs(utterances: list[Utterance]) -> Pairs:
-        targets = run.targets(utterances)
-        if as_samples:
-            return Pairs(targets, samples=[read_audio(u.audio) for u in utterances])
-        return Pairs(targets, slots=run.slots(utterances, run.speech_llm()))
+        targets = run.targets(utterances, llm)
+        if not as_samples:
+            return Pairs(targets, slots=run.slots(utterances, llm))
+        normalise = NORMALISERS[run.recipe.data.normaliser]
+        letters = [ctc_ids(normalise(u.text), llm.model.config.alphabet) for u in utterances] if llm.has_ctc else ()
+        return Pairs(targets, samples=[read_audio(u.audio) for u in utterances], letters=letters)
 
     held = utterances[::HELD]
     return pairs([u for i, u in enumerate(utterances) if i % HELD]), pairs(held)
@@ -264,11 +266,13 @@ def project(run: Run) -> StageResult:
     def work(scratch: Path) -> None:
         import torch
 
-        from adapt.model.learned import LearnedPrompt
-        from adapt.train.project import AUDIO_PARTS, learn
+        from adapt.model.learned import LearnedPrompt, ids_around
+        from adapt.train.project import AUDIO_PARTS, learn, ready
 
-        train, dev = paired(run, as_samples=any(part in AUDIO_PARTS for part in parts))
         llm, learned = run.load(recipe.base) if parts else run.speech_llm(), None
+        ready(llm, parts)
+        ids_around(parse(template_of(recipe)), llm)
+        train, dev = paired(run, llm, as_samples=any(part in AUDIO_PARTS for part in parts))
         torch.manual_seed(recipe.seed)
         if settings.method != "none":
             examples = train.slots[:50] or llm.slot_vectors(train.samples[:50])
@@ -278,17 +282,24 @@ def project(run: Run) -> StageResult:
         given = {key: getattr(settings, key) for key in names} | {"seed": recipe.seed, "precision": recipe.precision}
         given |= {"parts": parts, "rank": recipe.decoder.rank, "alpha": recipe.decoder.alpha}
         making = scratch / "made"  # a folder that is half written is never taken for the model
-        shutil.rmtree(making, ignore_errors=True)
+        making.unlink() if making.is_file() else shutil.rmtree(making, ignore_errors=True)
         tuned = learn(llm, learned, train, dev, folder=scratch, out=making, **given)
-        shutil.rmtree(run.path(TRAINED), ignore_errors=True)
-        run.path("project").mkdir(exist_ok=True)
+        shutil.rmtree(run.path("project"), ignore_errors=True)
+        run.path("project").mkdir()
         making.replace(run.path(made))
-        write_json(run.path("project/log.json"), dataclasses.asdict(tuned))
+        fingerprint.cache_clear()
+        about = {"base": recipe.base, "parts": parts}
+        write_json(run.path("project/log.json"), dataclasses.asdict(tuned) | about)
 
-    keys = {"project": dataclasses.asdict(settings) | {"template": template_of(recipe)}, "base": base_of(recipe)}
+    heeded = dataclasses.asdict(settings) | {"template": template_of(recipe)}
+    if settings.method == "none":
+        heeded = {key: v for key, v in heeded.items() if key not in ("template", "init", "size", "learning_rate")}
+    if not parts:
+        heeded = {key: v for key, v in heeded.items() if key not in ("encoder", "projector", "llm", "weights_rate")}
+    keys = {"project": heeded, "base": base_of(recipe)}
     keys |= {"seed": recipe.seed, "precision": recipe.precision, "data": {"normaliser": recipe.data.normaliser}}
     keys |= {"lora": {"rank": recipe.decoder.rank, "alpha": recipe.decoder.alpha}} if "llm" in parts else {}
-    parse(keys["project"]["template"])  # now, not when all audio has been through the encoder
+    parse(template_of(recipe))  # now, not when all audio has been through the encoder
     inputs = [p for p in (recipe.data.paired,) if p] + audio_of(recipe.data.paired)
     result = run.folder.stage("project", keys, inputs, [made, "project/log.json"], work)
     run.report(result, _best(run.path("project/log.json")))

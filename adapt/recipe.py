@@ -37,7 +37,7 @@ class Data:
     test: Path | None = field(default=None, metadata={"help": "manifest of the domain, for the score alone"})
     dev: Path | None = field(default=None, metadata={"help": "manifest of the domain, for `adapt tune`"})
     paired: Path | None = field(
-        default=None, metadata={"help": "manifest of the domain to learn a prompt from, for `adapt project`"}
+        default=None, metadata={"help": "manifest of the domain to learn from, for `adapt project`"}
     )
     source_replay: Path | None = field(
         default=None, metadata={"help": "manifest of the source domain, replayed while the decoder is tuned"}
@@ -111,7 +111,8 @@ class Project:
         default="frozen", metadata={"help": "its projector, without which no encoder", "choices": ("frozen", "trained")}
     )
     llm: str = field(
-        default="frozen", metadata={"help": "its decoder; lora: as in `decoder`", "choices": ("frozen", "lora")}
+        default="frozen",
+        metadata={"help": "its decoder; lora: of rank and alpha as in `decoder`", "choices": ("frozen", "lora")},
     )
     steps: int = field(default=200, metadata={"help": "optimiser steps", "low": 1})
     batch_size: int = field(default=16, metadata={"help": "utterances a step", "low": 1})

@@ -122,7 +122,7 @@ def prompts(run: Run, file: Path | None, methods: Sequence[str], seeds: int) -> 
                 continue
             seen.add(what)
             trials += [(method, *what, seed) for seed in range(1, 2 if method == "plain" else seeds + 1)]
-    train, dev = paired(run) if any(method != "plain" for method in methods) else (None, None)
+    train, dev = paired(run, llm) if any(method != "plain" for method in methods) else (None, None)
     slots = run.slots(utterances, llm)
     lexicon = read_lexicon(recipe.data.lexicon) if recipe.data.lexicon else None
     given = {key: getattr(recipe.project, key) for key in ("steps", "batch_size", "learning_rate", "eval_every")}

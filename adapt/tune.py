@@ -237,7 +237,8 @@ def tune(run: Run) -> StageResult:
         ctc_points = 1 + sum(len(CTC_GRID[key]) for key in by_ctc) if by_ctc else 0
         # The bar jumps where a search ends early: each is counted with all its rounds.
         with tqdm(total=len(named) * (ROUNDS + 2) + ctc_points, desc="tune", bar_format=form) as bar:
-            slots = {of: run.slots(utterances, system_of(run, of)) for of in {of for of, _ in named}}
+            starts = {"base": recipe.base, "adapted": run.start}
+            slots = {name: run.slots(utterances, run.speech_llm(name)) for name in set(starts.values()) if named}
 
             def searched(of: str, active: Sequence[str]) -> dict:
                 done = scratch / f"{of}-{'-'.join(active)}.json"
@@ -245,7 +246,8 @@ def tune(run: Run) -> StageResult:
                     if of == "ctc":
                         tuned = search_ctc(_ctc_decoder(run, active, utterances), judge, active, bar.update)
                     else:
-                        tuned = search(_decoder(run, of, active, utterances, slots[of]), judge, active, of, bar.update)
+                        decode = _decoder(run, of, active, utterances, slots[starts[of]])
+                        tuned = search(decode, judge, active, of, bar.update)
                     write_json(done, dataclasses.asdict(tuned))
                 return json.loads(done.read_text(encoding="utf-8"))
 

@@ -164,6 +164,8 @@ def test_a_start_that_is_no_causal_lm_is_refused(folder, tiny, tmp_path):
     tiny.tokenizer.save_pretrained(folder / "start")
     done = adapt("base", folder, "-o", tmp_path / "out", "-s", "llm.start=./start")
     assert done.exit_code == 1 and "is a 'vit' model; give a causal LM" in done.stderr
+    chat = adapt("base", folder, "-o", tmp_path / "out", "-s", "align.prompt=<chat><speech>")
+    assert chat.exit_code == 1 and "align.prompt: a new LLM has no chat template" in chat.stderr
 
 
 def test_an_unknown_stage_is_named(folder):

@@ -59,12 +59,15 @@ def config_of(path: Path) -> dict:
     return found if isinstance(found, dict) else {}
 
 
+TRAINED = "project/model"  # in a run folder, the base with what was trained of it from paired audio
+
+
 @functools.cache
 def fingerprint(name: str) -> str:
-    """A hash of a base's config and weights."""
+    """A hash of a base's config, weights and chat template."""
     digest = hashlib.sha256()
     for path in sorted(locate(name).iterdir()):
-        if path.suffix in (".json", ".safetensors"):
+        if path.suffix in (".json", ".jinja", ".safetensors"):
             with path.open("rb") as content:
                 digest.update(hashlib.file_digest(content, "sha256").digest())
     return digest.hexdigest()[:16]

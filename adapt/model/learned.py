@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from adapt.errors import ModelError
 from adapt.model import prompt as prompts
-from adapt.text.template import CHAT, LEARNED, SPEECH, TEXT, Segment, parse, written
+from adapt.text.template import CHAT, CHAT_MARK, LEARNED, SPEECH, TEXT, Segment, parse, written
 
 if TYPE_CHECKING:
     from adapt.model.speech_llm import SpeechLLM
@@ -45,7 +45,12 @@ def in_chat(segments: Sequence[Segment], speech_llm: SpeechLLM) -> list[Segment]
     # Words stand in for the segments, each of which is tokenised by itself.
     marks = [mark if some else "" for mark, some in zip(("adaptbefore", "adaptbehind"), said, strict=True)]
     found = []
-    for text, mark, some in zip(speech_llm.chat(*marks), marks, said, strict=True):
+    around = speech_llm.chat(*marks)
+    for text, mark, other, some in zip(around, marks, marks[::-1], said, strict=True):
+        if (mark and text.count(mark) != 1) or (other and other in text):
+            where = "before" if mark == marks[0] else "behind"
+            told = f"its chat template does not keep what a user says {where} the audio there"
+            raise ModelError(f"{speech_llm.name}: {told}; write the prompt without {CHAT_MARK}")
         first, _, last = text.partition(mark) if mark else (text, "", "")
         found.append([Segment(TEXT, first), *some, Segment(TEXT, last)])
     return [segment for segment in [*found[0], segments[slot], *found[1]] if segment != Segment(TEXT)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def load(
     path = locate(name)
     config = read_config(path, name)
     logging.disable_progress_bar()  # weights of a second are not worth a bar
-    device = _device(device)
+    device = device_of(device)
     if isinstance(config, ComposedConfig):
         if quantise or device == "spread":
             told = f"quantise: {quantise} bits" if quantise else "device: spread"
@@ -73,9 +74,10 @@ def _with_prompt(speech_llm: SpeechLLM, path: Path) -> SpeechLLM:
     return speech_llm
 
 
-def _device(name: str) -> str:
+def device_of(name: str) -> str:
+    """The device that a name stands for; `auto` is that of the process. Raises `ModelError` for what is not there."""
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
     if name == "spread":
         return name
     kind, _, number = name.partition(":")

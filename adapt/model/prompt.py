@@ -32,6 +32,12 @@ def slot_examples(speech_llm: SpeechLLM, replayed: Sequence[torch.Tensor] = ()) 
     return list(tensors["vectors"].float().split(tensors["lengths"].tolist()))
 
 
+def save_slot_examples(path: Path, slots: Sequence[torch.Tensor]) -> None:
+    """Keep slot vectors of real audio in the folder of a base."""
+    counts = torch.tensor([len(slot) for slot in slots])
+    save_file({"vectors": torch.cat(list(slots)).cpu().contiguous(), "lengths": counts}, path)
+
+
 def initial(kind: str, length: int, examples: Sequence[torch.Tensor], speech_llm: SpeechLLM) -> torch.Tensor:
     """A soft prompt to start from, `[length, hidden]`.
 

@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from adapt.errors import ModelError, first_line
+from adapt.errors import ModelError, RecipeError, first_line
 from adapt.model import prompt as prompts
 from adapt.model.composed import ComposedConfig, ComposedForSpeechRecognition
 from adapt.model.encoders import pretrained
-from adapt.text.template import SLOT, parse
+from adapt.text.template import CHAT, CHAT_MARK, SLOT, parse
 
 PROJECTOR = {f"encoder_projector.linear{i}.{kind}": f"linear{i}.{kind}" for i in (1, 2) for kind in ("weight", "bias")}
 LORA = re.compile(r"llm\.base_model\.model\.(?P<layer>.+)\.lora_(?P<half>[AB])\.(?:default\.)?weight")
@@ -27,7 +27,8 @@ def from_slam(checkpoint: Path, encoder: str, llm: str, out: Path, prompt: str, 
     lora_alpha: of the LoRA, if there is one, which is merged. How many frames are stacked is read from the projector.
     Raises `ModelError` for keys without a place, and for weights that do not fit encoder or LLM.
     """
-    parse(prompt)
+    if any(segment.kind == CHAT for segment in parse(prompt)):
+        raise RecipeError(f"prompt: {CHAT_MARK}: SLAM-LLM writes its prompts as they are; write the whole of it")
     state = _state(checkpoint)
     unknown = [key for key in state if key not in PROJECTOR and not LORA.fullmatch(key)]
     missing = [key for key in PROJECTOR if key not in state]

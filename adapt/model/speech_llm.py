@@ -196,9 +196,16 @@ class SpeechLLM:
     def hear(self, samples: Sequence[np.ndarray]) -> list[torch.Tensor]:
         """As `slot_vectors`, with the gradient, to train what hears."""
         if self.processor is None:
-            return self.model.get_audio_features(*self.model.encoder.inputs(*(x.to(self.device) for x in pad(samples))))
+            return self.model.project(*self.frames(samples))
         # One at a time: encoders differ in what padding does to them, and one is exact.
         return [self._captured(row) for row in samples]
+
+    def frames(self, samples: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the encoder of a model of our own makes of recordings: as `CtcEncoder.frames`."""
+        encoder = self.model.encoder
+        with torch.autocast(self.device.type, enabled=False):
+            inputs = encoder.inputs(*(x.to(self.device) for x in pad(samples)))
+        return encoder.frames(*inputs)
 
     def _captured(self, samples: np.ndarray) -> torch.Tensor:
         family = family_of(self.model.config)

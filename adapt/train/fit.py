@@ -32,10 +32,21 @@ class _Batches(torch.utils.data.Dataset):
         return self.batch_of(step)
 
 
+class _Arguments(TrainingArguments):
+    place_model_on_device = False  # it is where it was loaded to, and more of it may be there than is trained
+
+
 class _StepTrainer(Trainer):
-    def __init__(self, *args, loss_of: Callable[..., torch.Tensor], **kwargs):
-        super().__init__(*args, **kwargs)
+    def __init__(self, model, arguments, *args, loss_of: Callable[..., torch.Tensor], **kwargs):
+        super().__init__(model, arguments, *args, **kwargs)
         self.loss_of = loss_of
+        self.accelerator.device_placement = False
+        self.args._n_gpu = 1  # a process has one device; several go by `accelerate launch`
+
+    def _prepare_input(self, data):
+        if isinstance(data, torch.Tensor):
+            return data.to(next(self.model.parameters()).device)
+        return super()._prepare_input(data)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         with self.accelerator.autocast():  # not every loss goes through the forward that is wrapped already
@@ -150,7 +161,7 @@ def fit(
     logging.disable_progress_bar()
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(steps, warmup))
-    arguments = TrainingArguments(
+    arguments = _Arguments(
         output_dir=str(folder),
         max_steps=steps,
         per_device_train_batch_size=1,

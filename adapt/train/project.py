@@ -13,24 +13,33 @@ import torch
 from adapt.errors import ModelError
 from adapt.model import adapter
 from adapt.model.families import audio_parameters
-from adapt.model.features import pad
+from adapt.model.features import SAMPLE_RATE, pad
 from adapt.model.learned import LearnedPrompt, with_learned
+from adapt.model.prompt import SLOT_EXAMPLES, save_slot_examples
+from adapt.model.save import precision as precision_of
 from adapt.model.save import save
 from adapt.model.speech_llm import SpeechLLM, token_loss
+from adapt.train.base import ctc_loss
 from adapt.train.fit import fit, uses_bf16
 from adapt.train.perturb import perturb_audio
 from adapt.train.stages import Tuned, best_row, by_length, draw, mean_loss
 
 AUDIO_PARTS = ("encoder", "projector")
+LETTERS = 0.3  # weight of the encoder's CTC loss
+EXAMPLES = 12  # recordings whose slot vectors are kept beside the model
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Paired audio: target ids of each utterance, and slot vectors `[slots, hidden]`, or samples to make them of."""
+    """Paired audio: target ids of each utterance, and slot vectors `[slots, hidden]`, or samples to make them of.
+
+    letters: places of the characters in the alphabet of the encoder's CTC head, if it has one.
+    """
 
     targets: Sequence[Sequence[int]]
     slots: Sequence[torch.Tensor] = ()
     samples: Sequence[np.ndarray] = ()
+    letters: Sequence[Sequence[int]] = ()
 
 
 class _Trained(torch.nn.Module):
@@ -41,20 +50,32 @@ class _Trained(torch.nn.Module):
         self.learned, self.weights = learned, torch.nn.ParameterList(weights)
 
 
-def _audio_weights(speech_llm: SpeechLLM, part: str, samples: Sequence[np.ndarray]) -> list[torch.nn.Parameter]:
-    """The parameters of a part of the audio side, ready to be trained."""
-    found = audio_parameters(speech_llm.model, part)
-    if any(p.dtype != torch.float32 for p in found):
-        raise ModelError(f"project.{part}: {found[0].dtype} is too coarse to train; set dtype: fp32")
-    for parameter in found:
-        parameter.requires_grad_(True)
-    heard = speech_llm.hear(samples)[0]
-    if not heard.requires_grad or not any(
-        grad is not None for grad in torch.autograd.grad(heard.sum(), found, allow_unused=True)
-    ):
-        kind = speech_llm.model.config.model_type
-        raise ModelError(f"project.{part}: a {kind} model runs it without a gradient; keep it frozen")
+def ready(speech_llm: SpeechLLM, parts: Sequence[str]) -> list[torch.nn.Parameter]:
+    """The parameters of what hears in `parts`, those that the model itself holds fixed left out.
+
+    Raises `ModelError` for parts that it does not have, has in too few bits, or runs without a gradient, and for a
+    model that could not be written again.
+    """
+    if parts:
+        precision_of(speech_llm)
+    found, quiet = [], [np.zeros(SAMPLE_RATE, np.float32)]
+    for part in (part for part in AUDIO_PARTS if part in parts):
+        weights = [p for p in audio_parameters(speech_llm.model, part) if p.requires_grad]
+        if coarse := next((p.dtype for p in weights if p.dtype != torch.float32), None):
+            raise ModelError(f"project.{part}: {coarse} is too coarse to train; set dtype: fp32")
+        heard = speech_llm.hear(quiet)[0].sum()
+        grads = torch.autograd.grad(heard, weights, allow_unused=True) if heard.requires_grad else ()
+        if all(grad is None for grad in grads):
+            kind = speech_llm.model.config.model_type
+            raise ModelError(f"project.{part}: a {kind} model runs it without a gradient; keep it frozen")
+        found += weights
     return found
+
+
+def _perturbed(samples: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:
+    audio, lengths = pad(samples)
+    audio = perturb_audio(audio, lengths, torch.Generator().manual_seed(seed))
+    return [row[:n].numpy() for row, n in zip(audio, lengths.tolist(), strict=True)]
 
 
 def learn(
@@ -83,28 +104,19 @@ def learn(
     bring samples, and those of `train` are perturbed anew each time. Raises `ModelError` for parts that the model does
     not have, or has in too few bits.
     """
-    hears = any(part in AUDIO_PARTS for part in parts)
+    hears, letters = any(part in AUDIO_PARTS for part in parts), "encoder" in parts and bool(train.letters)
+    audio = ready(speech_llm, parts)
     tuner = adapter.add_lora(speech_llm, rank, alpha, 0.0) if "llm" in parts else None
     if tuner is None:
         speech_llm.model.requires_grad_(False)
     speech_llm.model.eval()
     weights = [p for p in speech_llm.model.parameters() if p.requires_grad]
-    for part in AUDIO_PARTS:
-        if part in parts:
-            weights += _audio_weights(speech_llm, part, train.samples[:1])
+    for parameter in audio:
+        parameter.requires_grad_(True)
+    weights += audio
     held = _Trained(learned, weights)
     view = with_learned(speech_llm, learned) if learned else speech_llm
     ordered = by_length(train.samples if hears else train.slots)
-
-    def slots_of(pairs: Pairs, places: Sequence[int], seed: int | None = None) -> list[torch.Tensor]:
-        if not hears:
-            return [pairs.slots[i] for i in places]
-        samples = [pairs.samples[i] for i in places]
-        if seed is not None:
-            audio, lengths = pad(samples)
-            audio = perturb_audio(audio, lengths, torch.Generator().manual_seed(seed))
-            samples = [row[:n].numpy() for row, n in zip(audio, lengths.tolist(), strict=True)]
-        return speech_llm.hear(samples)
 
     def batch_of(step: int) -> dict:
         rng = random.Random(seed * 1_000_003 + step)
@@ -113,19 +125,26 @@ def learn(
 
     def loss_of(model: torch.nn.Module, batch: dict) -> torch.Tensor:
         places = batch["rows"].tolist()
-        slots = slots_of(train, places, batch["noise"])
+        heard = 0.0
+        if not hears:
+            slots = [train.slots[i] for i in places]
+        elif letters:  # or its CTC head, which nothing else trains, would be left behind
+            encoder = speech_llm.model.encoder
+            frames, counts = speech_llm.frames(_perturbed([train.samples[i] for i in places], batch["noise"]))
+            slots, blank = speech_llm.model.project(frames, counts), len(encoder.config.alphabet)
+            heard = LETTERS * ctc_loss(encoder.ctc(frames), counts, [train.letters[i] for i in places], blank)
+        else:
+            slots = speech_llm.hear(_perturbed([train.samples[i] for i in places], batch["noise"]))
         rows, mask, labels = view.training_batch(slots, [train.targets[i] for i in places])
-        return token_loss(view.forward(rows, mask), labels)
+        return token_loss(view.forward(rows, mask), labels) + heard
 
     best = folder / "best.pt"
 
     def evaluate(step: int, log: list[dict]) -> dict:
-        with torch.no_grad():
-            slots = [
-                slot
-                for i in range(0, len(dev.targets), 16)
-                for slot in slots_of(dev, range(len(dev.targets))[i : i + 16])
-            ]
+        slots = dev.slots
+        if hears:
+            batches = (dev.samples[i : i + 16] for i in range(0, len(dev.samples), 16))
+            slots = [slot for batch in batches for slot in speech_llm.slot_vectors(batch)]
         row = {"step": step, "dev_loss": mean_loss(view, slots, dev.targets)}
         if best_row([*log, row]) is row:
             torch.save(held.state_dict(), best)
@@ -152,6 +171,8 @@ def learn(
         if tuner:
             tuner.merge_and_unload()
         save(view, out)
+        if hears and (out / SLOT_EXAMPLES).exists():
+            save_slot_examples(out / SLOT_EXAMPLES, speech_llm.slot_vectors(dev.samples[:EXAMPLES]))
     else:
         learned.save(out, speech_llm)
     return Tuned(log, best_row(log)["step"])

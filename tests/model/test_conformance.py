@@ -37,7 +37,7 @@ from adapt.model.learned import LearnedPrompt, with_learned, with_template
 from adapt.model.load import _ends, _lost_scaling, _merge_own_lora, load
 from adapt.model.speech_llm import SpeechLLM, token_loss
 from adapt.model.support import SUPPORTED
-from adapt.train.project import Pairs, learn
+from adapt.train.project import Pairs, learn, ready
 from adapt.train.stages import learn_prompt, tune_decoder
 
 from .families import FAMILIES, WITHOUT_MODEL, WITHOUT_PROCESSOR
@@ -202,7 +202,9 @@ def test_what_hears_and_what_writes_can_be_trained_too(llm, tmp_path):
         else:
             there.append(part)
     if kind == "vibevoice_asr":
-        there.remove("encoder")  # it runs them without a gradient
+        with pytest.raises(ModelError, match="runs it without a gradient"):
+            ready(llm, ["encoder"])
+        there.remove("encoder")
     before = {part: [p.detach().clone() for p in audio_parameters(llm.model, part)] for part in there}
     samples = [np.random.default_rng(i).standard_normal(8_000).astype(np.float32) / 10 for i in range(2)]
     pairs = Pairs([llm.target_ids(t) for t in TEXT[:2]], llm.slot_vectors(samples), samples)
@@ -212,7 +214,8 @@ def test_what_hears_and_what_writes_can_be_trained_too(llm, tmp_path):
     assert tuned.best_step, tuned.log
     for part in there:
         changed = [not torch.equal(*pair) for pair in zip(before[part], audio_parameters(llm.model, part), strict=True)]
-        assert sum(changed) > len(changed) / 3, (part, sum(changed), len(changed))
+        # One has a second encoder for who speaks, and positions that are held fixed stay as they are.
+        assert sum(changed) > len(changed) * (0.4 if kind == "nemo_speechlm" else 0.8), (part, sum(changed))
     again = load(str(tmp_path / "model"), "cpu")
     with torch.no_grad():
         ours, theirs = (m.forward(m.prompt(m.slot_vectors(samples[:1])[0])[None]) for m in (llm, again))

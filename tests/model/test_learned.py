@@ -14,7 +14,8 @@ from adapt.model.load import load
 from adapt.model.prompt import load as load_prompt
 from adapt.model.prompt import save as save_prompt
 from adapt.text.template import LEARNED, Segment, parse
-from adapt.train.project import Pairs, learn
+from adapt.train.base import ctc_ids, ctc_loss
+from adapt.train.project import Pairs, learn, ready
 from adapt.train.stages import mean_loss
 
 TEMPLATE = "<p:play the song><speech>now <p:3>"
@@ -151,3 +152,70 @@ def test_what_is_not_frozen_changes_and_nothing_else(tiny, noise, parts, tmp_pat
     ours = with_learned(tiny, prompt)
     a, b = (logits(m, m.slot_vectors(noise[:1])[0]) for m in (ours, again))
     torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+def test_the_ctc_head_learns_along_with_its_encoder(tiny, noise, tmp_path):
+    texts = ["play", "stop", "tell"]
+    letters = [ctc_ids(text, tiny.model.config.alphabet) for text in texts]
+    pairs = Pairs([tiny.target_ids(t) for t in texts], samples=noise, letters=letters)
+
+    def heard() -> float:
+        with torch.no_grad():
+            frames, counts = tiny.frames(noise)
+            return float(ctc_loss(tiny.model.encoder.ctc(frames), counts, letters, len(tiny.model.config.alphabet)))
+
+    before = heard()
+    more = {"folder": tmp_path / "work", "out": tmp_path / "model", "seed": 1, "precision": "fp32"}
+    more |= {"steps": 30, "batch_size": 3, "learning_rate": 0.01, "eval_every": 10, "weights_rate": 3e-3}
+    learn(tiny, None, pairs, pairs, parts=["encoder", "projector"], **more)
+    assert heard() < before - 0.3
+
+
+def test_a_kill_while_the_model_is_trained_too_changes_nothing(tiny, noise, tmp_path):
+    texts = ["play the song", "stop the music now", "tell me what it is"]
+    pairs = Pairs([tiny.target_ids(t) for t in texts], samples=noise)
+    more = {"steps": 4, "batch_size": 2, "learning_rate": 0.01, "eval_every": 1, "weights_rate": 0.01, "rank": 2}
+    more |= {"seed": 1, "precision": "fp32", "parts": ["encoder", "projector", "llm"]}
+
+    class Killed(Exception):
+        pass
+
+    def trained(name: str, killed_at: int | None = None) -> dict:
+        llm = load(tiny.name, "cpu")
+        torch.manual_seed(0)
+        prompt = LearnedPrompt(llm, TEMPLATE, "residual", init="random")
+        forward, calls = llm.frames, iter(range(10**6))
+
+        def frames(samples):
+            if killed_at is not None and torch.is_grad_enabled() and next(calls) == killed_at:
+                raise Killed
+            return forward(samples)
+
+        llm.frames = frames
+        learn(llm, prompt, pairs, pairs, folder=tmp_path / name, out=tmp_path / f"{name}-model", **more)
+        return load_file(tmp_path / f"{name}-model/model.safetensors")
+
+    whole = trained("whole")
+    with pytest.raises(Killed):
+        trained("twice", killed_at=5)
+    again = trained("twice")
+    assert all(torch.equal(whole[key], again[key]) for key in whole)
+
+
+def test_what_cannot_be_trained_or_written_again_is_refused_first(tiny, tmp_path):
+    half = load(tiny.name, "cpu", dtype="bf16")
+    with pytest.raises(ModelError, match=r"is in float32, and was loaded in torch.bfloat16"):
+        ready(half, ["llm"])
+    tiny.model.to(torch.bfloat16).save_pretrained(tmp_path)
+    tiny.tokenizer.save_pretrained(tmp_path)
+    ready(load(str(tmp_path), "cpu"), ["encoder", "projector", "llm"])
+    ready(load(str(tmp_path), "cpu", dtype="bf16"), ["llm"])
+    with pytest.raises(ModelError, match=r"project.projector: torch.bfloat16 is too coarse to train; set dtype: fp32"):
+        ready(load(str(tmp_path), "cpu", dtype="bf16"), ["projector"])
+
+
+def test_a_chat_template_that_loses_what_is_said_is_refused(tiny, monkeypatch):
+    for around in (("<s>", "now"), ("<s>", "now adaptbefore"), ("<s>adaptbefore", "adaptbehind adaptbehind")):
+        monkeypatch.setattr(type(tiny), "chat", lambda self, *said, around=around: around)
+        with pytest.raises(ModelError, match="does not keep what a user says"):
+            with_template(tiny, "<chat>play <speech>the song")
