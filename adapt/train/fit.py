@@ -34,6 +34,7 @@ class _Batches(torch.utils.data.Dataset):
 
 class _Arguments(TrainingArguments):
     place_model_on_device = False  # it is where it was loaded to, and more of it may be there than is trained
+    n_gpu = 1  # with more of them Trainer would split batches, which are one item here
 
 
 class _StepTrainer(Trainer):
@@ -41,7 +42,6 @@ class _StepTrainer(Trainer):
         super().__init__(model, arguments, *args, **kwargs)
         self.loss_of = loss_of
         self.accelerator.device_placement = False
-        self.args._n_gpu = 1  # a process has one device; several go by `accelerate launch`
 
     def _prepare_input(self, data):
         if isinstance(data, torch.Tensor):
