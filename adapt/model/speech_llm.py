@@ -74,6 +74,8 @@ class SpeechLLM:
 
         Raises `ModelError` for a model that has none, or none with audio.
         """
+        if self.processor is None and not self.tokenizer.chat_template:
+            raise ModelError(f"{self.name}: has no chat template; write the prompt without <chat>")
         try:
             if self.processor is None:
                 turn = [{"role": "user", "content": f"{before}{SLOT}{behind}"}]

@@ -59,7 +59,7 @@ def test_a_chat_comes_first_and_goes_through_its_template(tiny):
     with pytest.raises(ModelError, match="it writes what a user says 2 times; write the prompt without <chat>"):
         with_template(tiny, "<chat>play")
     tiny.tokenizer.chat_template = None
-    with pytest.raises(ModelError, match="no chat template that takes audio"):
+    with pytest.raises(ModelError, match="has no chat template; write the prompt without <chat>"):
         with_template(tiny, "<chat>play")
 
 
