@@ -219,3 +219,17 @@ def test_a_chat_template_that_loses_what_is_said_is_refused(tiny, monkeypatch):
         monkeypatch.setattr(type(tiny), "chat", lambda self, *said, around=around: around)
         with pytest.raises(ModelError, match="does not keep what a user says"):
             with_template(tiny, "<chat>play <speech>the song")
+
+
+def test_what_is_best_on_the_development_set_is_kept_not_what_is_last(tiny, noise, tmp_path):
+    slots = tiny.slot_vectors(noise)
+    train = Pairs([tiny.target_ids(t) for t in ("play the song", "stop the music now", "tell me")], slots)
+    dev = Pairs([tiny.target_ids(t) for t in ("zzz qqq", "xx jj xx", "vv kk")], slots)
+    torch.manual_seed(0)
+    prompt = LearnedPrompt(tiny, TEMPLATE, "tokens", init="stats", examples=slots)
+    more = {"folder": tmp_path / "work", "out": tmp_path / "prompt.safetensors", "seed": 1, "precision": "fp32"}
+    tuned = learn(tiny, prompt, train, dev, steps=30, batch_size=3, learning_rate=2.0, eval_every=3, **more)
+    losses = {row["step"]: row["dev_loss"] for row in tuned.log if "dev_loss" in row}
+    assert tuned.best_step != 30 and losses[tuned.best_step] < losses[30]
+    kept = mean_loss(with_learned(tiny, prompt), dev.slots, dev.targets)
+    assert kept == pytest.approx(losses[tuned.best_step], rel=1e-4)
