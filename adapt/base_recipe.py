@@ -40,7 +40,8 @@ class Encoder:
     start: str | None = field(
         default=None,
         metadata={
-            "help": "audio encoder to go on from: Parakeet, wav2vec 2.0, HuBERT, WavLM, Whisper, or one made here",
+            "help": "audio encoder to go on from: Parakeet, wav2vec 2.0, HuBERT, WavLM, Whisper, one made here, "
+            "or that of a speech LLM made here, such as tiny",
             "model": True,
         },
     )

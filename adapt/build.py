@@ -11,6 +11,7 @@ from pathlib import Path
 
 from adapt.base_recipe import BaseRecipe
 from adapt.errors import DataError, ModelError, RecipeError
+from adapt.model.bases import built_in, locate
 from adapt.run import RunFolder, StageResult, write_json
 from adapt.score.score import Scores
 from adapt.text.corpus import Utterance, read_hypotheses, read_manifest, read_text
@@ -81,8 +82,27 @@ class Build:
         return {"data": data, **kept, "seed": recipe.seed, "precision": recipe.precision}
 
 
+def _place(name: str) -> str:
+    """What transformers loads: the folder of a built-in base, else the name as it is."""
+    return str(locate(name)) if name in built_in() else name
+
+
 def _of_folder(name: str | None) -> list[Path]:
-    return [Path(name)] if name and Path(name).is_dir() else []
+    return [Path(_place(name))] if name and Path(_place(name)).is_dir() else []
+
+
+def _audio_encoder(name: str, alphabet: str):
+    """The audio encoder that `encoder.start` names, with a CTC head over `alphabet`."""
+    import torch
+    from transformers import AutoConfig
+
+    from adapt.model.composed import ComposedConfig, ComposedForSpeechRecognition
+    from adapt.model.encoders import pretrained, relettered
+
+    place = _place(name)
+    if not isinstance(AutoConfig.from_pretrained(place), ComposedConfig):
+        return pretrained(place, alphabet)
+    return relettered(ComposedForSpeechRecognition.from_pretrained(place, dtype=torch.float32).encoder, alphabet)
 
 
 def _check_starts(recipe: BaseRecipe) -> None:
@@ -90,14 +110,14 @@ def _check_starts(recipe: BaseRecipe) -> None:
     from transformers import AutoConfig, AutoTokenizer
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    import adapt.model.encoders  # noqa: F401 (an encoder of our own is known from then on)
+    import adapt.model.composed  # noqa: F401 (models of our own are known from then on)
 
     wants_chat, chats = parse(recipe.align.prompt)[0].kind == CHAT, None
     for key, name in (("encoder.start", recipe.encoder.start), ("llm.start", recipe.llm.start)):
         if not name:
             continue
         try:
-            config = AutoConfig.from_pretrained(name)
+            config = AutoConfig.from_pretrained(_place(name))
             chats = key == "llm.start" and AutoTokenizer.from_pretrained(name).chat_template
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0].rstrip(":. ")
@@ -120,14 +140,14 @@ def encoder(build: Build) -> StageResult:
         import torch
         from transformers import ParakeetCTCConfig
 
-        from adapt.model.encoders import CtcEncoder, CtcEncoderConfig, pretrained
+        from adapt.model.encoders import CtcEncoder, CtcEncoderConfig
         from adapt.train.base import train_encoder
 
         _check_starts(recipe)
         torch.manual_seed(recipe.seed)
         alphabet = "".join(sorted(set().union(*(item.text for item in build.speech.items))))
         if settings.start:
-            model = pretrained(settings.start, alphabet)
+            model = _audio_encoder(settings.start, alphabet)
         else:
             shape = {
                 "hidden_size": settings.hidden_size,

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from adapt.cli import main
+from adapt.model.bases import ASSETS
 from adapt.train import fit as fitting
 
 SIZES = """data:
@@ -97,6 +98,13 @@ def test_a_recipe_becomes_a_speech_llm_that_the_other_commands_use(folder, tmp_p
     assert all(torch.equal(one[k], two[k]) for k in one if k.startswith("encoder."))
     first = load_file(out / "llm/model.safetensors")
     assert all(torch.equal(first[k], two[f"language_model.{k}"]) for k in first)
+
+
+def test_the_encoder_of_the_built_in_base_can_be_gone_on_from(folder, tmp_path):
+    done = adapt("base", "encoder", folder, "-o", tmp_path, "-s", "encoder.start=tiny", "-s", "encoder.steps=0")
+    assert done.exit_code == 0, done.output
+    theirs, ours = load_file(ASSETS / "tiny/model.safetensors"), load_file(tmp_path / "encoder/model.safetensors")
+    assert ours and all(torch.equal(theirs[f"encoder.{k}"].to(ours[k].dtype), ours[k]) for k in ours)
 
 
 def test_a_killed_alignment_goes_on_to_the_same_weights(folder, tmp_path, monkeypatch):

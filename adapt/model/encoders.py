@@ -174,19 +174,14 @@ def _from_config(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def pretrained(name: str, alphabet: str) -> CtcEncoder:
-    """The audio encoder of a checkpoint of transformers, or our own, with a fresh CTC head over `alphabet`.
+    """The audio encoder of a checkpoint of transformers, with a fresh CTC head, or our own (`relettered`).
 
-    A head of our own is kept where it has all these characters. What a checkpoint has beside its encoder, a decoder or
-    a head of its own, is left out. Raises `ModelError` when it is of none of FAMILIES.
+    What a checkpoint has beside its encoder, a decoder or a head of its own, is left out. Raises `ModelError` when it
+    is of none of FAMILIES.
     """
     config = AutoConfig.from_pretrained(name)
     if config.model_type == CtcEncoderConfig.model_type:
-        own = CtcEncoder.from_pretrained(name, dtype=torch.float32)
-        if set(alphabet) <= set(own.config.alphabet):
-            return own
-        model = CtcEncoder(CtcEncoderConfig(audio_config=own.config.audio_config, alphabet=alphabet))
-        model.encoder.load_state_dict(own.encoder.state_dict())
-        return model
+        return relettered(CtcEncoder.from_pretrained(name, dtype=torch.float32), alphabet)
     kind = {"parakeet_ctc": "parakeet_encoder"}.get(config.model_type, config.model_type)
     if kind not in FAMILIES:
         known = ", ".join(FAMILIES)
@@ -195,6 +190,24 @@ def pretrained(name: str, alphabet: str) -> CtcEncoder:
     encoder = encoder.get_submodule("encoder") if config.model_type in ("whisper", "parakeet_ctc") else encoder
     model = CtcEncoder(CtcEncoderConfig(audio_config=encoder.config, alphabet=alphabet))
     model.encoder.load_state_dict(encoder.state_dict())
+    return model
+
+
+@torch.no_grad()
+def relettered(encoder: CtcEncoder, alphabet: str) -> CtcEncoder:
+    """The same encoder with a CTC head over `alphabet`: itself where its head has all these characters already.
+
+    Otherwise what the head knows of the characters that stay, and of the blank, is kept.
+    """
+    before = encoder.config.alphabet
+    if set(alphabet) <= set(before):
+        return encoder
+    model = CtcEncoder(CtcEncoderConfig(audio_config=encoder.config.audio_config, alphabet=alphabet))
+    model.encoder.load_state_dict(encoder.encoder.state_dict())
+    for row, known in [*((i, before.find(c)) for i, c in enumerate(alphabet)), (-1, len(before))]:
+        if known >= 0:
+            model.ctc_head.weight[row] = encoder.ctc_head.weight[known]
+            model.ctc_head.bias[row] = encoder.ctc_head.bias[known]
     return model
 
 

@@ -10,7 +10,7 @@ from peft.tuners.lora import LoraModel
 from adapt.errors import ModelError
 from adapt.model import adapter
 from adapt.model.composed import PROJECTORS, ComposedConfig, ComposedForSpeechRecognition
-from adapt.model.encoders import pretrained
+from adapt.model.encoders import pretrained, relettered
 from adapt.model.features import log_mel, pad
 from adapt.model.load import load
 
@@ -126,6 +126,16 @@ def test_pretrained_encoders_hear_the_same_alone_and_together(model, config, rat
     assert held and all("conv" in name or "subsampling" in name or "feature_extractor" in name for name in held)
     encoder.freeze("all")
     assert {name for name, p in encoder.named_parameters() if p.requires_grad} == {"ctc_head.weight", "ctc_head.bias"}
+
+
+def test_a_head_over_other_letters_keeps_those_that_stay(tiny, noise):
+    before = tiny.model.encoder.eval()
+    after = relettered(before, "ß" + before.config.alphabet[::-1][3:]).eval()
+    inputs = before.inputs(*pad(noise))
+    with torch.no_grad():
+        one, other = (encoder(*inputs)[0] for encoder in (before, after))
+    stays = [before.config.alphabet.index(c) for c in after.config.alphabet[1:]] + [-1]
+    torch.testing.assert_close(one[..., stays], other[..., 1:])
 
 
 def test_a_model_that_is_no_audio_encoder_is_refused(tmp_path):
