@@ -197,6 +197,8 @@ def read(build: Build) -> StageResult | None:
     recipe, settings = build.recipe, build.recipe.llm
     if _untaught(build):
         return None
+    # It need not be done again for another encoder, only for other letters.
+    alphabet = json.loads(build.path("encoder/config.json").read_text(encoding="utf-8"))["alphabet"]
 
     def work(scratch: Path) -> None:
         import torch
@@ -212,7 +214,7 @@ def read(build: Build) -> StageResult | None:
             tokenizer = AutoTokenizer.from_pretrained(settings.start)
             llm = AutoModelForCausalLM.from_pretrained(settings.start, dtype=torch.float32)
         else:
-            tokenizer = train_tokenizer(texts, settings.pieces)
+            tokenizer = train_tokenizer(texts, settings.pieces, alphabet)
             shape = {
                 "vocab_size": len(tokenizer),
                 "hidden_size": settings.hidden_size,
@@ -248,8 +250,6 @@ def read(build: Build) -> StageResult | None:
 
     inputs = [recipe.data.train, recipe.data.dev, *_of_folder(settings.start)]
     inputs += [recipe.data.text] if recipe.data.text else []
-    # It need not be done again for another encoder, only for other letters.
-    alphabet = json.loads(build.path("encoder/config.json").read_text(encoding="utf-8")).get("alphabet")
     keys = {**build.settings("llm"), "alphabet": alphabet, "prompt": recipe.align.prompt}
     result = build.folder.stage("read", keys, inputs, ["llm"], work)
     build.report(result, _last(build.path("llm/log.json"), "dev_loss", "loss {:.2f} on dev transcripts"))

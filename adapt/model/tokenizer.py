@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterable
 
 import sentencepiece
@@ -15,10 +16,11 @@ from adapt.text.template import SLOT
 SPECIAL = [SLOT, "<text>"]
 
 
-def train_tokenizer(sentences: Iterable[str], pieces: int) -> PreTrainedTokenizerFast:
+def train_tokenizer(sentences: Iterable[str], pieces: int, letters: str = "") -> PreTrainedTokenizerFast:
     """A sentencepiece unigram model (1804.10959) of `pieces` pieces, as the fast tokenizer that transformers loads.
 
-    Ids: unknown 0, beginning 1, end 2, padding 3. Raises `DataError` when the text has too few different pieces.
+    letters: characters that have a piece of their own even where no sentence has them. Ids: unknown 0, beginning 1,
+    end 2, padding 3. Raises `DataError` when the text has too few different words for `pieces`, or too many letters.
     """
     model = io.BytesIO()
     try:
@@ -29,13 +31,18 @@ def train_tokenizer(sentences: Iterable[str], pieces: int) -> PreTrainedTokenize
             model_type="unigram",
             pad_id=3,
             user_defined_symbols=SPECIAL,
+            required_chars=letters.replace(" ", ""),
             character_coverage=1.0,
             normalization_rule_name="identity",
             minloglevel=2,
         )
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise DataError(f"llm.pieces: {pieces} cannot be learned from the text: {reason}; give fewer") from error
+        told = f"llm.pieces: {pieces} cannot be learned from the text"
+        if most := re.search(r"value <= (\d+)", str(error)):
+            raise DataError(f"{told}, which has too few different words; give at most {most[1]}") from error
+        if least := re.search(r"required_chars\. \d+ vs (\d+)", str(error)):
+            raise DataError(f"{told}, which has more letters than that; give at least {least[1]}") from error
+        raise DataError(f"{told}: {str(error).strip().splitlines()[-1]}") from error
     processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     scores = [(processor.id_to_piece(i), processor.get_score(i)) for i in range(pieces)]
     tokenizer = Tokenizer(models.Unigram(scores, unk_id=0))

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import click
 
-SIZES = {"0.3 M": (64, 2), "1 M": (128, 4), "4 M": (256, 6), "11 M": (384, 8)}
+SIZES = {"0.8 M": (128, 4), "2.4 M": (192, 6), "4.2 M": (256, 6)}  # of the decoder: width, layers
 STUDIES: dict[str, dict[str, dict[str, object]]] = {
     "stride": {f"{40 * stack} ms": {"align.stack": stack} for stack in (1, 2, 4, 6, 8, 12, 24)},
     "decoder": {

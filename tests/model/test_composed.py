@@ -7,12 +7,13 @@ import transformers
 from peft import LoraConfig
 from peft.tuners.lora import LoraModel
 
-from adapt.errors import ModelError
+from adapt.errors import DataError, ModelError
 from adapt.model import adapter
 from adapt.model.composed import PROJECTORS, ComposedConfig, ComposedForSpeechRecognition
 from adapt.model.encoders import pretrained, relettered
 from adapt.model.features import log_mel, pad
 from adapt.model.load import load
+from adapt.model.tokenizer import train_tokenizer
 
 
 def test_slot_length_is_the_encoders_own_and_padding_changes_nothing(tiny, noise):
@@ -142,6 +143,17 @@ def test_a_model_that_is_no_audio_encoder_is_refused(tmp_path):
     transformers.GPT2LMHeadModel(transformers.GPT2Config(n_embd=8, n_layer=1, n_head=1)).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="is a 'gpt2' model; give one of parakeet_encoder, wav2vec2"):
         pretrained(str(tmp_path), "abc")
+
+
+def test_a_tokenizer_has_a_piece_for_each_letter_that_the_encoder_hears():
+    texts = ["good day to you", "a day in may", "you and me", "the dog ran", "we go home", "no more of it"]
+    tokenizer = train_tokenizer(texts, 36, "abcdefghijklmnopqrstuvwxyz' ")
+    ids = tokenizer.convert_tokens_to_ids([*"abcdefghijklmnopqrstuvwxyz'▁"])
+    assert tokenizer.unk_token_id not in ids and len(set(ids)) == 28
+    assert tokenizer.decode(tokenizer.encode("jazz day", add_special_tokens=False)) == "jazz day"
+    for pieces, told in ((12, "more letters than that; give at least"), (500, "few different words; give at most")):
+        with pytest.raises(DataError, match=told):
+            train_tokenizer(texts, pieces)
 
 
 SMALL = {"vocab_size": 50, **TINY}
