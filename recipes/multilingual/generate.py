@@ -1,7 +1,8 @@
 """Sentences in four languages and their speech: `python recipes/multilingual/generate.py`. Needs espeak-ng.
 
 Development and test sentences come from templates that training never sees. Half of what is trained on are words in any
-order: of eighteen templates alone an encoder learns which template it hears, and not how letters sound.
+order: of eighteen templates alone an encoder learns which template it hears, and not how letters sound. The text for
+the decoder is all of that kind: it would know the transcripts by heart, and not look at its slot.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ DATA = HERE / "data"
 # Utterances to train on, uneven on purpose: sampling by temperature is there for that.
 COUNTS = {"en": 2_400, "de": 1_200, "fr": 600, "es": 300}
 LISTS = 0.5  # share of the training utterances that are words in any order
+LINES = 5_000  # of text for the decoder, in each language
 HELD_OUT = {"dev": 40, "test": 100}
 ACCENTS = {"en": "en-us", "de": "de", "fr": "fr-fr", "es": "es"}
 VARIANTS = {"train": ("m1", "m2", "m3", "m4", "f1", "f3", "f5"), "dev": ("m7", "f2"), "test": ("m5", "f4")}
@@ -50,12 +52,21 @@ def filled(sentence: str, slots: dict[str, list[str]], rng: random.Random) -> st
     return re.sub(r"\{(\w+)\}", word, sentence)
 
 
+def words_of(language: str) -> list[str]:
+    """All words of a language, in order."""
+    slots, sentences = templates(language)
+    texts = (*sentences, *itertools.chain(*slots.values()))
+    return sorted({word for text in texts for word in text.split() if "{" not in word})
+
+
+def in_any_order(words: list[str], rng: random.Random) -> str:
+    return " ".join(rng.sample(words, rng.randint(3, 7)))
+
+
 def rows(language: str, rng: random.Random) -> dict[str, list[dict]]:
     """Manifest rows of each set; `rate` and `pitch` are for espeak-ng."""
     slots, sentences = templates(language)
-    words = sorted(
-        {w for text in (*sentences, *itertools.chain(*slots.values())) for w in text.split() if "{" not in w}
-    )
+    words = words_of(language)
     rng.shuffle(sentences)
     kept = {"dev": sentences[:2], "test": sentences[2:6], "train": sentences[6:]}
     found = {}
@@ -66,7 +77,7 @@ def rows(language: str, rng: random.Random) -> dict[str, list[dict]]:
             voice = f"{ACCENTS[language]}+{rng.choice(VARIANTS[kind])}"
             text = filled(rng.choice(kept[kind]), slots, rng)
             if kind == "train" and rng.random() < LISTS:
-                text = " ".join(rng.sample(words, rng.randint(3, 7)))
+                text = in_any_order(words, rng)
             row = {"id": name, "audio": f"audio/{name}.wav", "text": text, "language": language, "voice": voice}
             found[kind].append({**row, "rate": rng.randint(140, 185), "pitch": rng.randint(30, 70)})
     return found
@@ -83,9 +94,18 @@ def speak(row: dict) -> None:
 @click.command()
 @click.option("--processes", default=2, show_default=True, help="Processes to speak with.")
 def main(processes: int) -> None:
-    """Write data/: manifests of all languages and of each, and what audio is not there; delete data/ after a change."""
+    """Write data/: text and manifests of all languages and of each, and what audio is not there.
+
+    Delete data/ after a change.
+    """
     (DATA / "audio").mkdir(parents=True, exist_ok=True)
     by_language = {language: rows(language, random.Random(language)) for language in COUNTS}
+    texts = {}
+    for language in COUNTS:
+        words, rng = words_of(language), random.Random(f"{language} text")
+        texts[f"text-{language}"] = [in_any_order(words, rng) for _ in range(LINES)]
+    for name, lines in {"text": sum(texts.values(), []), **texts}.items():
+        (DATA / f"{name}.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     for kind in VARIANTS:
         together = [row for found in by_language.values() for row in found[kind]]
         manifests = {kind: together} | {f"{kind}-{language}": found[kind] for language, found in by_language.items()}
