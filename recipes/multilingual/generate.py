@@ -104,7 +104,8 @@ def main(processes: int) -> None:
     for language in COUNTS:
         words, rng = words_of(language), random.Random(f"{language} text")
         texts[f"text-{language}"] = [in_any_order(words, rng) for _ in range(LINES)]
-    for name, lines in {"text": sum(texts.values(), []), **texts}.items():
+    texts["text"] = [*itertools.chain(*texts.values())]
+    for name, lines in texts.items():
         (DATA / f"{name}.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     for kind in VARIANTS:
         together = [row for found in by_language.values() for row in found[kind]]
