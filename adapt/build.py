@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,6 +92,19 @@ def _of_folder(name: str | None) -> list[Path]:
     return [Path(_place(name))] if name and Path(_place(name)).is_dir() else []
 
 
+@contextlib.contextmanager
+def _loading(key: str, name: str | None) -> Iterator[None]:
+    """What transformers says of a model that cannot be loaded, in a line: a `ModelError`."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(":. ")
+        ways = "its name on the hub, or tiny" if key == "encoder.start" else "or its name on the hub"
+        raise ModelError(f"{key}: {name!r} cannot be loaded: {reason}; give the folder of a model, {ways}") from error
+
+
 def _audio_encoder(name: str, alphabet: str):
     """The audio encoder that `encoder.start` names, with a CTC head over `alphabet`."""
     import torch
@@ -116,13 +130,9 @@ def _check_starts(recipe: BaseRecipe) -> None:
     for key, name in (("encoder.start", recipe.encoder.start), ("llm.start", recipe.llm.start)):
         if not name:
             continue
-        try:
+        with _loading(key, name):
             config = AutoConfig.from_pretrained(_place(name))
             chats = key == "llm.start" and AutoTokenizer.from_pretrained(name).chat_template
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0].rstrip(":. ")
-            told = f"{key}: {name!r} cannot be loaded: {reason}; give the folder of a model, or its name on the hub"
-            raise ModelError(told) from error
         if key == "llm.start" and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
             raise ModelError(f"{key}: {name!r} is a {config.model_type!r} model; give a causal LM")
     if wants_chat and not chats:
@@ -147,7 +157,8 @@ def encoder(build: Build) -> StageResult:
         torch.manual_seed(recipe.seed)
         alphabet = "".join(sorted(set().union(*(item.text for item in build.speech.items))))
         if settings.start:
-            model = _audio_encoder(settings.start, alphabet)
+            with _loading("encoder.start", settings.start):
+                model = _audio_encoder(settings.start, alphabet)
         else:
             shape = {
                 "hidden_size": settings.hidden_size,
@@ -211,8 +222,9 @@ def read(build: Build) -> StageResult | None:
         torch.manual_seed(recipe.seed)
         texts = build.texts()
         if settings.start:
-            tokenizer = AutoTokenizer.from_pretrained(settings.start)
-            llm = AutoModelForCausalLM.from_pretrained(settings.start, dtype=torch.float32)
+            with _loading("llm.start", settings.start):
+                tokenizer = AutoTokenizer.from_pretrained(settings.start)
+                llm = AutoModelForCausalLM.from_pretrained(settings.start, dtype=torch.float32)
         else:
             tokenizer = train_tokenizer(texts, settings.pieces, alphabet)
             shape = {
@@ -303,8 +315,9 @@ def align(build: Build) -> StageResult:
         from adapt.train.base import align as train
 
         _check_starts(recipe)
-        tokenizer = AutoTokenizer.from_pretrained(place)
-        llm = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32)
+        with _loading("llm.start", place):
+            tokenizer = AutoTokenizer.from_pretrained(place)
+            llm = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32)
         speech_llm = _composed(build, llm, tokenizer)
         names = {f.name for f in dataclasses.fields(AlignSettings)} - {"temperature"}
         given = AlignSettings(**{name: getattr(settings, name) for name in names}, temperature=recipe.data.temperature)

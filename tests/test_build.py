@@ -154,6 +154,7 @@ def test_what_a_user_gets_wrong_is_one_line(change, told, folder, tmp_path):
         ("encoder.start", None, "cannot be loaded: Unrecognized model"),
         ("llm.start", None, "cannot be loaded: Unrecognized model"),
         ("llm.start", '{"model_type": "llama"}', "cannot be loaded: "),
+        ("encoder.start", (ASSETS / "tiny/config.json").read_text(), "cannot be loaded: Error no file named model"),
         ("encoder.start", '{"model_type": "gpt2"}', "is a 'gpt2' model; give one of parakeet_encoder"),
     ],
 )
