@@ -62,13 +62,19 @@ def speech(data: Path, count: int, processes: int) -> None:
 
     human_sets(data, DATA)
     held_out = _sentences("held_out")
-    for kind, sentences in (("espeak", held_out[:300]), ("slt", held_out[:300]), ("dev-espeak", held_out[300:500])):
+    spoken = {
+        "espeak": held_out[:300],
+        "slt": held_out[:300],
+        "dev-espeak": held_out[300:500],
+        "dev-mbrola": held_out[500:600],
+    }
+    for kind, sentences in spoken.items():
         held_out_set(sentences, DATA, kind)
     # Short sentences carry as much about letters per second as long ones, and fit more into a batch.
     synthesise([s for s in _sentences("spoken") if len(s) <= 60], DATA, count, processes, _log)
     for name, kinds in (
         ("train", ["train", "human"]),
-        ("dev", ["dev-espeak", "dev-human"]),
+        ("dev", ["dev-espeak", "dev-mbrola", "dev-human"]),
         ("test", ["espeak", "slt", "an4"]),
     ):
         write_manifest(DATA, name, kinds)

@@ -1,4 +1,4 @@
-"""Speech for the base model: espeak-ng, flite, RHVoice and pico2wave in many voices, and CMU AN4.
+"""Speech for the base model: espeak-ng, MBROLA, flite, RHVoice and pico2wave in many voices, and CMU AN4.
 
     python recipes/base/make.py speech
 
@@ -86,6 +86,27 @@ VARIANTS = [
     "travis",
     "victor",
 ]
+# Diphones of people, with espeak-ng's phonemes; "-en": of another language, speaking English.
+MBROLA = (
+    "us1",
+    "us1",
+    "us2",
+    "us2",
+    "af1-en",
+    "de1-en",
+    "de2-en",
+    "de3-en",
+    "de4-en",
+    "de5-en",
+    "de6-en",
+    "fr4-en",
+    "hu1-en",
+    "nl2-en",
+    "pl1-en",
+    "ro1-en",
+    "sw1-en",
+)
+DEV_MBROLA = ("us3", "sw2-en")
 ACCENTS = ("en-us", "en-us", "en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-029")
 FLITE = ("kal16", "awb", "rms")
 RHVOICE = ("clb", "clb", "clb", "bdl", "alan")
@@ -109,22 +130,27 @@ def draw_voice(rng: random.Random) -> Voice:
     """A training voice."""
     kind = rng.random()
     warp = rng.uniform(0.85, 1.2)
-    if kind < 0.36:
+    if kind < 0.25:
         name = f"{rng.choice(ACCENTS)}+{rng.choice(VARIANTS)}"
         warp = rng.uniform(0.9, 1.12)  # the variants differ already
         return Voice("espeak", name, rng.uniform(140, 200) / warp, rng.randint(25, 75), warp)
-    if kind < 0.7:
+    if kind < 0.6:
+        name = f"mb-{rng.choice(MBROLA)}"
+        return Voice("espeak", name, rng.uniform(130, 190) / warp, rng.randint(30, 70), warp)
+    if kind < 0.78:
         warp = rng.uniform(0.85, 1.3)  # three men: played faster, they pass for women
         return Voice("flite", rng.choice(FLITE), rng.uniform(0.8, 1.15) * warp, 0, warp)
-    if kind < 0.91:
+    if kind < 0.94:
         return Voice("rhvoice", rng.choice(RHVOICE), rng.uniform(0.8, 1.25) / warp, rng.randint(85, 120), warp)
     return Voice("pico", rng.choice(PICO), rng.uniform(0.85, 1.2) / warp, rng.randint(80, 125), warp)
 
 
 def held_out_voice(kind: str, rng: random.Random) -> Voice:
-    """A voice of one of the test sets `espeak` and `slt` (flite), or of the development set `dev-espeak`."""
+    """A voice of one of the test sets `espeak` and `slt` (flite), or of the development sets, `dev-` and the engine."""
     if kind == "slt":
         return Voice("flite", "slt", rng.uniform(0.9, 1.1), 0, 1.0)
+    if kind == "dev-mbrola":
+        return Voice("espeak", f"mb-{rng.choice(DEV_MBROLA)}", rng.uniform(140, 170), 50, 1.0)
     variants = DEV_VARIANTS if kind == "dev-espeak" else TEST_VARIANTS
     name = f"{rng.choice(('en-us', 'en-gb'))}+{rng.choice(variants)}"
     return Voice("espeak", name, rng.uniform(150, 180), 50, 1.0)
@@ -240,7 +266,7 @@ def synthesise(sentences: list[str], folder: Path, count: int, processes: int, r
 
 
 def held_out_set(sentences: list[str], folder: Path, kind: str) -> None:
-    """`sentences` in the voices that are held out for `espeak`, `slt` or `dev-espeak`."""
+    """`sentences` in the voices that are held out for `kind`, as in `held_out_voice`."""
     rng = random.Random(kind)
     jobs = [(text, held_out_voice(kind, rng)) for text in sentences]
     write_part(folder, kind, 0, [u for u in map(utterance, jobs) if u])
