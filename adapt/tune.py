@@ -3,7 +3,9 @@ decoded, whose n-best lists join the others, until nothing better comes out (as 
 2003).
 
 What is made small is WER plus EER, each as a share of what it is without fusion. A false alarm counts as a wrong
-mention, and twice as many as without fusion are refused: names out of nothing must buy nothing.
+mention, and twice as many as without fusion are refused: names out of nothing must buy nothing. So are weights that
+cost general speech, where the recipe names some (`data.source_dev`): its false alarms count as well, and its WER may
+rise by GUARD.
 """
 
 from __future__ import annotations
@@ -45,28 +47,41 @@ GRID = {
 CTC_GRID = {"lm": (0.2, 0.4, 0.6), "reward": (1.0, 2.0)}
 START = {"lm": 0.1, "source": 0.1, "ilm": 0.1, "boost": 0.6, "reward": 0.0}
 ROUNDS = 5
+GUARD = 0.02  # relative rise of the WER of general speech from which weights are refused
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What the development set counts, in all."""
+    """What the development set counts, in all; source: of general speech."""
 
     errors: int
     words: int
     wrong: int
     mentions: int
     alarms: int
+    source_errors: int = 0
+    source_words: int = 0
 
     def cost(self, base: Counts) -> float:
-        """WER as a share of the base's, plus, where there are mentions, the same of wrong ones and false alarms."""
-        wrong = (self.wrong + self.alarms) / max(1, base.wrong + base.alarms) if base.mentions else 0.0
+        """WER as a share of the base's, plus, where there are mentions, the same of wrong ones and false alarms.
+
+        From 3 up where it is refused.
+        """
+        cost = self.errors / max(1, base.errors)
+        cost += (self.wrong + self.alarms) / max(1, base.wrong + base.alarms) if base.mentions else 0.0
         if self.alarms >= 2 * max(1, base.alarms):
-            wrong += self.alarms
-        return self.errors / max(1, base.errors) + wrong
+            cost += 1 + self.alarms
+        if self.source_errors > (1 + GUARD) * base.source_errors:
+            cost += 2 + self.source_errors / max(1, base.source_errors)
+        return cost
 
     @property
     def wer(self) -> float:
         return self.errors / max(1, self.words)
+
+    @property
+    def source_wer(self) -> float | None:
+        return self.source_errors / self.source_words if self.source_words else None
 
     @property
     def eer(self) -> float | None:
@@ -90,11 +105,11 @@ class _Pool:
             self.hypotheses[place][hypothesis.text] = (hypothesis, counts)
 
     def arrays(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """By part `[utterances, hypotheses]`, filled up with what never wins, and counts `[…, 5]`."""
+        """By part `[utterances, hypotheses]`, filled up with what never wins, and counts `[…, 7]`."""
         width = max(map(len, self.hypotheses))
         parts = {key: np.zeros((len(self.judge), width)) for key in ("model", "tokens", *START) if key != "reward"}
         parts["model"][:] = -np.inf
-        counted = np.zeros((len(self.judge), width, 5), np.int64)
+        counted = np.zeros((len(self.judge), width, len(dataclasses.fields(Counts))), np.int64)
         for i, known in enumerate(self.hypotheses):
             for j, (hypothesis, counts) in enumerate(known.values()):
                 for key, values in parts.items():
@@ -124,9 +139,9 @@ class Tuned:
 
 
 def judges(
-    utterances: Sequence[Utterance], index: PhraseIndex | None, normalise: Callable[[str], str]
+    utterances: Sequence[Utterance], index: PhraseIndex | None, normalise: Callable[[str], str], source: bool = False
 ) -> list[Callable[[str], Counts]]:
-    """For each utterance, what counts a transcript of it."""
+    """For each utterance, what counts a transcript of it. source: of general speech, whose mentions do not count."""
 
     def of(utterance: Utterance) -> Callable[[str], Counts]:
         ref = tuple(normalise(utterance.text).split())
@@ -139,10 +154,10 @@ def judges(
             hyp = tuple(normalise(text).split())
             ops = align(ref, hyp)
             c, e = count(ref, hyp, ops), entity_errors(ref, hyp, ops, mentions, index)
-            wrong = sum(j.wrong for j in e.judged)
-            return Counts(
-                c.substitutions + c.deletions + c.insertions, c.words, wrong, len(mentions), e.false_alarms or 0
-            )
+            errors, alarms = c.substitutions + c.deletions + c.insertions, e.false_alarms or 0
+            if source:
+                return Counts(0, 0, 0, 0, alarms, errors, c.words)
+            return Counts(errors, c.words, sum(j.wrong for j in e.judged), len(mentions), alarms)
 
         return judge
 
@@ -219,7 +234,10 @@ def search_ctc(
 
 
 def tune(run: Run) -> StageResult:
-    """Find weights for base, adapted and ctc systems on `data.dev`: `lm/tuned.json`, which `adapt run` then heeds."""
+    """Find weights for base, adapted and ctc systems on `data.dev`: `lm/tuned.json`, which `adapt run` then heeds.
+
+    `data.source_dev`, where it is named, is decoded with it, as a guard.
+    """
     recipe = run.recipe
     if not recipe.data.dev:
         raise DataError("recipe.yaml: data.dev: missing; name a manifest of the domain to tune on, not the test set")
@@ -228,7 +246,12 @@ def tune(run: Run) -> StageResult:
         normalise = NORMALISERS[recipe.data.normaliser]
         utterances = read_manifest(recipe.data.dev)
         lexicon = read_lexicon(recipe.data.lexicon) if recipe.data.lexicon else None
-        judge = judges(utterances, phrase_index(lexicon, normalise) if lexicon else None, normalise)
+        index = phrase_index(lexicon, normalise) if lexicon else None
+        judge = judges(utterances, index, normalise)
+        if recipe.data.source_dev:
+            source = read_manifest(recipe.data.source_dev)
+            judge += judges(source, index, normalise, source=True)
+            utterances += source
         parts = [tuple(p for p in active if p != "boost" or lexicon) for active in PARTS]
         parts = [active for active in dict.fromkeys(parts) if active]
         named = [(of, active) for of in ("base", "adapted") for active in parts]
@@ -261,7 +284,9 @@ def tune(run: Run) -> StageResult:
 
     settings = {"fusion": {"ilm_slot": recipe.fusion.ilm_slot}, "base": base_of(recipe)}
     settings |= {"transcribe": dataclasses.asdict(recipe.transcribe), "data": {"normaliser": recipe.data.normaliser}}
-    inputs = [recipe.data.dev, *audio_of(recipe.data.dev), run.path("adapter"), run.path("lm/tokens.arpa")]
+    spoken = [manifest for manifest in (recipe.data.dev, recipe.data.source_dev) if manifest]
+    inputs = [file for manifest in spoken for file in (manifest, *audio_of(manifest))]
+    inputs += [run.path("adapter"), run.path("lm/tokens.arpa")]
     inputs += [run.path("lm/words.arpa"), *([recipe.data.lexicon] if recipe.data.lexicon else [])]
     inputs += [run.path("prompt/soft_prompt.safetensors")] if recipe.fusion.ilm_slot == "soft-prompt" else []
     result = run.folder.stage("tune", settings, inputs, [TUNED], work)
@@ -335,6 +360,8 @@ def table(run: Run) -> str:
         if base.mentions:
             figures += f", EER {100 * base.eer:.1f} -> {100 * counts.eer:.1f}"
             figures += f", false alarms {base.alarms} -> {counts.alarms}"
+        if base.source_words:
+            figures += f", source WER {100 * base.source_wer:.1f} -> {100 * counts.source_wer:.1f}"
         lines += [f"{label}: {weights}", f"  dev: {figures}"]
         for key in row["surface"][0][0]:
             # The best that can be had at each value of one weight, whatever the others.
@@ -343,5 +370,5 @@ def table(run: Run) -> str:
                 best[weights_of[key]] = min(cost, best.get(weights_of[key], cost))
             lines.append(f"  {key:<7}" + "  ".join(f"{value:g}: {cost:.3f}" for value, cost in sorted(best.items())))
     lines.append("Behind the colons: WER plus EER, each as a share of that without fusion (2: as without).")
-    lines.append("From 3 up: refused for its false alarms.")
+    lines.append("From 3 up: refused, for false alarms or what it costs the source.")
     return "\n".join(lines)

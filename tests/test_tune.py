@@ -41,6 +41,26 @@ def test_twice_the_false_alarms_are_refused():
     assert dataclasses.replace(base, wrong=30, alarms=2).cost(base) > 3
 
 
+def test_general_speech_is_guarded():
+    """Its words and mentions are none of the domain's; its false alarms are, and its WER may not rise."""
+    source = judges([Utterance("s", "play it now")], LEXICON, basic, source=True)
+    assert source[0]("play jolene now") == Counts(0, 0, 0, 0, 1, source_errors=1, source_words=3)
+    base = Counts(100, 1000, 50, 100, 1, source_errors=300, source_words=1000)
+    better = dataclasses.replace(base, errors=80, wrong=30)
+    assert dataclasses.replace(better, source_errors=306).cost(base) < 2
+    assert dataclasses.replace(better, source_errors=307).cost(base) > 3
+
+    def decode_both(weights: Weights) -> list[list[Hypothesis]]:
+        said = Hypothesis("play it now", 3, model=-2.0, lm=-9.0)
+        made_up = Hypothesis("play jolene now", 3, model=-3.9, lm=-9.0, boost=2.0)
+        return [*decode(weights), sorted([said, made_up], key=lambda h: -h.score(weights))]
+
+    free = search(decode, judges(SAID, LEXICON, basic), ("boost",), "base")
+    guarded = search(decode_both, judges(SAID, LEXICON, basic) + source, ("boost",), "base")
+    assert {w["boost"] for w, cost in free.surface if cost < 3} == {0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5}
+    assert {w["boost"] for w, cost in guarded.surface if cost < 3} == {0.2, 0.4, 0.6, 0.8}
+
+
 def test_ctc_weights_one_after_the_other():
     judge = judges(SAID, LEXICON, basic)
 
