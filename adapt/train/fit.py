@@ -75,6 +75,7 @@ class _Progress(TrainerCallback):
             initial=state.global_step,
             desc=self.label,
             bar_format=form,
+            smoothing=0.03,  # an evaluation or a pause must not make hours of minutes
             file=sys.stderr,
         )
         if self.evaluate and not state.global_step:
