@@ -349,7 +349,7 @@ def sequence_scores(
     """Log probability `[rows]` of each sequence and the end of the sentence after its prompt."""
     targets = [[*t, speech_llm.ends[0]] for t in tokens]
     embeds, mask, labels = speech_llm.batch(prompts, targets)
-    logits = speech_llm.forward(embeds, mask)
+    logits, labels = speech_llm.labelled(embeds, mask, labels)
     losses = torch.nn.functional.cross_entropy(
         logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), reduction="none", ignore_index=IGNORED
     )

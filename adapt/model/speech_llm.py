@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -178,6 +179,38 @@ class SpeechLLM:
         logits = model(inputs_embeds=rows, attention_mask=mask, use_cache=cache is not None, **more).logits
         logits = logits[:, -keep:] if keep else logits
         return logits if self.scale == 1 else logits / self.scale
+
+    def labelled(
+        self,
+        rows: torch.Tensor,
+        mask: torch.Tensor,
+        labels: torch.Tensor,
+        *,
+        through: torch.nn.Module | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What `token_loss` takes: logits and labels from the place on where the first label is predicted.
+
+        rows, mask, labels: as `batch` gives them. What stands before would cost as much, and has no loss.
+        """
+        keep = labels.shape[1] + 1 - int((labels != IGNORED).any(0).int().argmax())
+        return self.forward(rows, mask, keep=keep, through=through), labels[:, -keep:]
+
+    @contextmanager
+    def plain_attention(self) -> Iterator[None]:
+        """While the decoder is trained on a CPU: its attention without torch's fused kernels, which are slower there.
+
+        Backward above all, in bf16. The logits differ by what rounding makes of them.
+        """
+        decoder = self.model.get_decoder()
+        before = decoder.config._attn_implementation
+        if self.device.type != "cpu" or before != "sdpa":
+            yield
+            return
+        decoder.set_attn_implementation("eager")
+        try:
+            yield
+        finally:
+            decoder.set_attn_implementation(before)
 
     def new_cache(self) -> Cache:
         """An empty cache for `forward`."""

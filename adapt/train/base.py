@@ -218,7 +218,8 @@ def train_decoder(
         return {"input_ids": padded(ids, 0), "attention_mask": mask, "labels": padded(labels, IGNORED)}
 
     def loss_of(model: torch.nn.Module, batch: dict) -> torch.Tensor:
-        return token_loss(model(batch["input_ids"], batch["attention_mask"]).logits, batch["labels"])
+        rows = speech_llm.rows(batch["input_ids"])
+        return token_loss(*speech_llm.labelled(rows, batch["attention_mask"], batch["labels"], through=model))
 
     def evaluate(step: int, history: list[dict]) -> dict:
         decoder.eval()
@@ -228,22 +229,23 @@ def train_decoder(
         decoder.train()
         return {"dev_loss": loss}
 
-    return fit(
-        decoder,
-        batch_of,
-        loss_of,
-        steps=steps,
-        groups=[{"params": list(decoder.parameters()), "lr": learning_rate}],
-        warmup=min(100, steps // 10),
-        folder=folder,
-        save_every=max(1, steps // 20),
-        evaluate=evaluate,
-        label="read" if reads else "lm",
-        seed=seed,
-        bf16=bf16,
-        weight_decay=0.01,
-        workers=workers,
-    )
+    with speech_llm.plain_attention():
+        return fit(
+            decoder,
+            batch_of,
+            loss_of,
+            steps=steps,
+            groups=[{"params": list(decoder.parameters()), "lr": learning_rate}],
+            warmup=min(100, steps // 10),
+            folder=folder,
+            save_every=max(1, steps // 20),
+            evaluate=evaluate,
+            label="read" if reads else "lm",
+            seed=seed,
+            bf16=bf16,
+            weight_decay=0.01,
+            workers=workers,
+        )
 
 
 @torch.no_grad()
@@ -423,7 +425,7 @@ def align(
         vectors, slots = model.projector(frames), -(-lengths // stack)
         in_slot = [row[:n] for row, n in zip(vectors, slots.tolist(), strict=True)]
         embeds, places, labels = speech_llm.training_batch(in_slot, batch["targets"])
-        loss = token_loss(model(inputs_embeds=embeds, attention_mask=places).logits, labels)
+        loss = token_loss(*speech_llm.labelled(embeds, places, labels))
         logits = encoder.ctc(frames) if joint or explicit else None
         if joint:
             loss = loss + settings.letters * ctc_loss(logits[: len(spoken)], spoken, batch["letters"], len(alphabet))
@@ -458,22 +460,23 @@ def align(
     parts = {"projector": settings.projector_rate, "encoder": settings.encoder_rate}
     groups = [{"params": list(getattr(model, part).parameters()), "lr": rate} for part, rate in parts.items()]
     groups += [{"params": tuned, "lr": settings.decoder_rate}] if tuned else []
-    history = fit(
-        model,
-        batch_of,
-        loss_of,
-        steps=settings.steps,
-        groups=groups,
-        warmup=min(50, settings.steps // 10),
-        folder=folder,
-        save_every=max(1, settings.steps // 20),
-        evaluate=evaluate,
-        label="align",
-        seed=seed,
-        bf16=bf16,
-        weight_decay=0.01,
-        workers=workers,
-    )
+    with speech_llm.plain_attention():
+        history = fit(
+            model,
+            batch_of,
+            loss_of,
+            steps=settings.steps,
+            groups=groups,
+            warmup=min(50, settings.steps // 10),
+            folder=folder,
+            save_every=max(1, settings.steps // 20),
+            evaluate=evaluate,
+            label="align",
+            seed=seed,
+            bf16=bf16,
+            weight_decay=0.01,
+            workers=workers,
+        )
     if tuner:
         tuner.merge_and_unload()
     return history

@@ -136,7 +136,7 @@ def learn(
         else:
             slots = speech_llm.hear(_perturbed([train.samples[i] for i in places], batch["noise"]))
         rows, mask, labels = view.training_batch(slots, [train.targets[i] for i in places])
-        return token_loss(view.forward(rows, mask), labels) + heard
+        return token_loss(*view.labelled(rows, mask, labels)) + heard
 
     best = folder / "best.pt"
 
@@ -152,20 +152,21 @@ def learn(
 
     groups = [{"params": list(learned.parameters()), "lr": learning_rate}] if learned else []
     groups += [{"params": weights, "lr": weights_rate}] if weights else []
-    log = fit(
-        held,
-        batch_of,
-        loss_of,
-        steps=steps,
-        groups=groups,
-        warmup=min(20, steps // 5),
-        folder=folder,
-        save_every=min(eval_every, steps),
-        evaluate=evaluate,
-        label="project",
-        seed=seed,
-        bf16=uses_bf16(precision, speech_llm.device),
-    )
+    with speech_llm.plain_attention():
+        log = fit(
+            held,
+            batch_of,
+            loss_of,
+            steps=steps,
+            groups=groups,
+            warmup=min(20, steps // 5),
+            folder=folder,
+            save_every=min(eval_every, steps),
+            evaluate=evaluate,
+            label="project",
+            seed=seed,
+            bf16=uses_bf16(precision, speech_llm.device),
+        )
     held.load_state_dict(torch.load(best, weights_only=True))
     if parts:
         if tuner:

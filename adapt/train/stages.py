@@ -62,7 +62,7 @@ def mean_loss(
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         embeds, mask, labels = speech_llm.training_batch([slot_rows[i] for i in rows], [targets[i] for i in rows])
-        loss = token_loss(speech_llm.forward(embeds, mask), labels)
+        loss = token_loss(*speech_llm.labelled(embeds, mask, labels))
         count = int((labels != IGNORED).sum())
         total, tokens = total + loss.item() * count, tokens + count
     return total / tokens
@@ -130,7 +130,7 @@ def learn_prompt(
         rows = batch["rows"].tolist()
         vectors = next(model.parameters())
         embeds, mask, labels = speech_llm.training_batch([vectors] * len(rows), [targets[i] for i in rows])
-        return token_loss(speech_llm.forward(embeds, mask), labels)
+        return token_loss(*speech_llm.labelled(embeds, mask, labels))
 
     def evaluate(step: int, log: list[dict]) -> dict:
         row = {"step": step, "dev_loss": mean_loss(speech_llm, [module.vectors] * len(dev), dev_targets)}
@@ -138,20 +138,21 @@ def learn_prompt(
             prompt.save(folder / "best.safetensors", module.vectors)
         return row
 
-    log = fit(
-        module,
-        batch_of,
-        loss_of,
-        steps=steps,
-        groups=[{"params": [module.vectors], "lr": learning_rate}],
-        warmup=min(20, steps // 5),
-        folder=folder,
-        save_every=min(eval_every, steps),
-        evaluate=evaluate,
-        label="prompt",
-        seed=seed,
-        bf16=uses_bf16(precision, speech_llm.device),
-    )
+    with speech_llm.plain_attention():
+        log = fit(
+            module,
+            batch_of,
+            loss_of,
+            steps=steps,
+            groups=[{"params": [module.vectors], "lr": learning_rate}],
+            warmup=min(20, steps // 5),
+            folder=folder,
+            save_every=min(eval_every, steps),
+            evaluate=evaluate,
+            label="prompt",
+            seed=seed,
+            bf16=uses_bf16(precision, speech_llm.device),
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(folder / "best.safetensors", out)
     return Tuned(log, best_row(log)["step"])
@@ -221,13 +222,13 @@ def tune_decoder(
         in_slot += [replayed.slots[i] for i in again]
         wanted = [targets[i] for i in rows] + [replayed.targets[i] for i in again]
         embeds, mask, labels = speech_llm.training_batch(in_slot, wanted)
-        logits = speech_llm.forward(embeds, mask, through=tuned)
-        loss = token_loss(logits, labels)
+        logits, said = speech_llm.labelled(embeds, mask, labels, through=tuned)
+        loss = token_loss(logits, said)
         if again and anchor:
             kept = len(rows)
             with torch.no_grad(), model.disable_adapter():
-                base = speech_llm.forward(embeds[kept:], mask[kept:], through=model)
-            loss = loss + anchor * _divergence(base, logits[kept:], labels[kept:])
+                base = speech_llm.forward(embeds[kept:], mask[kept:], keep=logits.shape[1], through=model)
+            loss = loss + anchor * _divergence(base, logits[kept:], said[kept:])
         return loss
 
     dev_slots = slots(pseudo_audio, source, dev, random.Random(seed))
@@ -242,21 +243,22 @@ def tune_decoder(
         model.train()
         return row
 
-    log = fit(
-        model,
-        batch_of,
-        loss_of,
-        steps=steps,
-        groups=[{"params": [p for p in model.parameters() if p.requires_grad], "lr": learning_rate}],
-        warmup=warmup_steps,
-        folder=folder,
-        save_every=min(eval_every, steps),
-        evaluate=evaluate,
-        stop=lambda rows: _has_stalled(rows, patience),
-        label="decoder",
-        seed=seed,
-        bf16=uses_bf16(precision, speech_llm.device),
-    )
+    with speech_llm.plain_attention():
+        log = fit(
+            model,
+            batch_of,
+            loss_of,
+            steps=steps,
+            groups=[{"params": [p for p in model.parameters() if p.requires_grad], "lr": learning_rate}],
+            warmup=warmup_steps,
+            folder=folder,
+            save_every=min(eval_every, steps),
+            evaluate=evaluate,
+            stop=lambda rows: _has_stalled(rows, patience),
+            label="decoder",
+            seed=seed,
+            bf16=uses_bf16(precision, speech_llm.device),
+        )
     best = best_row(log, guard_tolerance)
     weights = peft.utils.load_peft_weights(folder / "best", device=str(speech_llm.device))
     peft.set_peft_model_state_dict(model, weights)

@@ -103,8 +103,10 @@ def bootstrap() -> dict:
     return {"name": "bootstrap", "ours_s": ours, "plain_s": 1000 * once, "ratio": ours / (1000 * once)}
 
 
-def training_bf16(rows: int = 32, slots: int = 80) -> dict:
-    """A step of the decoder's LoRA on the built-in base, forward and backward, in bf16 beside fp32."""
+def _training_step(rows: int = 32, slots: int = 80):
+    """A step of the decoder's LoRA on the built-in base, forward and backward; and the device."""
+    from contextlib import nullcontext
+
     import torch
 
     from adapt.model.adapter import add_lora
@@ -117,15 +119,35 @@ def training_bf16(rows: int = 32, slots: int = 80) -> dict:
     embeds, mask, labels = llm.training_batch([torch.randn(slots, 256)] * rows, targets)
     embeds = embeds.detach()
 
-    def step(bf16: bool) -> None:
-        with torch.autocast(llm.device.type, torch.bfloat16, enabled=bf16):
-            loss = token_loss(model(inputs_embeds=embeds, attention_mask=mask).logits, labels)
+    def step(bf16: bool = True, plain: bool = False) -> None:
+        with (
+            torch.autocast(llm.device.type, torch.bfloat16, enabled=bf16),
+            nullcontext() if plain else llm.plain_attention(),
+        ):
+            if plain:
+                loss = token_loss(llm.forward(embeds, mask, through=model), labels)
+            else:
+                loss = token_loss(*llm.labelled(embeds, mask, labels, through=model))
         loss.backward()
-        float(loss)  # waits for a GPU
+        loss.item()  # waits for a GPU
 
-    step(True), step(False)
-    ours, plain = interleaved(lambda: step(True), lambda: step(False), 15)
-    return {"name": "training_bf16", "device": str(llm.device), "ours_s": ours, "plain_s": plain, "ratio": ours / plain}
+    return step, str(llm.device)
+
+
+def training_bf16() -> dict:
+    """A step in bf16 beside fp32."""
+    step, device = _training_step()
+    step(), step(bf16=False)
+    ours, plain = interleaved(step, lambda: step(bf16=False), 15)
+    return {"name": "training_bf16", "device": device, "ours_s": ours, "plain_s": plain, "ratio": ours / plain}
+
+
+def training_step() -> dict:
+    """A step as stage 2 takes it beside one with torch's fused attention and logits of the prompt too, both in bf16."""
+    step, device = _training_step()
+    step(), step(plain=True)
+    ours, plain = interleaved(step, lambda: step(plain=True), 15)
+    return {"name": "training_step", "device": device, "ours_s": ours, "plain_s": plain, "ratio": ours / plain}
 
 
 def huge_pages() -> dict:
@@ -267,7 +289,10 @@ def fusion_overhead_152k() -> dict:
 
 
 FUSION = (fusion_overhead_4k, fusion_overhead_32k, fusion_overhead_152k)
-BENCHMARKS = {work.__name__: work for work in (help_startup, bootstrap, scoring, training_bf16, huge_pages, *FUSION)}
+BENCHMARKS = {
+    work.__name__: work
+    for work in (help_startup, bootstrap, scoring, training_bf16, training_step, huge_pages, *FUSION)
+}
 
 
 @click.command(help=__doc__)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,23 @@ def test_a_frozen_model_lets_the_slot_learn(llm):
     rows, mask, labels = llm.training_batch([slot, slot], [llm.target_ids(t) for t in TEXT[:2]])
     token_loss(llm.forward(rows, mask), labels).backward()
     assert slot.grad.norm() > 0 and slot.grad.isfinite().all()
+
+
+def test_training_looks_at_labels_alone_and_attends_plainly_to_the_same_loss_and_gradient(llm):
+    llm.model.requires_grad_(False)
+    found, before = [], llm.model.get_decoder().config._attn_implementation
+    for trains in (False, True):
+        slots = [slot.requires_grad_() for slot in drawn(llm, 3, 9)]
+        batch = llm.training_batch(slots, [llm.target_ids(t) for t in TEXT[:2]])
+        with llm.plain_attention() if trains else nullcontext():
+            scored = llm.labelled(*batch) if trains else (llm.forward(*batch[:2]), batch[2])
+            loss = token_loss(*scored)
+            loss.backward()
+        found.append((scored[0].shape[1], loss, *(slot.grad for slot in slots)))
+    (length, *full), (kept, *part) = found
+    assert kept < length and llm.model.get_decoder().config._attn_implementation == before
+    for a, b in zip(full, part, strict=True):
+        close(a, b)
 
 
 def test_greedy_search_is_the_argmax_and_padding_changes_nothing(llm):
