@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 from pathlib import Path
 
 import click
+
+from adapt.errors import AdaptError
 
 HERE = Path(__file__).parent
 DATA = HERE / "data"
@@ -58,8 +61,9 @@ def text(data: Path) -> None:
 @click.option("--processes", default=os.cpu_count(), show_default=True, help="Processes to speak with.")
 def speech(data: Path, count: int, processes: int) -> None:
     """Speak the sentences in many voices; held-out sentences in held-out voices; the human recordings."""
-    from speech import held_out_set, human_sets, synthesise, write_manifest
+    from speech import held_out_set, human_sets, need_voices, synthesise, write_manifest
 
+    need_voices()
     human_sets(data, DATA)
     held_out = _sentences("held_out")
     spoken = {
@@ -100,4 +104,7 @@ def pack(model: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except AdaptError as error:
+        sys.exit(str(error))

@@ -197,6 +197,23 @@ def utterance(job: tuple[str, Voice]) -> tuple[str, str, np.ndarray] | None:
     return text, f"{voice.engine} {voice.name}", _int16(samples)
 
 
+def need_voices() -> None:
+    """Raises DataError with the training voices that cannot be heard here: their utterances would be missing."""
+    named = [("espeak", f"mb-{name}") for name in (*MBROLA, *DEV_MBROLA)]
+    named += [("espeak", f"{ACCENTS[0]}+{name}") for name in VARIANTS]
+    named += [("flite", name) for name in (*FLITE, "slt")]
+    named += [("rhvoice", name) for name in RHVOICE] + [("pico", name) for name in PICO]
+    silent = []
+    for engine, name in dict.fromkeys(named):
+        voice = Voice(engine, name, 160.0 if engine == "espeak" else 1.0, 50 if engine == "espeak" else 100, 1.0)
+        try:
+            speak("hello", voice)
+        except (OSError, subprocess.CalledProcessError, DataError):
+            silent.append(f"{engine} {name}")
+    if silent:
+        raise DataError(f"speech: {', '.join(silent)}: no such voice; install it as recipes/base/README.md says")
+
+
 def write_part(folder: Path, kind: str, number: int, utterances: Sequence[tuple[str, str, np.ndarray]]) -> None:
     """Utterances as `audio/KIND-NNNN/IIII.wav` and a manifest of them, `audio/KIND-NNNN.jsonl`, written last."""
     part = folder / f"audio/{kind}-{number:04d}"

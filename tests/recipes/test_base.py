@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import random
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from adapt.errors import DataError
 
 FOLDER = Path(__file__).parents[2] / "recipes/base"
 
@@ -34,6 +37,20 @@ def test_held_out_voices_are_never_drawn():
     assert not drawn & {"slt", *(f"mb-{name}" for name in DEV_MBROLA)}
     assert not {name.partition("+")[2] for name in drawn} & {*TEST_VARIANTS, *DEV_VARIANTS}
     assert {held_out_voice("espeak", rng).name.partition("+")[2] for _ in range(50)} == set(TEST_VARIANTS)
+
+
+def test_a_voice_that_is_not_installed_is_told_before_any_speaks(monkeypatch):
+    import speech
+
+    def speak(text, voice):
+        if voice.name == "mb-us2":
+            raise subprocess.CalledProcessError(1, "espeak-ng")
+        if voice.engine == "pico":
+            raise FileNotFoundError("pico2wave")
+
+    monkeypatch.setattr(speech, "speak", speak)
+    with pytest.raises(DataError, match="speech: espeak mb-us2, pico en-US, pico en-GB: no such voice; install"):
+        speech.need_voices()
 
 
 @pytest.mark.skipif(not shutil.which("espeak-ng"), reason="espeak-ng is not installed")
