@@ -43,7 +43,7 @@ class Data:
         default=None, metadata={"help": "manifest of the source domain, replayed while the decoder is tuned"}
     )
     source_dev: Path | None = field(
-        default=None, metadata={"help": "manifest of the source domain: the guard against forgetting"}
+        default=None, metadata={"help": "manifest of the source domain: the guard of training and of `adapt tune`"}
     )
     source_test: Path | None = field(
         default=None, metadata={"help": "manifest of the source domain, scored for forgetting"}

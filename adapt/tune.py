@@ -4,8 +4,8 @@ decoded, whose n-best lists join the others, until nothing better comes out (as 
 
 What is made small is WER plus EER, each as a share of what it is without fusion. A false alarm counts as a wrong
 mention, and twice as many as without fusion are refused: names out of nothing must buy nothing. So are weights that
-cost general speech, where the recipe names some (`data.source_dev`): its false alarms count as well, and its WER may
-rise by GUARD.
+cost general speech, where the recipe names some (`data.source_dev`): twice its false alarms, or a WER that rises by
+more than GUARD. A system of which every weight is refused is left out.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ CTC_GRID = {"lm": (0.2, 0.4, 0.6), "reward": (1.0, 2.0)}
 START = {"lm": 0.1, "source": 0.1, "ilm": 0.1, "boost": 0.6, "reward": 0.0}
 ROUNDS = 5
 GUARD = 0.02  # relative rise of the WER of general speech from which weights are refused
+REFUSED = 1_000
 
 
 @dataclass(frozen=True)
@@ -61,19 +62,27 @@ class Counts:
     alarms: int
     source_errors: int = 0
     source_words: int = 0
+    source_alarms: int = 0
+
+    def refused(self, base: Counts) -> bool:
+        """Does it harm more than it may?"""
+        alarms = any(mine >= 2 * max(1, its) for mine, its in self._alarms(base))
+        return alarms or self.source_errors > (1 + GUARD) * base.source_errors
 
     def cost(self, base: Counts) -> float:
         """WER as a share of the base's, plus, where there are mentions, the same of wrong ones and false alarms.
 
-        From 3 up where it is refused.
+        Where it is refused, REFUSED more, and more yet for what it is refused for.
         """
         cost = self.errors / max(1, base.errors)
         cost += (self.wrong + self.alarms) / max(1, base.wrong + base.alarms) if base.mentions else 0.0
-        if self.alarms >= 2 * max(1, base.alarms):
-            cost += 1 + self.alarms
-        if self.source_errors > (1 + GUARD) * base.source_errors:
-            cost += 2 + self.source_errors / max(1, base.source_errors)
+        if self.refused(base):
+            harm = self.source_errors / max(1, base.source_errors)
+            cost += REFUSED + harm + sum(mine / max(1, its) for mine, its in self._alarms(base))
         return cost
+
+    def _alarms(self, base: Counts) -> tuple[tuple[int, int], ...]:
+        return (self.alarms, base.alarms), (self.source_alarms, base.source_alarms)
 
     @property
     def wer(self) -> float:
@@ -105,7 +114,7 @@ class _Pool:
             self.hypotheses[place][hypothesis.text] = (hypothesis, counts)
 
     def arrays(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """By part `[utterances, hypotheses]`, filled up with what never wins, and counts `[…, 7]`."""
+        """By part `[utterances, hypotheses]`, filled up with what never wins, and counts `[…, 8]`."""
         width = max(map(len, self.hypotheses))
         parts = {key: np.zeros((len(self.judge), width)) for key in ("model", "tokens", *START) if key != "reward"}
         parts["model"][:] = -np.inf
@@ -156,7 +165,7 @@ def judges(
             c, e = count(ref, hyp, ops), entity_errors(ref, hyp, ops, mentions, index)
             errors, alarms = c.substitutions + c.deletions + c.insertions, e.false_alarms or 0
             if source:
-                return Counts(0, 0, 0, 0, alarms, errors, c.words)
+                return Counts(0, 0, 0, 0, 0, errors, c.words, alarms)
             return Counts(errors, c.words, sum(j.wrong for j in e.judged), len(mentions), alarms)
 
         return judge
@@ -280,7 +289,9 @@ def tune(run: Run) -> StageResult:
                 bar.update((i + 1) * (ROUNDS + 2) - bar.n)
             found += [searched("ctc", by_ctc)] if by_ctc else []
         rows = {f"{row['of']} + {label}": row for row in found if (label := Weights(**row["weights"]).label)}
-        write_json(run.path(TUNED), {"systems": rows})
+        harmful = [name for name, row in rows.items() if Counts(**row["counts"]).refused(Counts(**row["base"]))]
+        systems = {name: row for name, row in rows.items() if name not in harmful}
+        write_json(run.path(TUNED), {"systems": systems, "refused": harmful})
 
     settings = {"fusion": {"ilm_slot": recipe.fusion.ilm_slot}, "base": base_of(recipe)}
     settings |= {"transcribe": dataclasses.asdict(recipe.transcribe), "data": {"normaliser": recipe.data.normaliser}}
@@ -290,7 +301,7 @@ def tune(run: Run) -> StageResult:
     inputs += [run.path("lm/words.arpa"), *([recipe.data.lexicon] if recipe.data.lexicon else [])]
     inputs += [run.path("prompt/soft_prompt.safetensors")] if recipe.fusion.ilm_slot == "soft-prompt" else []
     result = run.folder.stage("tune", settings, inputs, [TUNED], work)
-    run.report(result, f"{len(_read(run))} systems on {recipe.data.dev.name}")
+    run.report(result, f"{len(_read(run)['systems'])} systems on {recipe.data.dev.name}")
     return result
 
 
@@ -346,14 +357,14 @@ def _ctc_decoder(run: Run, active: Sequence[str], utterances: Sequence[Utterance
 
 
 def _read(run: Run) -> dict[str, dict]:
-    return json.loads(run.path(TUNED).read_text(encoding="utf-8"))["systems"]
+    return json.loads(run.path(TUNED).read_text(encoding="utf-8"))
 
 
 def table(run: Run) -> str:
     """Of each system its weights and what the development set says with them, and the surface around them."""
     found = _read(run)
     lines = []
-    for label, row in found.items():
+    for label, row in found["systems"].items():
         counts, base = Counts(**row["counts"]), Counts(**row["base"])
         weights = "  ".join(f"{key} {value:g}" for key, value in row["weights"].items() if value)
         figures = f"WER {100 * base.wer:.1f} -> {100 * counts.wer:.1f}"
@@ -361,7 +372,8 @@ def table(run: Run) -> str:
             figures += f", EER {100 * base.eer:.1f} -> {100 * counts.eer:.1f}"
             figures += f", false alarms {base.alarms} -> {counts.alarms}"
         if base.source_words:
-            figures += f", source WER {100 * base.source_wer:.1f} -> {100 * counts.source_wer:.1f}"
+            figures += f"; source: WER {100 * base.source_wer:.1f} -> {100 * counts.source_wer:.1f}"
+            figures += f", false alarms {base.source_alarms} -> {counts.source_alarms}" if base.mentions else ""
         lines += [f"{label}: {weights}", f"  dev: {figures}"]
         for key in row["surface"][0][0]:
             # The best that can be had at each value of one weight, whatever the others.
@@ -370,5 +382,6 @@ def table(run: Run) -> str:
                 best[weights_of[key]] = min(cost, best.get(weights_of[key], cost))
             lines.append(f"  {key:<7}" + "  ".join(f"{value:g}: {cost:.3f}" for value, cost in sorted(best.items())))
     lines.append("Behind the colons: WER plus EER, each as a share of that without fusion (2: as without).")
-    lines.append("From 3 up: refused, for false alarms or what it costs the source.")
+    lines.append(f"From {REFUSED:,} up: refused, for false alarms or what it costs the source.")
+    lines += [f"{label}: left out, whatever its weights" for label in found["refused"]]
     return "\n".join(lines)

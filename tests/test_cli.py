@@ -185,7 +185,7 @@ def test_fused_systems_of_the_recipe_and_those_that_are_tuned(recipe, tmp_path):
     found = json.loads((out / "lm/tuned.json").read_text())["systems"]
     assert all(row["counts"]["words"] == 6 and row["surface"] for row in found.values())
     guarded = {row["base"]["source_words"] for row in found.values()}
-    assert len(guarded) == 1 and guarded.pop() > 0 and "source WER" in tuned.stdout
+    assert len(guarded) == 1 and guarded.pop() > 0 and "source: WER" in tuned.stdout
     again = adapt("tune", recipe, "-o", out, *dev, "--json")
     assert json.loads(again.stdout)["systems"] == found and "tune" in again.stderr
     after = adapt("run", recipe, "-o", out, *dev)

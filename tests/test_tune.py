@@ -9,7 +9,7 @@ from adapt.decode.weights import Weights
 from adapt.text.corpus import Entity, Utterance
 from adapt.text.lexicon import Entry, Lexicon, phrase_index
 from adapt.text.normalise import basic
-from adapt.tune import Counts, judges, search, search_ctc
+from adapt.tune import REFUSED, Counts, judges, search, search_ctc
 
 LEXICON = phrase_index(Lexicon("names", "", (Entry("jolene"), Entry("yes"))), basic)
 SAID = [Utterance(str(i), "play jolene now", entities=(Entity("jolene", "track"),)) for i in range(5)]
@@ -31,24 +31,27 @@ def test_the_search_ends_where_names_are_right_and_none_is_made_up():
     tuned = search(decode, judge, ("lm", "boost"), "base")
     assert tuned.base == Counts(5, 15, 5, 5, 0) and tuned.counts == Counts(0, 15, 0, 5, 0)
     costs = {(w["lm"], w["boost"]): cost for w, cost in tuned.surface}
-    assert costs[0.5, 0.2] == costs[0.05, 0.8] == 0 and costs[0.05, 2.0] > 3 and min(map(min, costs)) > 0
+    assert costs[0.5, 0.2] == costs[0.05, 0.8] == 0 and costs[0.05, 2.0] > REFUSED and min(map(min, costs)) > 0
     assert decode(Weights(**tuned.weights))[0][0].text == "play jolene now"
 
 
 def test_twice_the_false_alarms_are_refused():
     base = Counts(100, 1000, 50, 100, 1)
     assert dataclasses.replace(base, wrong=30, alarms=1).cost(base) < 2
-    assert dataclasses.replace(base, wrong=30, alarms=2).cost(base) > 3
+    assert dataclasses.replace(base, wrong=30, alarms=2).cost(base) > REFUSED
+    of_the_source = dataclasses.replace(base, source_alarms=20)
+    assert dataclasses.replace(of_the_source, wrong=30, alarms=2).refused(of_the_source)
+    assert dataclasses.replace(base, wrong=30, source_alarms=2).refused(base)
 
 
 def test_general_speech_is_guarded():
     """Its words and mentions are none of the domain's; its false alarms are, and its WER may not rise."""
     source = judges([Utterance("s", "play it now")], LEXICON, basic, source=True)
-    assert source[0]("play jolene now") == Counts(0, 0, 0, 0, 1, source_errors=1, source_words=3)
+    assert source[0]("play jolene now") == Counts(0, 0, 0, 0, 0, 1, 3, source_alarms=1)
     base = Counts(100, 1000, 50, 100, 1, source_errors=300, source_words=1000)
     better = dataclasses.replace(base, errors=80, wrong=30)
     assert dataclasses.replace(better, source_errors=306).cost(base) < 2
-    assert dataclasses.replace(better, source_errors=307).cost(base) > 3
+    assert dataclasses.replace(better, source_errors=307).cost(base) > REFUSED
 
     def decode_both(weights: Weights) -> list[list[Hypothesis]]:
         said = Hypothesis("play it now", 3, model=-2.0, lm=-9.0)
@@ -57,8 +60,8 @@ def test_general_speech_is_guarded():
 
     free = search(decode, judges(SAID, LEXICON, basic), ("boost",), "base")
     guarded = search(decode_both, judges(SAID, LEXICON, basic) + source, ("boost",), "base")
-    assert {w["boost"] for w, cost in free.surface if cost < 3} == {0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5}
-    assert {w["boost"] for w, cost in guarded.surface if cost < 3} == {0.2, 0.4, 0.6, 0.8}
+    assert {w["boost"] for w, cost in free.surface if cost < REFUSED} == {0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5}
+    assert {w["boost"] for w, cost in guarded.surface if cost < REFUSED} == {0.2, 0.4, 0.6, 0.8}
 
 
 def test_ctc_weights_one_after_the_other():

@@ -120,6 +120,8 @@ def test_training_looks_at_labels_alone_and_attends_plainly_to_the_same_loss_and
         slots = [slot.requires_grad_() for slot in drawn(llm, 3, 9)]
         batch = llm.training_batch(slots, [llm.target_ids(t) for t in TEXT[:2]])
         with llm.plain_attention() if trains else nullcontext():
+            attends = llm.model.get_decoder().config._attn_implementation
+            assert attends == ("eager" if trains and before == "sdpa" else before)
             scored = llm.labelled(*batch) if trains else (llm.forward(*batch[:2]), batch[2])
             loss = token_loss(*scored)
             loss.backward()

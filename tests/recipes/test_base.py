@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from adapt.errors import DataError
@@ -47,9 +48,11 @@ def test_a_voice_that_is_not_installed_is_told_before_any_speaks(monkeypatch):
             raise subprocess.CalledProcessError(1, "espeak-ng")
         if voice.engine == "pico":
             raise FileNotFoundError("pico2wave")
+        return np.frombuffer(("none" if voice.name in ("slt", "clb") else voice.name).encode(), np.uint8)
 
     monkeypatch.setattr(speech, "speak", speak)
-    with pytest.raises(DataError, match="speech: espeak mb-us2, pico en-US, pico en-GB: no such voice; install"):
+    told = "speech: espeak mb-us2, flite slt, rhvoice clb, pico en-US, pico en-GB: no such voice; install"
+    with pytest.raises(DataError, match=told):
         speech.need_voices()
 
 
