@@ -78,7 +78,14 @@ class Encoder:
 class Llm:
     """The decoder: any causal LM. With `start`, the sizes are those of what it names, and its tokenizer is taken."""
 
-    start: str | None = field(default=None, metadata={"help": "causal LM to begin with", "model": True})
+    start: str | None = field(
+        default=None,
+        metadata={
+            "help": "causal LM to begin with, or a speech LLM made here, such as tiny: its decoder, and its projector "
+            "where it fits",
+            "model": True,
+        },
+    )
     hidden_size: int = field(default=256, metadata={"help": "width", "low": 8})
     layers: int = field(default=6, metadata={"help": "blocks", "low": 1})
     heads: int = field(default=4, metadata={"help": "heads of attention", "low": 1})

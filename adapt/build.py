@@ -119,12 +119,30 @@ def _audio_encoder(name: str, alphabet: str):
     return relettered(ComposedForSpeechRecognition.from_pretrained(place, dtype=torch.float32).encoder, alphabet)
 
 
+def _decoder(place: str):
+    """The causal LM at `place` and its tokenizer; of a speech LLM made here its decoder, and its projector, else None.
+
+    Raises what transformers does (`_loading`).
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    from adapt.model.composed import ComposedConfig, ComposedForSpeechRecognition
+
+    tokenizer = AutoTokenizer.from_pretrained(place)
+    if not isinstance(AutoConfig.from_pretrained(place), ComposedConfig):
+        return AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32), tokenizer, None
+    made = ComposedForSpeechRecognition.from_pretrained(place, dtype=torch.float32)
+    made.language_model.generation_config = made.generation_config
+    return made.language_model, tokenizer, made.projector
+
+
 def _check_starts(recipe: BaseRecipe) -> None:
     """Raises `ModelError` when what the recipe begins with cannot be loaded: now, not after the encoder's hours."""
     from transformers import AutoConfig, AutoTokenizer
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    import adapt.model.composed  # noqa: F401 (models of our own are known from then on)
+    from adapt.model.composed import ComposedConfig
 
     wants_chat, chats = parse(recipe.align.prompt)[0].kind == CHAT, None
     for key, name in (("encoder.start", recipe.encoder.start), ("llm.start", recipe.llm.start)):
@@ -132,8 +150,8 @@ def _check_starts(recipe: BaseRecipe) -> None:
             continue
         with _loading(key, name):
             config = AutoConfig.from_pretrained(_place(name))
-            chats = key == "llm.start" and AutoTokenizer.from_pretrained(name).chat_template
-        if key == "llm.start" and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+            chats = key == "llm.start" and AutoTokenizer.from_pretrained(_place(name)).chat_template
+        if key == "llm.start" and type(config) not in (*MODEL_FOR_CAUSAL_LM_MAPPING, ComposedConfig):
             raise ModelError(f"{key}: {name!r} is a {config.model_type!r} model; give a causal LM")
     if wants_chat and not chats:
         told = f"{recipe.llm.start!r} has no chat template" if recipe.llm.start else "a new LLM has no chat template"
@@ -213,7 +231,7 @@ def read(build: Build) -> StageResult | None:
 
     def work(scratch: Path) -> None:
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+        from transformers import AutoModelForCausalLM, LlamaConfig
 
         from adapt.model.tokenizer import train_tokenizer
         from adapt.train.base import train_decoder
@@ -223,8 +241,7 @@ def read(build: Build) -> StageResult | None:
         texts = build.texts()
         if settings.start:
             with _loading("llm.start", settings.start):
-                tokenizer = AutoTokenizer.from_pretrained(settings.start)
-                llm = AutoModelForCausalLM.from_pretrained(settings.start, dtype=torch.float32)
+                llm, tokenizer, _ = _decoder(_place(settings.start))
         else:
             tokenizer = train_tokenizer(texts, settings.pieces, alphabet)
             shape = {
@@ -301,24 +318,26 @@ def _composed(build: Build, llm, tokenizer):
     return view(build.recipe.name, model.to(build.torch_device), tokenizer)
 
 
+def _shapes(module) -> dict:
+    return {name: weights.shape for name, weights in module.state_dict().items()}
+
+
 def align(build: Build) -> StageResult:
     """The projector, and the decoder beside it, on real audio: `model/`."""
     recipe, settings = build.recipe, build.recipe.align
-    place = recipe.llm.start if _untaught(build) else str(build.path("llm"))
+    place = _place(recipe.llm.start) if _untaught(build) else str(build.path("llm"))
 
     def work(scratch: Path) -> None:
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
         from adapt.model.prompt import SLOT_EXAMPLES, save_slot_examples
         from adapt.train.base import AlignSettings
         from adapt.train.base import align as train
 
         _check_starts(recipe)
-        with _loading("llm.start", place):
-            tokenizer = AutoTokenizer.from_pretrained(place)
-            llm = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32)
+        with _loading("llm.start", recipe.llm.start or place):
+            llm, tokenizer, projector = _decoder(place)
         speech_llm = _composed(build, llm, tokenizer)
+        if projector and _shapes(projector) == _shapes(speech_llm.model.projector):
+            speech_llm.model.projector.load_state_dict(projector.state_dict())
         names = {f.name for f in dataclasses.fields(AlignSettings)} - {"temperature"}
         given = AlignSettings(**{name: getattr(settings, name) for name in names}, temperature=recipe.data.temperature)
         log = train(speech_llm, build.speech, build.dev, build.texts(), given, folder=scratch, **build.training())

@@ -107,6 +107,21 @@ def test_the_encoder_of_the_built_in_base_can_be_gone_on_from(folder, tmp_path):
     assert ours and all(torch.equal(theirs[f"encoder.{k}"].to(ours[k].dtype), ours[k]) for k in ours)
 
 
+def test_a_speech_llm_made_here_can_be_gone_on_from(folder, tmp_path):
+    sizes = ("align.stack=1", "align.projector_size=256", "align.steps=1", "align.projector_rate=1e-12")
+    keys = ("encoder.start=tiny", "encoder.steps=0", "llm.start=tiny", "llm.lm_steps=0", "llm.read_steps=0", *sizes)
+    more = [part for key in (*keys, "align.decoder=frozen", "align.played=0") for part in ("-s", key)]
+    done = adapt("base", "align", folder, "-o", tmp_path / "same", *more)
+    assert done.exit_code == 0, done.output
+    theirs, ours = (load_file(place / "model.safetensors") for place in (ASSETS / "tiny", tmp_path / "same/model"))
+    for name, weights in ours.items():
+        assert torch.allclose(theirs[name].to(weights.dtype), weights, atol=1e-6), name
+    done = adapt("base", "align", folder, "-o", tmp_path / "other", *more, "-s", "align.stack=2")
+    assert done.exit_code == 0, done.output
+    ours = load_file(tmp_path / "other/model/model.safetensors")
+    assert ours["projector.linear1.weight"].shape[1] == 2 * theirs["projector.linear1.weight"].shape[1]
+
+
 def test_a_killed_alignment_goes_on_to_the_same_weights(folder, tmp_path, monkeypatch):
     assert adapt("base", "align", folder, "-o", tmp_path / "whole").exit_code == 0
     assert adapt("base", "read", folder, "-o", tmp_path / "killed").exit_code == 0
