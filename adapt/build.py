@@ -152,7 +152,8 @@ def _check_starts(recipe: BaseRecipe) -> None:
             config = AutoConfig.from_pretrained(_place(name))
             chats = key == "llm.start" and AutoTokenizer.from_pretrained(_place(name)).chat_template
         if key == "llm.start" and type(config) not in (*MODEL_FOR_CAUSAL_LM_MAPPING, ComposedConfig):
-            raise ModelError(f"{key}: {name!r} is a {config.model_type!r} model; give a causal LM, or a speech LLM made here")
+            told = f"{key}: {name!r} is a {config.model_type!r} model"
+            raise ModelError(f"{told}; give a causal LM, or a speech LLM made here")
     if wants_chat and not chats:
         told = f"{recipe.llm.start!r} has no chat template" if recipe.llm.start else "a new LLM has no chat template"
         raise ModelError(f"align.prompt: {told}; write the prompt without {CHAT_MARK}")
