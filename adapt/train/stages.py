@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from adapt.model.speech_llm import IGNORED, SpeechLLM, token_loss
 from adapt.train.channel import Channel
 from adapt.train.fit import fit, uses_bf16
 from adapt.train.pseudo_audio import Source, slots
+
+KEPT = 2**29  # bytes of what the base says of replayed audio that are kept, so that it says so once
 
 
 @dataclass(frozen=True)
@@ -49,23 +51,43 @@ def draw(rng: random.Random, ordered: Sequence[int], count: int, place: float) -
     return rng.choices(ordered[start : start + reach], k=count)
 
 
-@torch.no_grad()
-def mean_loss(
+def _said(
     speech_llm: SpeechLLM,
     slot_rows: Sequence[torch.Tensor | None],
     targets: Sequence[Sequence[int]],
     batch_size: int = 50,
-) -> float:
-    """Mean loss per target token over all rows, in nats."""
-    order = sorted(range(len(targets)), key=lambda i: len(targets[i]))
-    total = tokens = 0.0
+) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
+    """All rows in batches of like length: their places, and logits and labels as `token_loss` takes them."""
+    order = by_length(targets)
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        embeds, mask, labels = speech_llm.training_batch([slot_rows[i] for i in rows], [targets[i] for i in rows])
-        loss = token_loss(*speech_llm.labelled(embeds, mask, labels))
+        batch = speech_llm.training_batch([slot_rows[i] for i in rows], [targets[i] for i in rows])
+        yield rows, *speech_llm.labelled(*batch)
+
+
+@torch.no_grad()
+def mean_loss(
+    speech_llm: SpeechLLM, slot_rows: Sequence[torch.Tensor | None], targets: Sequence[Sequence[int]]
+) -> float:
+    """Mean loss per target token over all rows, in nats."""
+    total = tokens = 0.0
+    for _, logits, labels in _said(speech_llm, slot_rows, targets):
         count = int((labels != IGNORED).sum())
-        total, tokens = total + loss.item() * count, tokens + count
+        total, tokens = total + token_loss(logits, labels).item() * count, tokens + count
     return total / tokens
+
+
+@torch.no_grad()
+def _said_by_base(speech_llm: SpeechLLM, replayed: Replay) -> list[torch.Tensor] | None:
+    """Logits `[target tokens, vocabulary]` of each replayed utterance; None where they would be more than KEPT."""
+    width = speech_llm.vocabulary * speech_llm.model.dtype.itemsize
+    if width * sum(map(len, replayed.targets)) > KEPT:
+        return None
+    found: dict[int, torch.Tensor] = {}
+    for rows, logits, labels in _said(speech_llm, replayed.slots, replayed.targets):
+        counts = [len(replayed.targets[i]) for i in rows]
+        found |= dict(zip(rows, _at_labels(logits, labels).split(counts), strict=True))
+    return [found[i] for i in range(len(found))]
 
 
 def best_row(log: Sequence[dict], guard_tolerance: float = float("inf")) -> dict:
@@ -195,13 +217,14 @@ def tune_decoder(
     `dev` is kept, of those whose loss on `guard` (source audio) rose by at most `guard_tolerance`; step 0, the
     base itself, is one of them. activations: `kept`, or `recomputed` in the backward pass.
     """
+    replay_rows = round(batch_size * replay) if replayed else 0
+    base_said = _said_by_base(speech_llm, replayed) if replay_rows and anchor else None
     torch.manual_seed(seed)
     model = adapter.add_lora(speech_llm, rank, alpha, dropout)
     if activations == "recomputed":
         speech_llm.model.get_decoder().gradient_checkpointing_enable({"use_reentrant": False})
     source = Source(speech_llm, soft_prompt, noise, channel)
     targets, dev_targets = ([speech_llm.target_ids(t) for t in texts] for texts in (train, dev))
-    replay_rows = round(batch_size * replay) if replayed else 0
     ordered, again_ordered = by_length(train), by_length(replayed.slots) if replayed else []
 
     def batch_of(step: int) -> dict:
@@ -226,9 +249,13 @@ def tune_decoder(
         loss = token_loss(logits, said)
         if again and anchor:
             kept = len(rows)
-            with torch.no_grad(), model.disable_adapter():
-                base = speech_llm.forward(embeds[kept:], mask[kept:], keep=logits.shape[1], through=model)
-            loss = loss + anchor * _divergence(base, logits[kept:], said[kept:])
+            if base_said:
+                base = torch.cat([base_said[i] for i in again])
+            else:
+                with torch.no_grad(), model.disable_adapter():
+                    base = speech_llm.forward(embeds[kept:], mask[kept:], keep=logits.shape[1], through=model)
+                base = _at_labels(base, said[kept:])
+            loss = loss + anchor * _divergence(base, _at_labels(logits[kept:], said[kept:]))
         return loss
 
     dev_slots = slots(pseudo_audio, source, dev, random.Random(seed))
@@ -268,8 +295,12 @@ def tune_decoder(
     return Tuned(log, best["step"])
 
 
-def _divergence(base: torch.Tensor, tuned: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Mean KL(base || tuned) per labelled token, in nats; logits `[batch, length, vocabulary]`."""
-    places = labels[:, 1:] != IGNORED
-    base, tuned = (x[:, :-1][places].float().log_softmax(-1) for x in (base, tuned))
+def _at_labels(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Those of `logits [batch, length, vocabulary]` that predict a label: `[tokens, vocabulary]`."""
+    return logits[:, :-1][labels[:, 1:] != IGNORED]
+
+
+def _divergence(base: torch.Tensor, tuned: torch.Tensor) -> torch.Tensor:
+    """Mean KL(base || tuned) over rows of logits `[tokens, vocabulary]`, in nats."""
+    base, tuned = (x.float().log_softmax(-1) for x in (base, tuned))
     return torch.nn.functional.kl_div(tuned, base, log_target=True, reduction="batchmean")

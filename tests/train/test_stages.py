@@ -9,6 +9,7 @@ from adapt.errors import ModelError
 from adapt.model import adapter
 from adapt.model.load import load
 from adapt.train import fit as fitting
+from adapt.train import stages
 from adapt.train.pseudo_audio import PSEUDO_AUDIO, Source, slots
 from adapt.train.stages import Replay, learn_prompt, mean_loss, tune_decoder
 
@@ -112,6 +113,17 @@ def test_interrupted_decoder_ends_in_the_same_weights(tiny, noise, tmp_path, mon
     assert one.keys() == other.keys()
     assert all(torch.equal(one[k], other[k]) for k in one)
     assert any(v.abs().max() > 0 for k, v in one.items() if "lora_B" in k)
+
+
+def test_what_the_base_says_may_be_kept_or_computed_anew(tiny, noise, tmp_path, monkeypatch):
+    path = tiny.name
+    tune(tiny, noise, tmp_path / "kept")
+    monkeypatch.setattr(stages, "KEPT", 0)
+    tune(load(path, "cpu"), noise, tmp_path / "anew")
+    tune(load(path, "cpu"), noise, tmp_path / "free", anchor=0.0)
+    kept, anew, free = (load_file(tmp_path / n / "adapter/adapter_model.safetensors") for n in ("kept", "anew", "free"))
+    torch.testing.assert_close(kept, anew, rtol=1e-3, atol=1e-5)
+    assert any((kept[k] - free[k]).abs().max() > 1e-3 for k in kept)
 
 
 def test_plain_peft_reproduces_our_logits_exactly(tiny, noise, tmp_path):
