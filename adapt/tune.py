@@ -40,7 +40,7 @@ GRID = {
     "lm": (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5),
     "source": (0.0, 0.05, 0.1, 0.2, 0.3),
     "ilm": (0.0, 0.05, 0.1, 0.15, 0.2, 0.3),
-    "boost": (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0),
+    "boost": (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0),
     "reward": (-0.5, 0.0, 0.5, 1.0),
 }
 # Beside 0. Hotwords are left out: with a lexicon of 1,500 names they cost pyctcdecode a second an utterance.
