@@ -5,7 +5,7 @@ decoded, whose n-best lists join the others, until nothing better comes out (as 
 What is made small is WER plus EER, each as a share of what it is without fusion. A false alarm counts as a wrong
 mention, and twice as many as without fusion are refused: names out of nothing must buy nothing. So are weights that
 cost general speech, where the recipe names some (`data.source_dev`): twice its false alarms, or a WER that rises by
-more than GUARD. A system of which every weight is refused is left out.
+more than GUARD. A system of which all that was decoded is refused is left out.
 """
 
 from __future__ import annotations
@@ -383,5 +383,5 @@ def table(run: Run) -> str:
             lines.append(f"  {key:<7}" + "  ".join(f"{value:g}: {cost:.3f}" for value, cost in sorted(best.items())))
     lines.append("Behind the colons: WER plus EER, each as a share of that without fusion (2: as without).")
     lines.append(f"From {REFUSED:,} up: refused, for false alarms or what it costs the source.")
-    lines += [f"{label}: left out, whatever its weights" for label in found["refused"]]
+    lines += [f"{label}: left out: all that was decoded is refused" for label in found["refused"]]
     return "\n".join(lines)
