@@ -209,10 +209,13 @@ def search(
         parts, counted = pool.arrays()
         rows = np.arange(len(counted))
         costs = [Counts(*counted[rows, _ranked(parts, w)].sum(0).tolist()).cost(base) for w in points]
-        best = points[int(np.argmin(costs))]
-        if best in decoded:
+        ranked = [points[i] for i in np.argsort(costs, kind="stable")]
+        if ranked[0] in decoded and not decoded[ranked[0]].refused(base):
             break
-        tried(best)
+        new = next((weights for weights in ranked if weights not in decoded), None)
+        if new is None:
+            break
+        tried(new)
     best = min((w for w in decoded if w != Weights()), key=lambda w: decoded[w].cost(base))
     surface = [({k: getattr(w, k) for k in active}, cost) for w, cost in zip(points, costs, strict=True)]
     return Tuned(of, dataclasses.asdict(best), decoded[best], base, surface)

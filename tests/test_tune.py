@@ -64,6 +64,24 @@ def test_general_speech_is_guarded():
     assert max(w["boost"] for w, cost in guarded.surface if cost < REFUSED) == 0.8
 
 
+def test_the_search_goes_on_while_all_that_it_decoded_is_refused():
+    judge = judges([Utterance("t", "play jolene now")], LEXICON, basic)
+    judge += judges([Utterance(str(i), "play it now") for i in range(4)], LEXICON, basic, source=True)
+
+    def heard(weights: Weights, **named: float) -> list[Hypothesis]:
+        said = Hypothesis("play it now", 3, model=-2.0)
+        found = [said, *(Hypothesis("play jolene now", 3, model=m, boost=2.0) for m in named.values())]
+        return sorted(found, key=lambda h: -h.score(weights))
+
+    def decode_all(weights: Weights) -> list[list[Hypothesis]]:
+        # What is made up at 0.6 would have won without any weight, had the beam not lost it.
+        found = heard(weights, better=-1.9) if weights.boost >= 0.6 else heard(weights)
+        return [heard(weights, name=-3.1), found, found, *[heard(weights, name=-3.5)] * 2]
+
+    tuned = search(decode_all, judge, ("boost",), "base")
+    assert not tuned.counts.refused(tuned.base) and 0 < tuned.weights["boost"] < 0.6
+
+
 def test_ctc_weights_one_after_the_other():
     judge = judges(SAID, LEXICON, basic)
 
