@@ -17,6 +17,7 @@ import torch
 from tqdm import tqdm
 from transformers import LogitsProcessor, LogitsProcessorList
 
+from adapt.decode.beams import branch
 from adapt.decode.ctc import CtcFusion, heard
 from adapt.decode.fusion import Fusion
 from adapt.decode.rescore import Rescorer
@@ -39,8 +40,8 @@ def generate(
 ) -> list[list[list[int]]]:
     """Beam search after prompts `[length, width]` that hold audio; the `nbest` best of each, in tokens.
 
-    `generate` would run the prompt once a beam. Here it runs once an utterance, and the cache is repeated. processors:
-    what is fused into the search (`fusion`).
+    `generate` would run the prompt once a beam. Here it runs once an utterance (`beams`). processors: what is fused
+    into the search (`fusion`).
     """
     lengths = [len(p) for p in prompts]
     longest = max(lengths)
@@ -54,8 +55,7 @@ def generate(
     generator, ends = speech_llm.generator, speech_llm.ends
     cache = speech_llm.new_cache()
     speech_llm.forward(embeds[:, :-1], mask[:, :-1], positions[:, :-1], cache, keep=1)
-    # Not batch_repeat_interleave, which the states of Mamba do not have.
-    cache.reorder_cache(torch.arange(len(prompts), device=embeds.device).repeat_interleave(num_beams))
+    branch(cache, torch.arange(len(prompts), device=embeds.device).repeat_interleave(num_beams))
     tokens = generator.generate(
         inputs_embeds=embeds,
         attention_mask=mask,

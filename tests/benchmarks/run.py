@@ -179,6 +179,39 @@ def huge_pages() -> dict:
     return {"name": "huge_pages", "ours_s": ours, "plain_s": plain, "ratio": ours / plain}
 
 
+def beam_search(utterances: int = 16, beams: int = 4, slots: int = 100, tokens: int = 24) -> dict:
+    """Transcripts of `generate` in `adapt.decode.transcribe` beside those of the model's own `generate`."""
+    import torch
+    from transformers import LogitsProcessorList, SuppressTokensLogitsProcessor
+
+    from adapt.decode.transcribe import generate
+    from adapt.model.load import load
+
+    llm = load("tiny")
+    prompts = [llm.prompt(torch.randn(slots, llm.hidden, device=llm.device)) for _ in range(utterances)]
+    embeds = torch.stack(prompts)
+    mask = torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device)
+    endless = LogitsProcessorList([SuppressTokensLogitsProcessor(llm.ends, device=llm.device)])  # of one length, all
+
+    def ours() -> None:
+        generate(llm, prompts, beams, tokens, endless)
+
+    @torch.no_grad()
+    def plain() -> None:
+        llm.model.generate(
+            inputs_embeds=embeds,
+            attention_mask=mask,
+            num_beams=beams,
+            max_new_tokens=tokens,
+            do_sample=False,
+            logits_processor=endless,
+        ).tolist()  # waits for a GPU
+
+    ours(), plain()
+    fast, slow = interleaved(ours, plain, 7)
+    return {"name": "beam_search", "device": str(llm.device), "ours_s": fast, "plain_s": slow, "ratio": fast / slow}
+
+
 def _zipf_sentences(vocabulary: int, tokens: int) -> list[list[int]]:
     """Sentences of 12 tokens in which a few hundred tokens are most of the text, and many follow each other often."""
     import numpy as np
@@ -291,7 +324,7 @@ def fusion_overhead_152k() -> dict:
 FUSION = (fusion_overhead_4k, fusion_overhead_32k, fusion_overhead_152k)
 BENCHMARKS = {
     work.__name__: work
-    for work in (help_startup, bootstrap, scoring, training_bf16, training_step, huge_pages, *FUSION)
+    for work in (help_startup, bootstrap, scoring, training_bf16, training_step, huge_pages, beam_search, *FUSION)
 }
 
 

@@ -6,6 +6,7 @@ import pytest
 import soundfile
 import torch
 
+from adapt.decode import beams
 from adapt.decode.ctc import heard
 from adapt.decode.transcribe import generate, transcribe
 from adapt.errors import DataError
@@ -13,7 +14,8 @@ from adapt.model.features import read_segments
 from adapt.text.corpus import Utterance
 
 
-def test_one_prefill_gives_the_tokens_of_plain_beam_search(tiny, noise):
+def test_one_prefill_gives_the_tokens_of_plain_beam_search(tiny, noise, monkeypatch):
+    monkeypatch.setattr(beams, "ROOM", 5)
     prompts = [tiny.prompt(slot) for slot in tiny.slot_vectors(noise)]
     for num_beams in (1, 4):
         plain = []
