@@ -119,8 +119,10 @@ def _audio_encoder(name: str, alphabet: str):
     return relettered(ComposedForSpeechRecognition.from_pretrained(place, dtype=torch.float32).encoder, alphabet)
 
 
-def _decoder(place: str):
+def _decoder(place: str, alphabet: str):
     """The causal LM at `place` and its tokenizer; of a speech LLM made here its decoder, and its projector, else None.
+
+    Letters of `alphabet` that it cannot write are given to it.
 
     Raises what transformers does (`_loading`).
     """
@@ -128,21 +130,27 @@ def _decoder(place: str):
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     from adapt.model.composed import ComposedConfig, ComposedForSpeechRecognition
+    from adapt.model.tokenizer import with_letters
 
-    tokenizer = AutoTokenizer.from_pretrained(place)
-    if not isinstance(AutoConfig.from_pretrained(place), ComposedConfig):
-        return AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32), tokenizer, None
-    made = ComposedForSpeechRecognition.from_pretrained(place, dtype=torch.float32)
-    made.language_model.generation_config = made.generation_config
-    return made.language_model, tokenizer, made.projector
+    if isinstance(AutoConfig.from_pretrained(place), ComposedConfig):
+        made = ComposedForSpeechRecognition.from_pretrained(place, dtype=torch.float32)
+        made.language_model.generation_config = made.generation_config
+        llm, projector = made.language_model, made.projector
+    else:
+        llm, projector = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32), None
+    return *with_letters(llm, AutoTokenizer.from_pretrained(place), alphabet), projector
 
 
-def _check_starts(recipe: BaseRecipe) -> None:
-    """Raises `ModelError` when what the recipe begins with cannot be loaded: now, not after the encoder's hours."""
+def _check_starts(recipe: BaseRecipe, alphabet: str) -> None:
+    """Raises `ModelError` when what the recipe begins with cannot be loaded, or not write the letters of `alphabet`.
+
+    Now, not after the encoder's hours.
+    """
     from transformers import AutoConfig, AutoTokenizer
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
     from adapt.model.composed import ComposedConfig
+    from adapt.model.tokenizer import extensible, unwritable
 
     wants_chat, chats = parse(recipe.align.prompt)[0].kind == CHAT, None
     for key, name in (("encoder.start", recipe.encoder.start), ("llm.start", recipe.llm.start)):
@@ -150,10 +158,19 @@ def _check_starts(recipe: BaseRecipe) -> None:
             continue
         with _loading(key, name):
             config = AutoConfig.from_pretrained(_place(name))
-            chats = key == "llm.start" and AutoTokenizer.from_pretrained(_place(name)).chat_template
-        if key == "llm.start" and type(config) not in (*MODEL_FOR_CAUSAL_LM_MAPPING, ComposedConfig):
+            tokenizer = AutoTokenizer.from_pretrained(_place(name)) if key == "llm.start" else None
+        if tokenizer is None:
+            continue
+        chats = tokenizer.chat_template
+        if type(config) not in (*MODEL_FOR_CAUSAL_LM_MAPPING, ComposedConfig):
             told = f"{key}: {name!r} is a {config.model_type!r} model"
             raise ModelError(f"{told}; give a causal LM, or a speech LLM made here")
+        if missing := unwritable(tokenizer, alphabet):
+            told = f"{key}: the tokenizer of {name!r} cannot write {missing!r}, letters of the transcripts"
+            if not extensible(tokenizer):
+                raise ModelError(f"{told}; give another LLM")
+            if _untaught(recipe) and recipe.align.decoder != "full":
+                raise ModelError(f"{told}; give llm.read_steps or align.decoder: full, so that it learns them")
     if wants_chat and not chats:
         told = f"{recipe.llm.start!r} has no chat template" if recipe.llm.start else "a new LLM has no chat template"
         raise ModelError(f"align.prompt: {told}; write the prompt without {CHAT_MARK}")
@@ -172,9 +189,9 @@ def encoder(build: Build) -> StageResult:
         from adapt.model.encoders import CtcEncoder, CtcEncoderConfig
         from adapt.train.base import train_encoder
 
-        _check_starts(recipe)
-        torch.manual_seed(recipe.seed)
         alphabet = "".join(sorted(set().union(*(item.text for item in build.speech.items))))
+        _check_starts(recipe, alphabet)
+        torch.manual_seed(recipe.seed)
         if settings.start:
             with _loading("encoder.start", settings.start):
                 model = _audio_encoder(settings.start, alphabet)
@@ -214,9 +231,14 @@ def encoder(build: Build) -> StageResult:
     return result
 
 
-def _untaught(build: Build) -> bool:
+def _untaught(recipe: BaseRecipe) -> bool:
     """Whether the decoder is taken as it is, from where it lies."""
-    return bool(build.recipe.llm.start) and not (build.recipe.llm.lm_steps or build.recipe.llm.read_steps)
+    return bool(recipe.llm.start) and not (recipe.llm.lm_steps or recipe.llm.read_steps)
+
+
+def _alphabet(build: Build) -> str:
+    """The letters that the run's encoder hears."""
+    return json.loads(build.path("encoder/config.json").read_text(encoding="utf-8"))["alphabet"]
 
 
 def read(build: Build) -> StageResult | None:
@@ -225,10 +247,9 @@ def read(build: Build) -> StageResult | None:
     None when the recipe takes a decoder as it is.
     """
     recipe, settings = build.recipe, build.recipe.llm
-    if _untaught(build):
+    if _untaught(recipe):
         return None
-    # It need not be done again for another encoder, only for other letters.
-    alphabet = json.loads(build.path("encoder/config.json").read_text(encoding="utf-8"))["alphabet"]
+    alphabet = _alphabet(build)  # it need not be done again for another encoder, only for other letters
 
     def work(scratch: Path) -> None:
         import torch
@@ -237,12 +258,12 @@ def read(build: Build) -> StageResult | None:
         from adapt.model.tokenizer import train_tokenizer
         from adapt.train.base import train_decoder
 
-        _check_starts(recipe)
+        _check_starts(recipe, alphabet)
         torch.manual_seed(recipe.seed)
         texts = build.texts()
         if settings.start:
             with _loading("llm.start", settings.start):
-                llm, tokenizer, _ = _decoder(_place(settings.start))
+                llm, tokenizer, _ = _decoder(_place(settings.start), alphabet)
         else:
             tokenizer = train_tokenizer(texts, settings.pieces, alphabet)
             shape = {
@@ -326,16 +347,18 @@ def _shapes(module) -> dict:
 def align(build: Build) -> StageResult:
     """The projector, and the decoder beside it, on real audio: `model/`."""
     recipe, settings = build.recipe, build.recipe.align
-    place = _place(recipe.llm.start) if _untaught(build) else str(build.path("llm"))
+    place = _place(recipe.llm.start) if _untaught(recipe) else str(build.path("llm"))
 
     def work(scratch: Path) -> None:
         from adapt.model.prompt import SLOT_EXAMPLES, save_slot_examples
         from adapt.train.base import AlignSettings
         from adapt.train.base import align as train
 
-        _check_starts(recipe)
+        alphabet = _alphabet(build)
+        _check_starts(recipe, alphabet)
         with _loading("llm.start", recipe.llm.start or place):
-            llm, tokenizer, projector = _decoder(place)
+            llm, tokenizer, _ = _decoder(place, alphabet)
+            projector = recipe.llm.start and _decoder(_place(recipe.llm.start), alphabet)[2]
         speech_llm = _composed(build, llm, tokenizer)
         if projector and _shapes(projector) == _shapes(speech_llm.model.projector):
             speech_llm.model.projector.load_state_dict(projector.state_dict())

@@ -200,6 +200,20 @@ def test_a_start_that_is_no_causal_lm_is_refused(folder, tiny, tmp_path):
     assert chat.exit_code == 1 and "align.prompt: a new LLM has no chat template" in chat.stderr
 
 
+def test_letters_that_a_decoder_lacks_are_taught_or_named_before_anything_is_trained(folder, tmp_path):
+    rows = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+    rows = [row | {"text": row["text"].replace("a", "ä")} for row in rows]
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tiny = ("-o", tmp_path / "out", "-s", "llm.start=tiny", "-s", "llm.lm_steps=0")
+    done = adapt("base", folder, *tiny, "-s", "llm.read_steps=0")
+    assert done.exit_code == 1 and not (tmp_path / "out/encoder").exists()
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("llm.start: the tokenizer of 'tiny' cannot write 'ä', letters of") and "read_steps" in line
+    done = adapt("base", "align", folder, *tiny, "-s", "llm.read_steps=1", "-s", "align.steps=1")
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "out/model/config.json").read_text())["text_config"]["vocab_size"] == 1001
+
+
 def test_an_unknown_stage_is_named(folder):
     done = adapt("base", "allign", folder)
     assert done.exit_code == 2 and "a stage is one of encoder, read, align, test" in done.stderr

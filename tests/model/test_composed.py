@@ -13,7 +13,7 @@ from adapt.model.composed import PROJECTORS, ComposedConfig, ComposedForSpeechRe
 from adapt.model.encoders import pretrained, relettered
 from adapt.model.features import log_mel, pad
 from adapt.model.load import load
-from adapt.model.tokenizer import train_tokenizer
+from adapt.model.tokenizer import train_tokenizer, unwritable, with_letters
 
 
 def test_slot_length_is_the_encoders_own_and_padding_changes_nothing(tiny, noise):
@@ -154,6 +154,29 @@ def test_a_tokenizer_has_a_piece_for_each_letter_that_the_encoder_hears():
     for pieces, told in ((12, "more letters than that; give at least"), (500, "few different words; give at most")):
         with pytest.raises(DataError, match=told):
             train_tokenizer(texts, pieces)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_decoder_that_goes_on_is_given_the_letters_it_lacks(tied, tmp_path):
+    tokenizer = load("tiny").tokenizer
+    shape = {"vocab_size": 1000, "hidden_size": 8, "num_attention_heads": 1, "intermediate_size": 8}
+    config = transformers.LlamaConfig(**shape, num_hidden_layers=1, tie_word_embeddings=tied)
+    llm = transformers.LlamaForCausalLM(config)
+    assert unwritable(tokenizer, "abc' äßø") == "äßø" and unwritable(tokenizer, "abc' ") == ""
+    assert with_letters(llm, tokenizer, "abc' ") == (llm, tokenizer)
+    before = [w.detach().clone() for w in (llm.get_input_embeddings().weight, llm.get_output_embeddings().weight)]
+    llm, more = with_letters(llm, tokenizer, "abc' äßø")
+    more.save_pretrained(tmp_path)
+    for each in (more, transformers.AutoTokenizer.from_pretrained(tmp_path)):
+        ids = each.encode("straße spät", add_special_tokens=False)
+        assert {1000, 1001} < set(ids) and each.decode(ids) == "straße spät"
+        assert each.encode("play the song") == tokenizer.encode("play the song")
+        assert each.decode([*each.encode("<speech>ä"), 2, 3], skip_special_tokens=True) == "ä"
+    after = llm.get_input_embeddings().weight, llm.get_output_embeddings().weight
+    a = tokenizer.convert_tokens_to_ids("a")
+    for old, new in zip(before, after, strict=True):
+        assert len(new) == llm.config.vocab_size == 1003 and torch.equal(old, new[:1000])
+        assert torch.equal(new[1000], old[a]) and torch.allclose(new[1001], old.mean(0), atol=1e-6)
 
 
 SMALL = {"vocab_size": 50, **TINY}
