@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
 from adapt.model.encoders import CtcEncoder
 from adapt.model.features import SAMPLE_RATE
 
 ROOM = SAMPLE_RATE * 3 // 10  # samples of the longest room's response
+MARGIN = SAMPLE_RATE * 8 // 10  # samples of the longest silence before or behind what is said
 
 
 def _uniform(like: torch.Tensor, low: float, high: float, generator: torch.Generator) -> torch.Tensor:
@@ -15,11 +17,40 @@ def _uniform(like: torch.Tensor, low: float, high: float, generator: torch.Gener
     return torch.empty(len(like), 1, device=like.device).uniform_(low, high, generator=generator)
 
 
-def perturb_audio(samples: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """A room (a fifth of the rows), a channel's spectral tilt (half), coloured noise at 10 to 40 dB (half).
+def _with_margins(
+    samples: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Up to MARGIN of what is quietest in it, as white noise, before and behind half of the rows."""
+    lengths = lengths.to(samples.device)[:, None]
+    before, behind = ((MARGIN * _uniform(samples, 0, 1, generator)).long() for _ in range(2))
+    padded = (_uniform(samples, 0, 1, generator) < 0.5).long()
+    before, behind = before * padded, behind * padded
+    longer = lengths + before + behind
+    time = torch.arange(int(longer.max()), device=samples.device)[None]
+    place = time - before
+    spoken = (place >= 0) & (place < lengths)
+    tone = torch.randn(spoken.shape, device=samples.device, generator=generator) * _floor(samples, lengths)
+    speech = samples.gather(1, place.clamp(0, samples.shape[1] - 1))
+    return torch.where(spoken, speech, tone * (time < longer)), longer[:, 0]
 
-    `samples` float32 `[batch, length]`, zero beyond `lengths`, and again so on return.
+
+def _floor(samples: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Root mean square of the quietest 20 ms of each row, `[batch, 1]`."""
+    size = SAMPLE_RATE // 50
+    power = F.pad(samples, (0, -samples.shape[1] % size)).unflatten(1, (-1, size)).square().mean(-1)
+    whole = torch.arange(1, power.shape[1] + 1, device=samples.device)[None] * size <= lengths
+    return power.masked_fill(~whole, torch.inf).amin(1, keepdim=True).nan_to_num(posinf=0.0).sqrt()
+
+
+def perturb_audio(
+    samples: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Margins (half of the rows), a room (a fifth), a channel's spectral tilt (half), coloured noise at 10 to 40 dB
+    (half).
+
+    `samples` float32 `[batch, length]`, zero beyond `lengths`, and again so on return, with the new lengths.
     """
+    samples, lengths = _with_margins(samples, lengths, generator)
     batch, length = samples.shape
 
     def chance(share: float) -> torch.Tensor:
@@ -45,11 +76,11 @@ def perturb_audio(samples: torch.Tensor, lengths: torch.Tensor, generator: torch
     frequency = torch.arange(1, spectrum.shape[1] + 1, device=samples.device)[None] / spectrum.shape[1]
     slope = _uniform(samples, 0, 1, generator) * chance(0.7)
     noise = torch.fft.irfft(spectrum * frequency**-slope, length)
-    inside = torch.arange(length, device=samples.device)[None] < lengths.to(samples.device)[:, None]
+    inside = torch.arange(length, device=samples.device)[None] < lengths[:, None]
     power = (heard * inside).square().sum(1, keepdim=True) / inside.sum(1, keepdim=True)
     ratio = 10 ** (-_uniform(samples, 10, 40, generator) / 20) * chance(0.5)
     level = ratio * (power / noise.square().mean(1, keepdim=True)).sqrt()
-    return (heard + level * noise) * inside
+    return (heard + level * noise) * inside, lengths
 
 
 def perturb_features(
@@ -103,5 +134,5 @@ def perturbed(
     """
     generator = torch.Generator(samples.device).manual_seed(seed)
     with torch.autocast(samples.device.type, enabled=False):
-        inputs, mask = encoder.inputs(perturb_audio(samples, lengths, generator), lengths)
+        inputs, mask = encoder.inputs(*perturb_audio(samples, lengths, generator))
         return perturb_features(inputs, mask, generator) if encoder.family.log_mel else (inputs, mask)

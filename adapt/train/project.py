@@ -73,8 +73,7 @@ def ready(speech_llm: SpeechLLM, parts: Sequence[str]) -> list[torch.nn.Paramete
 
 
 def _perturbed(samples: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:
-    audio, lengths = pad(samples)
-    audio = perturb_audio(audio, lengths, torch.Generator().manual_seed(seed))
+    audio, lengths = perturb_audio(*pad(samples), torch.Generator().manual_seed(seed))
     return [row[:n].numpy() for row, n in zip(audio, lengths.tolist(), strict=True)]
 
 

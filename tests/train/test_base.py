@@ -11,7 +11,7 @@ import torch
 from adapt.errors import DataError, TrainingError
 from adapt.train.base import AlignSettings, align, ctc_loss, greedy, train_decoder, train_encoder
 from adapt.train.fit import fit
-from adapt.train.perturb import perturbed
+from adapt.train.perturb import MARGIN, _with_margins, perturbed
 from adapt.train.speech import Speech, batches, read_speech
 
 ENCODER = {"batch_seconds": 5.0, "warmup_steps": 5, "temperature": 1.0, "short": 0.1, "seed": 1, "bf16": False}
@@ -79,6 +79,22 @@ def test_perturbation_keeps_the_shape_and_is_the_same_for_the_same_seed(tiny):
         counts.add(int(mask[1].sum()))
     assert len(counts) > 5 and min(counts) > 200
     assert torch.equal(*(perturbed(encoder, samples, lengths, seed=7)[0] for _ in range(2)))
+
+
+def test_half_of_the_recordings_get_margins_as_quiet_as_they_are_themselves():
+    lengths = torch.tensor([16_000, 40_000] * 100)
+    samples = torch.randn(200, 40_000) * torch.where(torch.arange(40_000) < 8_000, 1e-3, 0.1)
+    samples *= torch.arange(40_000)[None] < lengths[:, None]
+    heard, longer = _with_margins(samples, lengths, torch.Generator().manual_seed(1))
+    more = (longer - lengths).double()
+    assert 0.4 < (more > 0).double().mean() < 0.6 and more.max() < 2 * MARGIN
+    assert more[more > 0].mean() == pytest.approx(MARGIN, rel=0.1)
+    for row, own, length, whole in zip(heard, samples, lengths, longer, strict=True):
+        inside = own[:length]
+        begin = int((row == inside[0]).int().argmax())
+        assert torch.equal(row[begin : begin + length], inside) and not row[whole:].any()
+        margins = torch.cat([row[:begin], row[begin + length : whole]])
+        assert len(margins) < 500 or margins.square().mean().sqrt() == pytest.approx(1e-3, rel=0.2)
 
 
 def test_ctc_counts_nothing_for_what_is_too_long_for_its_frames():
