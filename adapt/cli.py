@@ -341,7 +341,7 @@ def tune(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str,
 def robustness(
     recipe: str, overrides: tuple[str, ...], name: str, out: Path | None, device: str, as_json: bool
 ) -> None:
-    """WER of base and adapted system in noise, by voice, by speaking rate and by length."""
+    """WER of base and adapted system in noise, between silences, by voice, by speaking rate and by length."""
     from adapt.robustness import robustness as measure
 
     with _running(recipe, overrides, out, device) as it:

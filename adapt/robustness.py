@@ -1,4 +1,4 @@
-"""Where a system fails: WER in noise, by voice, by speaking rate and by length, beside the base."""
+"""Where a system fails: WER in noise, between silences, by voice, by speaking rate and by length, beside the base."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import soundfile
 
 from adapt.decode.transcribe import transcribe
 from adapt.errors import DataError
-from adapt.model.features import read_audio
+from adapt.model.features import SAMPLE_RATE, read_audio
 from adapt.pipeline import Run, audio_of, base_of, sets_of, system_of
 from adapt.score.report import hypotheses_path
 from adapt.score.score import Scores, score
@@ -22,6 +22,7 @@ from adapt.text.lexicon import read_lexicon
 
 SNRS = (20, 10, 5, 0)  # dB, over the whole recording
 TALKERS = 6  # other utterances that make babble
+SILENCES = (0.5, 1.0)  # seconds, before and behind what is said
 
 Noise = Callable[[int, np.random.Generator, Sequence[Utterance]], np.ndarray]
 
@@ -60,6 +61,15 @@ def distorted(
     return add_noise(samples, NOISES[noise](len(samples), rng, others), snr)
 
 
+def between_silences(seconds: float, samples: np.ndarray, utterance: Utterance) -> np.ndarray:
+    """`samples` of an utterance with so much of their own quietest 0.1 s before and behind them."""
+    size = min(len(samples), SAMPLE_RATE // 10)
+    energy = np.cumsum(np.concatenate([[0.0], np.square(samples, dtype=np.float64)]))
+    quietest = int(np.argmin(energy[size:] - energy[:-size]))
+    silence = np.resize(samples[quietest : quietest + size], round(seconds * SAMPLE_RATE))
+    return np.concatenate([silence, samples, silence])
+
+
 def groups(utterances: Sequence[Utterance], seconds: Mapping[str, float]) -> dict[str, list[Utterance]]:
     """The utterances of each voice, and the thirds by words a second and by seconds."""
     found: dict[str, list[Utterance]] = {}
@@ -94,6 +104,8 @@ def robustness(run: Run, name: str) -> Scores:
     for noise in NOISES:
         for snr in SNRS:
             conditions[f"{noise} {snr} dB"] = functools.partial(distorted, noise, snr, utterances, recipe.seed)
+    for silence in SILENCES:
+        conditions[f"silence {silence:g} s"] = functools.partial(between_silences, silence)
     hyps = {
         condition: {
             system: _transcripts(run, manifests[name], utterances, name, condition, distort, system)

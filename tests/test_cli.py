@@ -131,8 +131,8 @@ def test_robustness_has_a_line_a_condition(recipe, tmp_path):
     assert adapt("decoder", recipe, "-o", out).exit_code == 0
     both = adapt("robustness", recipe, "-o", out, "--json")
     rows = json.loads(both.stdout)["rows"]
-    assert [row["system"] for row in rows[:2]] == ["base", "adapted"] and len(rows) == 18
-    assert both.stderr.count("as before") == 9
+    assert [row["system"] for row in rows[:2]] == ["base", "adapted"] and len(rows) == 22
+    assert both.stderr.count("as before") == 11
     wrong = adapt("robustness", recipe, "-o", out, "--on", "dev")
     assert wrong.exit_code == 1 and "choose one of target, source" in wrong.stderr
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from adapt.robustness import SNRS, distorted, groups
+from adapt.robustness import SNRS, between_silences, distorted, groups
 from adapt.text.corpus import Utterance
 
 
@@ -21,6 +21,16 @@ def test_noise_has_the_ratio_asked_for_and_is_the_same_each_time(noise, tmp_path
         assert 10 * np.log10(power) == pytest.approx(snr, abs=0.01)
         assert np.array_equal(heard, distorted(noise, snr, utterances, 1, speech, utterances[0]))
         assert not np.array_equal(heard, distorted(noise, snr, utterances, 2, speech, utterances[0]))
+
+
+def test_silence_is_the_recordings_own():
+    rng = np.random.default_rng(0)
+    samples = rng.standard_normal(40_000).astype(np.float32) * np.where(np.arange(40_000) // 1_600 == 7, 1e-3, 0.1)
+    heard = between_silences(0.5, samples, Utterance("a", ""))
+    assert np.array_equal(heard[8_000:-8_000], samples) and len(heard) == 56_000
+    for silence in (heard[:8_000], heard[-8_000:]):
+        assert np.array_equal(silence, np.tile(samples[7 * 1_600 : 8 * 1_600], 5))
+    assert len(between_silences(1.0, samples[:9], Utterance("a", ""))) == 32_009
 
 
 def test_thirds_hold_every_utterance_once():
