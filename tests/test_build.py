@@ -121,12 +121,15 @@ def test_a_speech_llm_made_here_can_be_gone_on_from(folder, tmp_path):
     ours = load_file(tmp_path / "other/model/model.safetensors")
     assert ours["projector.linear1.weight"].shape[1] == 2 * theirs["projector.linear1.weight"].shape[1]
 
-    done = adapt("base", "read", folder, "-o", tmp_path / "read", *more, "-s", "llm.read_steps=2")
+    done = adapt("base", "align", folder, "-o", tmp_path / "read", *more, "-s", "llm.read_steps=2")
     assert done.exit_code == 0, done.output
     ours = load_file(tmp_path / "read/llm/model.safetensors")
     changed = [name for name, weights in ours.items() if not torch.equal(theirs[f"language_model.{name}"], weights)]
     assert len(changed) == len(ours)
     losses = [row["dev_loss"] for row in json.loads((tmp_path / "read/llm/log.json").read_text()) if "dev_loss" in row]
+    model = load_file(tmp_path / "read/model/model.safetensors")
+    for name in (name for name in model if name.startswith("projector.")):
+        assert torch.allclose(theirs[name].to(model[name].dtype), model[name], atol=1e-6), name
     assert losses[0] < 3  # it knew how to read: one that does not begins with the log of its vocabulary, near 7
 
 
