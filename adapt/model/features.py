@@ -55,7 +55,8 @@ def read_audio(path: Path | str) -> np.ndarray:
 def read_segments(path: Path | str, max_seconds: float) -> Iterator[np.ndarray]:
     """What `read_audio` gives, in stretches of at most `max_seconds`, one in memory at a time.
 
-    Each is cut behind its first quarter, in the middle of the quietest `PAUSE`. Raises `DataError` as `read_audio` does.
+    Each is cut behind its first quarter, in the middle of the quietest `PAUSE`.
+    Raises `DataError` as `read_audio` does.
     """
     with _opened(path) as file:
         rate, longest = file.samplerate, int(max_seconds * file.samplerate)
