@@ -20,7 +20,8 @@ from adapt.lm.automaton import Automaton, assemble
 from adapt.text.lexicon import Entry
 
 _SPACES = ("▁", "Ġ", " ")
-FULL = 5  # tokens from which a phrase has its whole bonus
+FULL = 16  # letters from which a phrase has its whole bonus
+SYLLABLE = 3  # letters that a character counts for where it is a whole syllable
 INSIDE, BEGINS = 0, 1  # classes of tokens: inside a word, or at its beginning
 
 
@@ -58,6 +59,7 @@ def tokenise(
     """Entries, and their spoken forms, in tokens. encode: a tokenizer without special tokens.
 
     Each form is taken as it is, in lower case and with a capital in front, where `normalise` leaves a difference.
+    A form of fewer than FULL letters has as much less of the entry's weight as it is shorter, for much sounds like it.
     Entries whose weight is not above 0 are left out. Raises DataError with the entries of which no form can be written
     without `unknown` (None: a tokenizer that can write all).
     """
@@ -73,7 +75,7 @@ def tokenise(
             first = tuple(encode(variant))
             inside = first if _spaceless(variant[:1]) else _after_a_word(variant, encode)
             if inside and first and (unknown is None or unknown not in inside + first):
-                found.append(Phrase(inside, first, entry.weight))
+                found.append(Phrase(inside, first, entry.weight * min(1.0, _letters(variant) / FULL)))
         if not found:
             told = f"phrases: {entry.written!r} cannot be written in the decoder's tokens"
             problems.append(f"{told}; give it a spoken form that can, or take it out")
@@ -90,6 +92,10 @@ def _after_a_word(text: str, encode: Callable[[str], Sequence[int]]) -> tuple[in
     # Not encode(" " + text): tokenizers that put a space in front of every text would write two.
     word, both = list(encode("a")), list(encode("a " + text))
     return tuple(both[len(word) :] if both[: len(word)] == word else encode(" " + text))
+
+
+def _letters(text: str) -> int:
+    return sum(SYLLABLE if _spaceless(char) else char.isalnum() for char in text)
 
 
 def _spaceless(char: str) -> bool:
@@ -121,8 +127,7 @@ def boost(
     """The automaton of lists of phrases: one for every utterance, or one for each.
 
     begins: `[V]`, from `word_beginnings`. The bonus of d tokens is weight * (1 + ln 2 + ... + ln d + d - 1), in nats:
-    each token of a phrase gives 1 + ln of its number. A phrase of fewer than FULL tokens in all has as much less as it
-    is shorter, for much sounds like it. ends, special: as in `ngram.load`.
+    each token of a phrase gives 1 + ln of its number. ends, special: as in `ngram.load`.
     """
     vocabulary = len(begins)
     nodes = [_Node(0, -1, 0, 0)]
@@ -186,7 +191,7 @@ def _add(nodes: list[_Node], node: _Node) -> int:
 
 
 def _insert(nodes: list[_Node], at: int, home: int, tokens: Sequence[int], weight: float) -> None:
-    bonus, weight = 0.0, weight * min(1.0, len(tokens) / FULL)
+    bonus = 0.0
     for depth, token in enumerate(tokens, 1):
         below = nodes[at].children.get(token)
         if below is None:

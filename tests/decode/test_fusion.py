@@ -160,7 +160,7 @@ def test_hypotheses_score_what_beam_search_ranks_by(tiny, noise, parts):
         assert all(h.lm < 0 and h.lm == h.source and h.ilm < 0 for h in judged)
     assert endings > 4
     assert fusion.judged(prompts[1:2], [tiny.tokenizer.encode("louder now")], own[1:2])[0].boost == pytest.approx(
-        2 / 5 * (2 + math.log(2)), abs=1e-5
+        9 / 16 * (2 + math.log(2)), abs=1e-5
     )
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapt.errors import DataError
-from adapt.lm.phrases import FULL, Phrase, boost, tokenise, word_beginnings
+from adapt.lm.phrases import Phrase, boost, tokenise, word_beginnings
 from adapt.text.lexicon import Entry
 
 # Tokens 0 to 5 begin a word, 6 to 9 go on with one, 10 is the end, 11 special.
@@ -22,7 +22,7 @@ END, SPECIAL = 10, 11
 
 def bonus(length: int, weight: float = 1.0) -> float:
     """What a phrase is worth."""
-    return weight * min(1, length / FULL) * sum(1 + math.log(d) for d in range(1, length + 1))
+    return weight * sum(1 + math.log(d) for d in range(1, length + 1))
 
 
 def made(phrases, *more):
@@ -116,10 +116,19 @@ def test_tokenised_as_a_sentence_holds_them():
         return [pieces.get(p, 0) for p in text.replace(" ", " ▁").split(" ")]
 
     entries = [Entry("queen"), Entry("nothing", weight=0.0)]
-    assert tokenise(entries, lambda t: [9, *encode(t)], str.lower, None) == [Phrase((4,), (9, 0))]
+    assert tokenise(entries, lambda t: [9, *encode(t)], str.lower, None) == [Phrase((4,), (9, 0), 5 / 16)]
     with pytest.raises(DataError, match="'queen' cannot be written"):
         tokenise(entries, encode, str.lower, unknown=0)
     assert word_beginnings(["", "▁a", "b", "é", "。"]).tolist() == [True, True, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("name", "share"),
+    [("Godspeed You! Black Emperor", 1), ("Cher", 4 / 16), ("blink-182", 8 / 16), ("坂本龍一", 12 / 16)],
+)
+def test_short_names_have_less_of_the_bonus(name, share):
+    (phrase,) = tokenise([Entry(name, weight=2.0)], lambda text: [9] * len(text), str.lower, None)
+    assert phrase.weight == 2 * share
 
 
 def test_as_large_as_a_catalogue():
