@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -257,7 +258,7 @@ def prompt(recipe: str, overrides: tuple[str, ...], out: Path | None, device: st
     with _running(recipe, overrides, out, device) as it:
         pipeline.text(it)
         pipeline.prompt(it)
-        click.echo(it.path("prompt/soft_prompt.safetensors"))
+        click.echo(it.path(pipeline.SOFT_PROMPT))
 
 
 @main.command()
@@ -321,6 +322,7 @@ def tune(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str,
     from adapt import tune as tuning
 
     with _running(recipe, overrides, out, device) as it:
+        tuning.check(it)
         pipeline.adapt(it)
         pipeline.lm(it)
         tuning.tune(it)
@@ -491,6 +493,9 @@ def transcribe(
             utterances.append(Utterance(name, "", Path(name)))
     if missing := [u.audio for u in utterances if u.audio is None or not u.audio.exists()]:
         raise DataError(*(f"{path}: no such file; give a wav, flac, ogg or mp3 file" for path in missing))
+    times = Counter(u.id for u in utterances)
+    if doubled := [i for i, number in times.items() if number > 1]:
+        raise DataError(*(f"{i}: {times[i]} of the recordings have this name; give each its own" for i in doubled))
 
     from adapt.decode.ctc import CtcFusion
     from adapt.decode.fusion import Fusion

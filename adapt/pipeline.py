@@ -28,6 +28,7 @@ SIMULATES = ("simulate", "soft-prompt+simulate", "mixed")
 PERTURBED = 2  # copies of the replayed audio from which the channel learns, beside what is there
 SYSTEMS = ("base", "ctc", "projected", "adapted")  # ctc: the encoder's own path, which adapting leaves as it is
 NGRAMS = ("lm", "source")  # weights of what the stage lm makes
+SOFT_PROMPT = "prompt/soft_prompt.safetensors"
 PROJECTED = "project/prompt.safetensors"
 HELD = 10  # of the paired utterances one in so many is kept for development
 TUNED = "lm/tuned.json"  # what `adapt tune` writes
@@ -321,7 +322,7 @@ def prompt(run: Run) -> StageResult:
 
         if recipe.prompt.start:
             vectors = load(recipe.prompt.start, run.speech_llm())
-            save(run.path("prompt/soft_prompt.safetensors"), vectors)
+            save(run.path(SOFT_PROMPT), vectors)
             write_json(run.path("prompt/log.json"), {"log": [], "best_step": 0})
             return
         replayed = run.replay("source_replay")
@@ -333,7 +334,7 @@ def prompt(run: Run) -> StageResult:
             _lines(run.path("text/dev.txt")),
             examples=examples,
             folder=scratch,
-            out=run.path("prompt/soft_prompt.safetensors"),
+            out=run.path(SOFT_PROMPT),
             seed=recipe.seed,
             precision=recipe.precision,
             **{key: value for key, value in dataclasses.asdict(recipe.prompt).items() if key != "start"},
@@ -349,7 +350,7 @@ def prompt(run: Run) -> StageResult:
     inputs = [run.path("text", f"{name}.txt") for name in ("train", "copies", "dev")]
     inputs += [p for p in (recipe.data.source_replay, recipe.prompt.start) if p] + audio_of(recipe.data.source_replay)
     inputs += _projected(run)
-    outputs = ["prompt/soft_prompt.safetensors", "prompt/log.json"]
+    outputs = [SOFT_PROMPT, "prompt/log.json"]
     result = run.folder.stage("prompt", settings, inputs, outputs, work)
     run.report(result, _best(run.path("prompt/log.json")))
     return result
@@ -367,7 +368,7 @@ def decoder(run: Run) -> StageResult:
 
         replayed, guard = run.replay("source_replay"), run.replay("source_dev")
         llm = run.prompted(run.load(run.start))
-        vectors = prompts.load(run.path("prompt/soft_prompt.safetensors"), llm) if needs_prompt else None
+        vectors = prompts.load(run.path(SOFT_PROMPT), llm) if needs_prompt else None
         shutil.rmtree(run.path("adapter"), ignore_errors=True)
         tuned = tune_decoder(
             llm,
@@ -395,7 +396,7 @@ def decoder(run: Run) -> StageResult:
     sources = [p for p in (recipe.data.source_replay, recipe.data.source_dev) if p]
     inputs = [run.path("text", f"{name}.txt") for name in ("train", "copies", "dev")]
     inputs += [*sources, *audio_of(*sources)]
-    inputs += [run.path("prompt/soft_prompt.safetensors")] if needs_prompt else []
+    inputs += [run.path(SOFT_PROMPT)] if needs_prompt else []
     inputs += _projected(run)
     result = run.folder.stage("decoder", settings, inputs, ["adapter", "decoder/log.json"], work)
     run.report(result, _best(run.path("decoder/log.json")))
@@ -528,9 +529,7 @@ def fused_files(run: Run, system: System) -> list[Path]:
         "boost": run.recipe.data.lexicon,
     }
     if weights.get("ilm") and run.recipe.fusion.ilm_slot == "soft-prompt":
-        files["ilm"] = run.path("prompt/soft_prompt.safetensors")
-    if weights.get("boost") and not run.recipe.data.lexicon:
-        raise DataError("recipe.yaml: fusion.boost: no lexicon to boost; name data.lexicon")
+        files["ilm"] = run.path(SOFT_PROMPT)
     return [path for key, path in files.items() if path and weights.get(key)]
 
 
@@ -554,7 +553,7 @@ def fusion_of(run: Run, system: System):
         return CtcFusion(llm, weights, lm=paths.get("words"), **common)
     internal = None
     if weights.ilm and run.recipe.fusion.ilm_slot == "soft-prompt":
-        internal = llm.prompt(prompts.load(run.path("prompt/soft_prompt.safetensors"), llm))
+        internal = llm.prompt(prompts.load(run.path(SOFT_PROMPT), llm))
     elif weights.ilm:
         internal = llm.prompt_without_audio()
     return Fusion(llm, weights, lm=paths.get("tokens"), source=paths.get("source"), internal=internal, **common)
@@ -633,24 +632,38 @@ def adapt(run: Run) -> None:
     decoder(run)
 
 
-def _check_phrases(run: Run) -> None:
-    """Raises DataError for a lexicon that cannot be boosted: now, not after the hours of training."""
+def check_fusion(run: Run, weights: Iterable[dict[str, float]]) -> None:
+    """Raises DataError where what is weighed cannot come to be: now, not after the hours of training."""
     from adapt.lm.phrases import tokenise
     from adapt.model.load import load_tokenizer
 
-    recipe = run.recipe
-    if not any((system.weights or {}).get("boost") and fused_files(run, system) for system in systems(run).values()):
-        return
-    tokenizer, _ = load_tokenizer(recipe.base)
-    encode = functools.partial(tokenizer.encode, add_special_tokens=False)
-    entries = read_lexicon(recipe.data.lexicon).entries
-    tokenise(entries, encode, NORMALISERS[recipe.data.normaliser], tokenizer.unk_token_id)
+    recipe, problems = run.recipe, []
+    given = [{key for key, value in one.items() if value} for one in weights]
+    named = set().union(*given)
+    if "source" in named and not (recipe.lm.source or recipe.data.source_replay):
+        problems.append("recipe.yaml: fusion.source: no text of the source; name lm.source or data.source_replay")
+    if "boost" in named and not recipe.data.lexicon:
+        problems.append("recipe.yaml: fusion.boost: no lexicon to boost; name data.lexicon")
+    if any("reward" in keys and not keys & {*NGRAMS, "boost"} for keys in given):
+        problems.append(
+            "recipe.yaml: fusion.reward: of tokens alone; give lm, source or boost with it, or leave it out"
+        )
+    learned = pseudo_audio_of(recipe) in NEEDS_SOFT_PROMPT or run.path(SOFT_PROMPT).exists()
+    if "ilm" in named and recipe.fusion.ilm_slot == "soft-prompt" and not learned:
+        problems.append("recipe.yaml: fusion.ilm_slot: no soft prompt in this run; do `adapt prompt`, or write empty")
+    if problems:
+        raise DataError(*problems)
+    if "boost" in named:
+        tokenizer, _ = load_tokenizer(recipe.base)
+        encode = functools.partial(tokenizer.encode, add_special_tokens=False)
+        entries = read_lexicon(recipe.data.lexicon).entries
+        tokenise(entries, encode, NORMALISERS[recipe.data.normaliser], tokenizer.unk_token_id)
 
 
 def run_all(run: Run) -> str:
     """Every stage that the recipe needs; the score table comes back."""
     write_text(run.path("recipe.yaml"), dump(run.recipe))
-    _check_phrases(run)
+    check_fusion(run, [system.weights for system in systems(run).values() if system.weights and system.of != "ctc"])
     if projects(run.recipe):
         parse(template_of(run.recipe))
     adapt(run)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,13 +22,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from adapt.decode.ctc import CtcFusion
-from adapt.decode.transcribe import generate
+from adapt.decode.ctc import CtcFusion, log_posteriors
+from adapt.decode.transcribe import durations, generate
 from adapt.decode.weights import Weights
 from adapt.errors import DataError
 from adapt.model.bases import has_ctc
 from adapt.model.features import read_audio
-from adapt.pipeline import TUNED, Run, System, audio_of, base_of, fusion_of, system_of
+from adapt.pipeline import SOFT_PROMPT, TUNED, Run, System, audio_of, base_of, check_fusion, fusion_of, system_of
 from adapt.run import StageResult, write_json
 from adapt.score.entity import entity_errors, locate
 from adapt.score.wer import align, count
@@ -38,14 +39,13 @@ from adapt.text.normalise import NORMALISERS
 PARTS = (("lm",), ("boost",), ("lm", "ilm", "boost", "reward"))
 GRID = {
     "lm": (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5),
-    "source": (0.0, 0.05, 0.1, 0.2, 0.3),
     "ilm": (0.0, 0.05, 0.1, 0.15, 0.2, 0.3),
     "boost": (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0),
     "reward": (-0.5, 0.0, 0.5, 1.0),
 }
 # Beside 0. Hotwords are left out: with a lexicon of 1,500 names they cost pyctcdecode a second an utterance.
 CTC_GRID = {"lm": (0.2, 0.4, 0.6), "reward": (1.0, 2.0)}
-START = {"lm": 0.1, "source": 0.1, "ilm": 0.1, "boost": 0.6, "reward": 0.0}
+START = {"lm": 0.1, "ilm": 0.1, "boost": 0.6, "reward": 0.0}
 ROUNDS = 5
 GUARD = 0.02  # relative rise of the WER of general speech from which weights are refused
 REFUSED = 1_000
@@ -128,8 +128,8 @@ class _Pool:
 
 
 def _ranked(parts: Mapping[str, np.ndarray], weights: Weights) -> np.ndarray:
-    fused = parts["model"] + weights.lm * parts["lm"] - weights.source * parts["source"] - weights.ilm * parts["ilm"]
-    fused = fused + weights.boost * parts["boost"] + weights.reward * parts["tokens"]
+    fused = parts["model"] + weights.lm * parts["lm"] - weights.ilm * parts["ilm"] + weights.boost * parts["boost"]
+    fused += weights.reward * parts["tokens"]
     return (fused / (parts["tokens"] + 1)).argmax(1)
 
 
@@ -243,35 +243,56 @@ def search_ctc(
     return Tuned("ctc", dataclasses.asdict(best), decoded[best], decoded[Weights()], surface)
 
 
+def check(run: Run) -> None:
+    """Raises DataError for what `tune` cannot do with the recipe, before the stages that it needs are done."""
+    if not run.recipe.data.dev:
+        raise DataError("recipe.yaml: data.dev: missing; name a manifest of the domain to tune on, not the test set")
+    check_fusion(run, [dict.fromkeys(active, 1.0) for active in _parts(run)])
+
+
+def _parts(run: Run) -> list[tuple[str, ...]]:
+    parts = (tuple(p for p in active if p != "boost" or run.recipe.data.lexicon) for active in PARTS)
+    return [active for active in dict.fromkeys(parts) if active]
+
+
+def _heard_at_once(run: Run, utterances: Sequence[Utterance], manifest: Path) -> list[Utterance]:
+    """Without those that `transcribe` would cut: n-best lists are of whole utterances."""
+    longest, seconds = run.speech_llm().max_seconds, durations(utterances)
+    short = [u for u in utterances if seconds[u.id] <= longest]
+    if not short:
+        raise DataError(f"{manifest}: all of it is longer than the {longest:g} s that the base takes; cut it")
+    if left_out := len(utterances) - len(short):
+        tqdm.write(f"tune: {left_out} of {manifest.name} left out, longer than {longest:g} s", file=sys.stderr)
+    return short
+
+
 def tune(run: Run) -> StageResult:
     """Find weights for base, adapted and ctc systems on `data.dev`: `lm/tuned.json`, which `adapt run` then heeds.
 
-    `data.source_dev`, where it is named, is decoded with it, as a guard.
+    `data.source_dev`, where it is named, is decoded with it, as a guard. What is longer than the base takes at once is
+    left out.
     """
+    check(run)
     recipe = run.recipe
-    if not recipe.data.dev:
-        raise DataError("recipe.yaml: data.dev: missing; name a manifest of the domain to tune on, not the test set")
 
     def work(scratch: Path) -> None:
         normalise = NORMALISERS[recipe.data.normaliser]
-        utterances = read_manifest(recipe.data.dev)
+        utterances = _heard_at_once(run, read_manifest(recipe.data.dev), recipe.data.dev)
         lexicon = read_lexicon(recipe.data.lexicon) if recipe.data.lexicon else None
         index = phrase_index(lexicon, normalise) if lexicon else None
         judge = judges(utterances, index, normalise)
         if recipe.data.source_dev:
-            source = read_manifest(recipe.data.source_dev)
+            source = _heard_at_once(run, read_manifest(recipe.data.source_dev), recipe.data.source_dev)
             judge += judges(source, index, normalise, source=True)
             utterances += source
-        parts = [tuple(p for p in active if p != "boost" or lexicon) for active in PARTS]
-        parts = [active for active in dict.fromkeys(parts) if active]
-        named = [(of, active) for of in ("base", "adapted") for active in parts]
+        named = [(of, active) for of in ("base", "adapted") for active in _parts(run)]
         form = "{desc:<10} [{bar:20}] {n_fmt}/{total_fmt} decodings of the development set  {remaining} left"
         by_ctc = tuple(CTC_GRID) if has_ctc(recipe.base) and _ctc_can() else ()
         ctc_points = 1 + sum(len(CTC_GRID[key]) for key in by_ctc) if by_ctc else 0
         # The bar jumps where a search ends early: each is counted with all its rounds.
         with tqdm(total=len(named) * (ROUNDS + 2) + ctc_points, desc="tune", bar_format=form) as bar:
             starts = {"base": recipe.base, "adapted": run.start}
-            slots = {name: run.slots(utterances, run.speech_llm(name)) for name in set(starts.values()) if named}
+            slots = {name: run.slots(utterances, run.speech_llm(name)) for name in set(starts.values())}
 
             def searched(of: str, active: Sequence[str]) -> dict:
                 done = scratch / f"{of}-{'-'.join(active)}.json"
@@ -300,7 +321,7 @@ def tune(run: Run) -> StageResult:
     inputs = [file for manifest in spoken for file in (manifest, *audio_of(manifest))]
     inputs += [run.path("adapter"), run.path("lm/tokens.arpa")]
     inputs += [run.path("lm/words.arpa"), *([recipe.data.lexicon] if recipe.data.lexicon else [])]
-    inputs += [run.path("prompt/soft_prompt.safetensors")] if recipe.fusion.ilm_slot == "soft-prompt" else []
+    inputs += [run.path(SOFT_PROMPT)] if recipe.fusion.ilm_slot == "soft-prompt" else []
     result = run.folder.stage("tune", settings, inputs, [TUNED], work)
     run.report(result, f"{len(_read(run)['systems'])} systems on {recipe.data.dev.name}")
     return result
@@ -351,7 +372,7 @@ def _ctc_decoder(run: Run, active: Sequence[str], utterances: Sequence[Utterance
         )
         if not logits:
             for start in range(0, len(audio), 16):
-                logits.extend(fusion.posteriors(audio[start : start + 16]))
+                logits.extend(log_posteriors(run.speech_llm(), audio[start : start + 16]))
         return [fusion.decode(row, u.phrases) for row, u in zip(logits, utterances, strict=True)]
 
     return decode

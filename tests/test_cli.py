@@ -110,6 +110,11 @@ def test_transcribe_prints_a_line_a_file(recipe, tiny):
     ]
 
 
+def test_a_recording_that_is_named_twice_is_told(recipe, tiny):
+    result = adapt("transcribe", recipe / "0.wav", recipe / "0.wav", "--base", tiny.name)
+    assert result.exit_code == 1 and f"{recipe / '0.wav'}: 2 of the recordings have this name" in result.stderr
+
+
 def test_transcribe_by_ctc_leaves_the_decoder_out(recipe, tiny, tmp_path):
     out = tmp_path / "ctc.jsonl"
     result = adapt("transcribe", recipe / "test.jsonl", "--base", tiny.name, "--decoder", "ctc", "--out", out)
@@ -203,6 +208,21 @@ def test_a_lexicon_that_cannot_be_boosted_is_told_before_training(recipe, tmp_pa
     assert not (tmp_path / "run/adapter").exists()
     none = adapt("run", recipe, "-o", tmp_path / "run", "-s", "fusion.boost=1", "-s", "data.lexicon=")
     assert none.exit_code == 1 and "no lexicon to boost" in none.stderr
+    for options, told in (
+        (["fusion.reward=1"], "fusion.reward: of tokens alone"),
+        (["fusion.source=0.1", "data.source_replay="], "fusion.source: no text of the source"),
+        (
+            ["fusion.ilm=0.1", "fusion.ilm_slot=soft-prompt", "decoder.pseudo_audio=simulate"],
+            "fusion.ilm_slot: no soft prompt",
+        ),
+    ):
+        wrong = adapt("run", recipe, "-o", tmp_path / "run", *(word for o in options for word in ("-s", o)))
+        assert wrong.exit_code == 1 and told in wrong.stderr and not (tmp_path / "run/adapter").exists()
+    wrong = adapt("tune", recipe, "-o", tmp_path / "run", "-s", "data.dev=test.jsonl")
+    assert wrong.exit_code == 1 and "phrases: 'Beyonc\u00e9' cannot" in wrong.stderr
+    wrong = adapt("tune", recipe, "-o", tmp_path / "run")
+    assert wrong.exit_code == 1 and "data.dev: missing" in wrong.stderr
+    assert not (tmp_path / "run/adapter").exists()
 
 
 def test_transcribe_with_all_that_can_be_fused(recipe, tiny, tmp_path):
@@ -235,7 +255,11 @@ def test_transcribe_with_all_that_can_be_fused(recipe, tiny, tmp_path):
         and not (tmp_path / "own.jsonl").exists()
     )
     pytest.importorskip("pyctcdecode")
-    ctc = adapt("transcribe", *common, "--decoder", "ctc", "--lm", lm / "words.arpa")
+    by_ctc = "--decoder", "ctc"
+    (recipe / "strange.tsv").write_text("\u6b4c\n")
+    unwritten = adapt("transcribe", recipe / "0.wav", *common[1:3], "--lexicon", recipe / "strange.tsv", *by_ctc)
+    assert unwritten.exit_code == 1 and "none of it can be written" in unwritten.stderr
+    ctc = adapt("transcribe", *common, *by_ctc, "--lm", lm / "words.arpa")
     assert ctc.exit_code == 0 and len(ctc.stdout.splitlines()) == 2, ctc.output
 
 

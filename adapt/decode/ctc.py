@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,14 +31,20 @@ class Heard:
     confidence: float | None
 
 
-@torch.no_grad()
 def heard(speech_llm: SpeechLLM, samples: Sequence[np.ndarray]) -> list[Heard]:
     """The most probable symbol of each frame, repeats merged, blanks dropped; for each recording (mono, 16 kHz)."""
-    model = speech_llm.model
-    logits, lengths = model.encoder(*model.encoder.inputs(*(x.to(speech_llm.device) for x in pad(samples))))
-    posteriors, symbols = logits.float().softmax(-1).max(-1)
-    rows = zip(posteriors.tolist(), symbols.tolist(), lengths.tolist(), strict=True)
-    return [collapsed(row[1][: row[2]], row[0][: row[2]], model.config.alphabet) for row in rows]
+    best = ((row.argmax(1), np.exp(row.max(1))) for row in log_posteriors(speech_llm, samples))
+    alphabet = speech_llm.model.config.alphabet
+    return [collapsed(symbols.tolist(), posteriors.tolist(), alphabet) for symbols, posteriors in best]
+
+
+@torch.no_grad()
+def log_posteriors(speech_llm: SpeechLLM, samples: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Log probabilities `[frames, alphabet + 1]` of each recording (mono, 16 kHz)."""
+    encoder = speech_llm.model.encoder
+    logits, lengths = encoder(*encoder.inputs(*(x.to(speech_llm.device) for x in pad(samples))))
+    rows = logits.float().log_softmax(-1).cpu().numpy()
+    return [row[:length] for row, length in zip(rows, lengths.tolist(), strict=True)]
 
 
 def collapsed(path: Sequence[int], posteriors: Sequence[float], alphabet: str) -> Heard:
@@ -62,9 +69,11 @@ def collapsed(path: Sequence[int], posteriors: Sequence[float], alphabet: str) -
 class CtcFusion:
     """Beam search over the encoder's own letters with a word n-gram and a lexicon, by pyctcdecode.
 
-    lm: a file that KenLM reads, of words; None: none. lexicon: its words are hotwords, and so are an utterance's own
-    phrases. weights: `lm` (pyctcdecode's alpha), `reward` of a word (beta), `boost` of a hotword; `source` and `ilm`
-    have no meaning here. Raises DataError where pyctcdecode is not installed, and for a file that KenLM cannot read.
+    lm: a file that KenLM reads, of words; None: none. lexicon: its entries whose weight is above 0 are hotwords, all of
+    one weight, and so are an utterance's own phrases; what the encoder's letters cannot write is left out. weights:
+    `lm` (pyctcdecode's alpha), `reward` of a word (beta), `boost` of a hotword; `source` and `ilm` have no meaning
+    here. Raises DataError where pyctcdecode is not installed, for a file that KenLM cannot read, and where nothing of
+    the lexicon can be written.
     """
 
     def __init__(
@@ -89,26 +98,25 @@ class CtcFusion:
                 raise DataError(f"{lm}: its words are token ids; --decoder ctc wants words, as lm/words.arpa of a run")
             words = None if kind == "binary" else arpa.words(lm)
             model = LanguageModel(open_kenlm(lm), words, alpha=weights.lm, beta=weights.reward)
-        self._decoder = BeamSearchDecoderCTC(Alphabet.build_alphabet([*speech_llm.model.config.alphabet, ""]), model)
+        decoder = BeamSearchDecoderCTC(Alphabet.build_alphabet([*speech_llm.model.config.alphabet, ""]), model)
+        weakref.finalize(self, decoder.cleanup)  # pyctcdecode keeps the model of each for good
+        self._decoder = decoder
         self._hotwords = self._forms(lexicon.entries) if lexicon else []
+        if lexicon and weights.boost and not self._hotwords:
+            letters = speech_llm.model.config.alphabet
+            raise DataError(f"lexicon {lexicon.name}: none of it can be written in {letters!r}; --normaliser basic may")
 
     def _forms(self, entries: Sequence[Entry]) -> list[str]:
-        forms = (self._normalise(form) for entry in entries for form in (entry.written, *entry.spoken))
+        forms = (
+            self._normalise(form) for entry in entries if entry.weight > 0 for form in (entry.written, *entry.spoken)
+        )
         alphabet = set(self.speech_llm.model.config.alphabet)
         return [form for form in dict.fromkeys(forms) if form and alphabet.issuperset(form)]
 
     def heard(self, samples: Sequence[np.ndarray], phrases: Sequence[Sequence[str] | None]) -> list[str]:
         """The transcript of each recording (mono, 16 kHz); phrases: of each utterance its own, or None."""
-        return [self.decode(row, own) for row, own in zip(self.posteriors(samples), phrases, strict=True)]
-
-    @torch.no_grad()
-    def posteriors(self, samples: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Log probabilities `[frames, alphabet + 1]` of each recording."""
-        model = self.speech_llm.model
-        inputs = model.encoder.inputs(*(x.to(self.speech_llm.device) for x in pad(samples)))
-        logits, lengths = model.encoder(*inputs)
-        rows = logits.float().log_softmax(-1).cpu().numpy()
-        return [row[:length] for row, length in zip(rows, lengths.tolist(), strict=True)]
+        rows = log_posteriors(self.speech_llm, samples)
+        return [self.decode(row, own) for row, own in zip(rows, phrases, strict=True)]
 
     def decode(self, logits: np.ndarray, phrases: Sequence[str] | None = None) -> str:
         """The transcript of log probabilities `[frames, alphabet + 1]`."""

@@ -10,6 +10,7 @@ probabilities already, and what greedy search hands over differs from them by on
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 from transformers import DynamicCache, LogitsProcessor, PreTrainedModel
 
 from adapt.decode.weights import Weights
-from adapt.errors import DataError
+from adapt.errors import DataError, first_line
 from adapt.lm import arpa, ngram
 from adapt.lm.automaton import Automaton, dense_rows, score_all
 from adapt.lm.build import check_vocabulary
@@ -143,6 +144,10 @@ class KenlmFusion(LogitsProcessor):
         lowest = torch.finfo(scores.dtype).min
         return torch.full_like(scores, lowest).scatter_(1, tokens, fused)
 
+    def totals(self, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Natural log probability `[rows]` of each sequence of tokens and the end of the sentence after it."""
+        return torch.tensor([LN10 * self._model.score(" ".join(map(str, tokens))) for tokens in sequences])
+
     def _state_of(self, row: tuple[int, ...]) -> object:
         if row in self._known:
             return self._known[row]
@@ -173,7 +178,7 @@ def open_kenlm(path: str | Path):
     try:
         return kenlm.Model(str(path), config)
     except (OSError, RuntimeError) as error:
-        raise DataError(f"{path}: KenLM cannot read it: {str(error).splitlines()[0]}") from None
+        raise DataError(f"{path}: KenLM cannot read it: {first_line(error)}; build it again") from None
 
 
 class InternalLM(LogitsProcessor):
@@ -221,7 +226,8 @@ class Fusion:
 
     lm: path of an n-gram model over its tokens (`lm.ngram`; a binary of KenLM goes through `KenlmFusion`). source: one
     of the source domain, taken off. lexicon: to boost for every utterance; None: only what an utterance brings along.
-    internal: embeddings of the prompt without audio. A weight whose part is not there is refused with `DataError`.
+    internal: embeddings of the prompt without audio. Raises DataError for a weight of n-grams or of the internal LM
+    where they are not there, for n-grams of another tokenizer, and for a lexicon that cannot be written in tokens.
     """
 
     def __init__(
@@ -235,9 +241,8 @@ class Fusion:
         internal: torch.Tensor | None = None,
         normalise: Callable[[str], str],
     ):
-        parts = {"lm": lm, "source": source, "ilm": internal, "boost": lexicon}
-        parts = {key: part for key, part in parts.items() if part is not None}
-        if missing := [key for key in ("lm", "source", "ilm") if getattr(weights, key) and key not in parts]:
+        parts = {"lm": lm, "source": source, "ilm": internal}
+        if missing := [key for key, part in parts.items() if part is None and getattr(weights, key)]:
             raise DataError(f"fusion: weight of {missing[0]!r} given, and nothing that it weighs; see `adapt lm`")
         self.speech_llm, self.weights, self._normalise = speech_llm, weights, normalise
         tokenizer = speech_llm.tokenizer
@@ -247,11 +252,16 @@ class Fusion:
         pieces = tokenizer.convert_ids_to_tokens(list(range(min(len(tokenizer), self._vocabulary))))
         self._begins = word_beginnings([piece or "" for piece in pieces] + [""] * (self._vocabulary - len(pieces)))
         self._internal = internal
-        self._binary = lm if lm and arpa.kind(lm) == "binary" else None
-        self._lm = self._ngram(lm) if lm and not self._binary else None
+        for path in (lm, source):
+            if path is not None:
+                check_vocabulary(path, tokenizer)
+        binary = lm is not None and arpa.kind(lm) == "binary"
+        self._binary = KenlmFusion(lm, weights.lm, self._ends) if binary else None
+        self._lm = self._ngram(lm) if lm and not binary else None
         self._source = self._ngram(source) if source else None
-        self._phrases = frozenset(self._tokenise(lexicon.entries) if lexicon else ())
-        self._boost = self._automaton([sorted(self._phrases, key=lambda p: p.inside)]) if self._phrases else None
+        phrases = self._tokenise(lexicon.entries) if lexicon else []
+        self._listed = {(phrase.inside, phrase.first): phrase.weight for phrase in phrases}
+        self._boost = self._automaton([phrases]) if phrases else None
 
     def weighted(self, weights: Weights) -> Fusion:
         """The same with other weights."""
@@ -260,7 +270,6 @@ class Fusion:
         return other
 
     def _ngram(self, path: Path) -> Automaton:
-        check_vocabulary(path, self.speech_llm.tokenizer)
         return ngram.load(path, self._vocabulary, self._ends, self.special).to(self.speech_llm.device)
 
     def _tokenise(self, entries: Sequence[Entry]) -> list[Phrase]:
@@ -273,6 +282,8 @@ class Fusion:
 
     def check(self, own: Iterable[Sequence[str] | None]) -> None:
         """Raises DataError with every phrase of an utterance's own that cannot be written in the decoder's tokens."""
+        if not self.weights.boost:
+            return
         self._tokenise([Entry(phrase) for phrase in dict.fromkeys(p for phrases in own for p in phrases or ())])
 
     def _automaton(self, lists: Sequence[Sequence[Phrase]]) -> Automaton:
@@ -282,14 +293,19 @@ class Fusion:
         found = [self._boost] if self._boost else []
         if any(own):
             listed = [self._tokenise([Entry(phrase) for phrase in phrases or ()]) for phrases in own]
-            found.append(self._automaton([[p for p in phrases if p not in self._phrases] for phrases in listed]))
+            found.append(self._automaton([self._beyond_the_lexicon(phrases) for phrases in listed]))
         return found
+
+    def _beyond_the_lexicon(self, phrases: Sequence[Phrase]) -> list[Phrase]:
+        """Phrases with the weight that the lexicon does not give them already."""
+        more = [(p, p.weight - self._listed.get((p.inside, p.first), 0.0)) for p in phrases]
+        return [dataclasses.replace(p, weight=weight) for p, weight in more if weight > 0]
 
     def processors(self, own: Sequence[Sequence[str] | None]) -> list[LogitsProcessor]:
         """For a batch of utterances, each with phrases of its own or None."""
         weights, found = self.weights, []
         terms = [(self._lm, weights.lm), (self._source, -weights.source)]
-        terms += [(automaton, weights.boost) for automaton in self._boosts(own)]
+        terms += [(automaton, weights.boost) for automaton in self._boosts(own if weights.boost else ())]
         there = [(automaton, weight) for automaton, weight in terms if automaton is not None]
         # A reward alone needs one that says which tokens are words, and says nothing else.
         terms = [term for term in there if term[1]] or (there[:1] if weights.reward else [])
@@ -300,24 +316,23 @@ class Fusion:
         if weights.ilm:
             found.append(InternalLM(self.speech_llm.generator, self._internal, weights.ilm, self.special))
         if self._binary and weights.lm:  # last, for it looks at the best alone
-            found.append(KenlmFusion(self._binary, weights.lm, self._ends))
+            binary = copy.copy(self._binary)
+            binary.weight = weights.lm
+            found.append(binary)
         return found
 
     @torch.no_grad()
     def judged(
         self, prompts: Sequence[torch.Tensor], tokens: Sequence[Sequence[int]], own: Sequence[Sequence[str] | None]
     ) -> list[Hypothesis]:
-        """Hypotheses, each after a prompt `[length, hidden]` that holds its audio, with all that scores them.
-
-        Of a binary of KenLM's nothing is told apart.
-        """
+        """Hypotheses, each after a prompt `[length, hidden]` that holds its audio, with all that scores them."""
         llm = self.speech_llm
         parts = {"model": sequence_scores(llm, prompts, tokens).tolist()}
         if self._internal is not None:
             parts["ilm"] = sequence_scores(llm, [self._internal] * len(tokens), tokens).tolist()
-        for key, automaton in (("lm", self._lm), ("source", self._source)):
-            if automaton is not None:
-                parts[key] = automaton.totals(tokens).tolist()
+        for key, part in (("lm", self._lm or self._binary), ("source", self._source)):
+            if part is not None:
+                parts[key] = part.totals(tokens).tolist()
         if boosts := self._boosts(own):
             parts["boost"] = sum(automaton.totals(tokens) for automaton in boosts).tolist()
         rows = [dict(zip(parts, row, strict=True)) for row in zip(*parts.values(), strict=True)]

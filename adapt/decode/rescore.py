@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from adapt.decode.fusion import Hypothesis
 from adapt.decode.weights import Weights
-from adapt.errors import ModelError
+from adapt.errors import ModelError, first_line
 
 
 class Rescorer:
@@ -19,8 +19,8 @@ class Rescorer:
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(name)
             self._model = AutoModelForCausalLM.from_pretrained(name).to(device).eval()
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0].rstrip(":. ")
+        except (OSError, ValueError, ImportError) as error:
+            reason = first_line(error).rstrip(":. ")
             raise ModelError(
                 f"rescore: {name!r} cannot be loaded: {reason}; give the folder of a causal LM, or its name on the hub"
             ) from error

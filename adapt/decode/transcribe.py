@@ -25,8 +25,10 @@ from adapt.decode.weights import Weights
 from adapt.errors import AdaptError, DataError
 from adapt.model.features import SAMPLE_RATE, read_audio, read_segments
 from adapt.model.speech_llm import SpeechLLM
-from adapt.text.corpus import Utterance
+from adapt.text.corpus import Utterance, read_bytes
 from adapt.text.normalise import none
+
+KEYS = {"id", "text", "confidence", "nbest", "segments"}  # of a line that is written here
 
 
 @torch.no_grad()
@@ -96,10 +98,10 @@ def transcribe(
     With named adapters attached, that of an utterance's domain hears it, and the base alone what has none.
 
     Lines that are there already stay, so that a killed run goes on. Raises `DataError` with every file that
-    cannot be read, before the first is transcribed.
+    cannot be read, before the first is transcribed, and where `out` holds other things than transcripts.
     """
     done = _finished(out)
-    seconds = _durations([u for u in utterances if u.id not in done])
+    seconds = durations([u for u in utterances if u.id not in done])
     if isinstance(fusion, Fusion):
         fusion.check(u.phrases for u in utterances)
     # A name that somebody gave, not PEFT's own.
@@ -113,7 +115,10 @@ def transcribe(
     if decoder == "ctc":
         hear = functools.partial(_hear_ctc, speech_llm, fusion)
     else:
-        hear = functools.partial(_hear, speech_llm, num_beams, max_new_tokens, fusion, nbest, rescorer)
+        listed = max(nbest, num_beams) if rescorer else nbest
+        if listed > 1:
+            fusion = fusion or Fusion(speech_llm, Weights(), normalise=none)
+        hear = functools.partial(_hear, speech_llm, num_beams, max_new_tokens, fusion, nbest, rescorer, listed)
     out.parent.mkdir(parents=True, exist_ok=True)
     with (
         out.open("a", encoding="utf-8") as lines,
@@ -186,17 +191,16 @@ def _hear(
     fusion: Fusion | None,
     nbest: int,
     rescorer: Rescorer | None,
+    listed: int,
     audio: Sequence[np.ndarray],
     phrases: Phrases,
 ) -> list[dict]:
-    """`{"text"}` of each recording, with its `nbest` where they are asked for."""
+    """`{"text"}` of each recording, with its `nbest` where they are asked for; `listed` hypotheses are looked at."""
     prompts = [speech_llm.prompt(slot) for slot in speech_llm.slot_vectors(audio)]
     processors = fusion.processors(phrases) if fusion else ()
-    listed = max(nbest, num_beams) if rescorer else nbest
     found = generate(speech_llm, prompts, num_beams, max_new_tokens, processors, listed)
     if listed == 1:
         return [{"text": speech_llm.decode(best)} for best, *_ in found]
-    fusion = fusion or Fusion(speech_llm, Weights(), normalise=none)
     rows = []
     for prompt, own, tokens in zip(prompts, phrases, found, strict=True):
         judged = fusion.judged([prompt] * len(tokens), tokens, [own] * len(tokens))
@@ -227,16 +231,27 @@ def _stitched(rows: Sequence[dict]) -> dict:
 
 
 def _finished(out: Path) -> set[str]:
-    """Ids of the whole lines of `out`; a line that a kill cut short is taken off."""
+    """Ids of the whole lines of `out`; a line that a kill cut short is taken off.
+
+    Raises DataError, and leaves the file as it is, where it holds anything but transcripts.
+    """
     if not out.exists():
         return set()
-    whole = out.read_bytes().rpartition(b"\n")
-    if whole[2]:
-        os.truncate(out, len(whole[0]) + len(whole[1]))
-    return {json.loads(line)["id"] for line in whole[0].decode("utf-8").splitlines() if line}
+    whole, newline, cut = read_bytes(out).rpartition(b"\n")
+    try:
+        rows = [json.loads(line) for line in whole.split(b"\n") if line.strip()]
+    except ValueError:
+        rows = [None]
+    ours = all(isinstance(row, dict) and {"id", "text"} <= row.keys() <= KEYS for row in rows)
+    if not ours or not b'{"id": '.startswith(cut[:7]):
+        raise DataError(f"{out}: holds other things than transcripts; name another file to write")
+    if cut:
+        os.truncate(out, len(whole) + len(newline))
+    return {row["id"] for row in rows}
 
 
-def _durations(utterances: Sequence[Utterance]) -> dict[str, float]:
+def durations(utterances: Sequence[Utterance]) -> dict[str, float]:
+    """Seconds of each utterance's audio by its id. Raises DataError with every file that is no audio, or empty."""
     seconds, problems = {}, []
     for utterance in utterances:
         try:

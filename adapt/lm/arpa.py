@@ -14,6 +14,7 @@ from adapt.text.corpus import read_bytes
 
 BEGIN, END, UNKNOWN = -1, -2, -3  # <s>, </s> and <unk> among the token ids
 NEMO_OFFSET = 100
+_CJK = 0x2E80
 _NO_IDS = {
     "words": "its words are no token ids; it serves --decoder ctc, or make one of tokens with `adapt lm`",
     "binary": "a binary of KenLM; give the ARPA that it was built from",
@@ -43,7 +44,9 @@ def kind(path: str | os.PathLike) -> str:
         raise DataError(f"{path}: holds no word; estimate it from text that is not empty")
     if all(word.isascii() and word.isdigit() for word in found):
         return "ids"
-    return "nemo" if all(len(word) == 1 and ord(word) >= NEMO_OFFSET for word in found) else "words"
+    characters = all(len(word) == 1 and ord(word) >= NEMO_OFFSET for word in found)
+    # Characters from there up alone are words of Chinese: a tokenizer's first ids are always in a model of NeMo's.
+    return "nemo" if characters and min(map(ord, found)) < _CJK else "words"
 
 
 def read_arpa(path: str | os.PathLike) -> Arpa:
@@ -71,19 +74,25 @@ def to_decimals(path: str | os.PathLike, out: str | os.PathLike) -> None:
     if found not in ("ids", "nemo"):
         raise DataError(f"{path}: {_NO_IDS[found]}")
     lines = read_bytes(path).split(b"\n")
-    listed = False  # the header's lines hold "=", and no tabs
+    order = 0  # that of the header
     with open(out, "wb") as copy:
         for line in lines:
-            listed = listed or line.startswith(b"\\1-grams:")
-            ngram = found == "nemo" and listed and line.strip() and not line.startswith(b"\\")
-            copy.write((_decimal(line, tabs=True) if ngram else line) + b"\n")
+            if section := re.match(rb"\\(\d+)-grams:", line):
+                order = int(section[1])
+            elif found == "nemo" and order and line.strip() and not line.startswith(b"\\"):
+                log, *rest = _decimal(line).split()
+                line = b"\t".join([log, b" ".join(rest[:order]), *rest[order:]])
+            copy.write(line + b"\n")
 
 
 def words(path: str | os.PathLike) -> list[str]:
     """The words of an ARPA's unigrams, `<s>`, `</s>` and `<unk>` left out."""
     _, (unigrams, *_) = _sections(path)
     rows = (line.split() for line in unigrams.split(b"\n"))
-    return [row[1].decode("utf-8") for row in rows if len(row) > 1 and row[1] not in _SPECIAL]
+    try:
+        return [row[1].decode("utf-8") for row in rows if len(row) > 1 and row[1] not in _SPECIAL]
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: not UTF-8; save it as UTF-8") from None
 
 
 def _missing(path: str | os.PathLike):
@@ -125,15 +134,9 @@ def _table(path: str | os.PathLike, order: int, size: int, text: bytes, highest:
     return table.reshape(size, fields)
 
 
-def _decimal(line: bytes, tabs: bool = False) -> bytes:
-    """A line of NeMo's with its tokens in decimals; tabs: around the n-gram, as ARPA files have them."""
+def _decimal(line: bytes) -> bytes:
+    """A line of NeMo's with its tokens in decimals and a space between its fields."""
     # Split as bytes: some of these characters are white space elsewhere in Unicode.
     words = [word.decode("utf-8") for word in line.split()]
     words = [str(ord(w) - NEMO_OFFSET) if len(w) == 1 and ord(w) >= NEMO_OFFSET else w for w in words]
-    if not tabs:
-        return " ".join(words).encode()
-
-    fields = [field.strip() for field in line.split(b"\t")]
-    size = len(fields[1].split())
-    parts = [words[0], " ".join(words[1 : 1 + size]), *words[1 + size :]]
-    return "\t".join(parts).encode()
+    return " ".join(words).encode()

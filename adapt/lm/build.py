@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -14,6 +15,7 @@ from typing import Protocol
 from adapt.errors import DataError
 from adapt.lm import arpa, ngram
 from adapt.lm.estimate import estimate, write_arpa
+from adapt.text.corpus import read_bytes
 
 LMPLZ_TOKENS = 20_000_000  # above, numpy wants more memory than most have: 250 bytes a token at order 4
 
@@ -73,9 +75,10 @@ def build_words(lines: Sequence[str], order: int, prune: Sequence[int], out: Pat
     """Write an ARPA of the words of `lines`; given: one of others to take in its place."""
     out.parent.mkdir(parents=True, exist_ok=True)
     if given:
-        if arpa.kind(given) != "words":
-            raise DataError(f"{given}: its words are token ids; --decoder ctc wants words")
-        shutil.copyfile(given, out)
+        if (kind := arpa.kind(given)) != "words":
+            is_it = "a binary of KenLM" if kind == "binary" else "an ARPA of token ids"
+            raise DataError(f"{given}: {is_it}; --decoder ctc wants an ARPA of words")
+        out.write_bytes(read_bytes(given))
         return
     words = dict.fromkeys(word for line in lines for word in line.split())
     number = {word: i for i, word in enumerate(words)}
@@ -91,8 +94,10 @@ def _estimate(ids: Sequence[Sequence[int]], vocabulary: int, order: int, prune: 
     command += ["--prune", *map(str, prune[:order])] if any(prune[:order]) else []
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         # lmplz reads all before it says much, so that the pipe of what it says cannot fill up.
-        process.stdin.writelines(" ".join(map(str, sentence)) + "\n" for sentence in ids)
-        process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # where it ends early it says why
+            process.stdin.writelines(" ".join(map(str, sentence)) + "\n" for sentence in ids)
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
         told = process.stderr.read()
     if process.returncode:
         raise DataError(f"lmplz: failed: {(told.strip().splitlines() or ['no word why'])[-1]}; take it off PATH")

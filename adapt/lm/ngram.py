@@ -49,7 +49,7 @@ def automaton(arpa: Arpa, vocabulary: int, ends: Sequence[int] = (), special: Se
     states = 2 + len(listed)
     keys: list[np.ndarray] = []  # of the arcs of each order, sorted, and what they lead to
     nodes: list[np.ndarray] = []
-    arcs: list[tuple[np.ndarray, ...]] = []  # sources, tokens, logs, states that a suffix is
+    arcs: list[tuple[np.ndarray, ...]] = []  # sources, tokens, logs, targets
     endings = [(np.zeros(1, np.int64), np.array([_of(words, logs, END, _NEVER)]))]
 
     def follow(state: np.ndarray, token: np.ndarray, order: int) -> np.ndarray:

@@ -8,6 +8,7 @@ Andrusenko et al. 2025, "TurboBias".)
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -19,10 +20,17 @@ from adapt.errors import DataError
 from adapt.lm.automaton import Automaton, assemble
 from adapt.text.lexicon import Entry
 
-_SPACES = ("▁", "Ġ", " ")
 FULL = 16  # letters from which a phrase has its whole bonus
 SYLLABLE = 3  # letters that a character counts for where it is a whole syllable
 INSIDE, BEGINS = 0, 1  # classes of tokens: inside a word, or at its beginning
+_SYLLABIC = range(0x2E80, 0x40000)  # Chinese, Japanese, Korean
+_KOREAN = range(0xAC00, 0xD7B0)
+_SPACELESS = (range(0xE00, 0xF00), range(0x1000, 0x10A0), range(0x1780, 0x1800))  # Thai and Lao, Burmese, Khmer
+_LEADS = (*range(0xE3, 0xEA), *range(0xEF, 0xF8))  # first bytes of Chinese and Japanese in UTF-8
+# How GPT-2 writes bytes: printable ones as they are, the others as characters from 256 up.
+_PRINTABLE = (*range(33, 127), *range(161, 173), *range(174, 256))
+_OTHERS = (byte for byte in range(256) if byte not in _PRINTABLE)
+_BYTES = {chr(byte): byte for byte in _PRINTABLE} | {chr(256 + i): byte for i, byte in enumerate(_OTHERS)}
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,7 @@ def tokenise(
         found = []
         for variant in dict.fromkeys(map(normalise, variants)):
             first = tuple(encode(variant))
-            inside = first if _spaceless(variant[:1]) else _after_a_word(variant, encode)
+            inside = _after_a_word(variant, encode)
             if inside and first and (unknown is None or unknown not in inside + first):
                 found.append(Phrase(inside, first, entry.weight * min(1.0, _letters(variant) / FULL)))
         if not found:
@@ -90,17 +98,20 @@ def tokenise(
 
 def _after_a_word(text: str, encode: Callable[[str], Sequence[int]]) -> tuple[int, ...]:
     # Not encode(" " + text): tokenizers that put a space in front of every text would write two.
-    word, both = list(encode("a")), list(encode("a " + text))
-    return tuple(both[len(word) :] if both[: len(word)] == word else encode(" " + text))
+    text = text if _spaceless(text[:1]) else " " + text
+    word, both = list(encode("a")), list(encode("a" + text))
+    return tuple(both[len(word) :] if both[: len(word)] == word else encode(text))
 
 
 def _letters(text: str) -> int:
-    return sum(SYLLABLE if _spaceless(char) else char.isalnum() for char in text)
+    return sum(SYLLABLE if ord(char) in _SYLLABIC and char.isalpha() else char.isalnum() for char in text)
 
 
 def _spaceless(char: str) -> bool:
     """Is it a letter of a script that writes no spaces between words?"""
-    return bool(char) and unicodedata.category(char) == "Lo" and ord(char) > 0x2E7F
+    if not char or unicodedata.category(char) != "Lo" or ord(char) in _KOREAN:
+        return False
+    return ord(char) in _SYLLABIC or any(ord(char) in script for script in _SPACELESS)
 
 
 def word_beginnings(pieces: Sequence[str]) -> np.ndarray:
@@ -109,13 +120,24 @@ def word_beginnings(pieces: Sequence[str]) -> np.ndarray:
     >>> word_beginnings(["▁play", "er", "'s", "Ġby", ",", "歌"]).tolist()
     [True, False, False, True, True, True]
     """
+    in_bytes = any(piece.startswith("Ġ") for piece in pieces)
+    return np.array([_begins(_raw(piece, in_bytes)) for piece in pieces])
 
-    def begins(piece: str) -> bool:
-        if not piece or piece.startswith(_SPACES):
-            return True
-        return _spaceless(piece[0]) or (unicodedata.category(piece[0])[0] not in "LMN" and piece[0] not in "'’")
 
-    return np.array([begins(piece) for piece in pieces])
+def _raw(piece: str, in_bytes: bool) -> bytes:
+    """The bytes of a piece. in_bytes: written as GPT-2's tokenizer writes bytes, a character for each."""
+    if byte := re.fullmatch("<0x([0-9A-F]{2})>", piece):  # one that SentencePiece has no character for
+        return bytes([int(byte[1], 16)])
+    if in_bytes and all(char in _BYTES for char in piece):
+        return bytes(_BYTES[char] for char in piece)
+    return piece.encode()
+
+
+def _begins(raw: bytes) -> bool:
+    char = raw.decode("utf-8", "replace")[:1]
+    if char == "\ufffd":  # a part of a character
+        return raw[0] in _LEADS
+    return char in "▁ " or _spaceless(char) or (unicodedata.category(char)[0] not in "LMN" and char not in "'’")
 
 
 def boost(
@@ -221,6 +243,6 @@ def _link(nodes: list[_Node], homes: Sequence[int], starts: Sequence[int], begin
                 node.link = home
             committed = nodes[here].kept if begins[token] else nodes[here].lost
             suffix = nodes[node.link]
-            node.kept = max(committed if node.whole is None else node.whole, suffix.kept)
+            node.kept = max(committed, node.whole or 0.0, suffix.kept)
             node.lost = max(committed, suffix.lost)
             waiting.append(child)

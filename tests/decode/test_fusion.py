@@ -107,6 +107,8 @@ def test_kenlm_from_its_own_file_gives_the_same(tiny, noise, parts):
     prompts = [tiny.prompt(slot) for slot in tiny.slot_vectors(noise)]
     ours = generate(tiny, prompts, 4, 8, [NgramFusion(lm, 0.5)])
     assert ours == generate(tiny, prompts, 4, 8, [KenlmFusion(path, 0.5, ends=[2], top_k=len(lm.root))])
+    sequences = [tiny.tokenizer.encode(line, add_special_tokens=False) for line in (LINES[2], "play it", "")]
+    torch.testing.assert_close(KenlmFusion(path, 0.5).totals(sequences), lm.totals(sequences), atol=1e-4, rtol=0)
     with pytest.raises(DataError, match="no such file"):
         KenlmFusion("none.arpa", 0.5)
 
@@ -162,6 +164,15 @@ def test_hypotheses_score_what_beam_search_ranks_by(tiny, noise, parts):
     assert fusion.judged(prompts[1:2], [tiny.tokenizer.encode("louder now")], own[1:2])[0].boost == pytest.approx(
         9 / 16 * (2 + math.log(2)), abs=1e-5
     )
+
+
+@pytest.mark.parametrize(("listed", "weight"), [(1.0, 1.0), (2.0, 2.0), (0.5, 1.0), (None, 1.0)])
+def test_what_is_listed_twice_is_boosted_once(tiny, listed, weight):
+    entries = () if listed is None else (Entry("the song", weight=listed),)
+    fusion = Fusion(tiny, Weights(boost=1.0), lexicon=Lexicon("names", "", entries), normalise=basic)
+    said, prompt = tiny.tokenizer.encode("the song", add_special_tokens=False), tiny.prompt_without_audio()
+    (judged,) = fusion.judged([prompt], [said], [["the song"]])
+    assert judged.boost == pytest.approx(weight * 7 / 16 * sum(1 + math.log(d) for d in range(1, len(said) + 1)))
 
 
 def test_a_reward_alone_favours_long_hypotheses(tiny, noise, parts):

@@ -1,5 +1,6 @@
 import json
 from itertools import groupby
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -49,6 +50,30 @@ def test_goes_on_after_a_kill_to_the_same_lines(tiny, noise, tmp_path):
     killed.write_text(lines[0] + lines[1][:9])
     transcribe(tiny, utterances, killed, batch_size=1, max_new_tokens=8)
     assert killed.read_text() == whole.read_text()
+
+
+@pytest.mark.parametrize(
+    "there",
+    [
+        b"a line\nand one more",
+        b'{"id": "u0", "text": "play", "audio": "0.wav"}\n{"id": "u1", "te',
+        b'{"text": "play"}\n',
+        b"\xff\xfe\n",
+        b'{"id": "u0", "text": "play"}\n{"key": 1}',
+    ],
+)
+def test_what_is_no_transcript_is_left_as_it_is(tiny, tmp_path, there):
+    out = tmp_path / "notes.jsonl"
+    out.write_bytes(there)
+    with pytest.raises(DataError, match="other things than transcripts"):
+        transcribe(tiny, [], out)
+    assert out.read_bytes() == there
+
+
+def test_lines_end_where_they_were_ended(tiny, tmp_path):
+    out = tmp_path / "hyps.jsonl"
+    out.write_text('{"id": "one\u2028two", "text": "play\u2028it"}\n', encoding="utf-8")
+    transcribe(tiny, [Utterance("one\u2028two", "", Path("none.wav"))], out)
 
 
 def test_every_unreadable_file_is_named_before_any_work(tiny, noise, tmp_path):

@@ -147,6 +147,10 @@ def test_nemos_way_of_writing_ids(tmp_path):
     for path in (chars, back):
         for ours, theirs in zip(read_arpa(path).tokens, read_arpa(ids).tokens, strict=True):
             assert np.array_equal(ours, theirs)
+    spaced = tmp_path / "spaced.arpa"
+    spaced.write_bytes(chars.read_bytes().replace(b"\t", b" "))
+    to_decimals(spaced, tmp_path / "unspaced.arpa")
+    assert (tmp_path / "unspaced.arpa").read_bytes() == back.read_bytes()
     assert float(ngram.load(back, 40).totals([[4, 33]])[0]) == float(ngram.load(ids, 40).totals([[4, 33]])[0])
 
 
@@ -217,6 +221,9 @@ def test_large_texts_go_to_lmplz(tiny, tmp_path, monkeypatch):
     fake.write_text("#!/bin/sh\ncat > /dev/null\necho out of memory >&2\nexit 3\n")
     with pytest.raises(DataError, match="lmplz: failed: out of memory"):
         build_tokens(["play the song"] * 3, ["play it"], tiny.tokenizer, 60, 2, (0, 0), tmp_path / "lm/tokens.arpa")
+    fake.write_text("#!/bin/sh\nexec <&-\necho no boost >&2\nexit 127\n")  # before it has read anything
+    with pytest.raises(DataError, match="lmplz: failed: no boost"):
+        build_tokens(["play the song"] * 9_999, ["play"], tiny.tokenizer, 60, 2, (0, 0), tmp_path / "lm/tokens.arpa")
 
 
 def test_words_for_ctc(tmp_path):
@@ -224,6 +231,14 @@ def test_words_for_ctc(tmp_path):
     assert kind(tmp_path / "lm/words.arpa") == "words"
     build_words([], 2, (0,), tmp_path / "again.arpa", given=tmp_path / "lm/words.arpa")
     assert (tmp_path / "again.arpa").read_bytes() == (tmp_path / "lm/words.arpa").read_bytes()
+    (tmp_path / "packed.arpa.gz").write_bytes(gzip.compress((tmp_path / "again.arpa").read_bytes()))
+    build_words([], 2, (0,), tmp_path / "unpacked.arpa", given=tmp_path / "packed.arpa.gz")
+    assert (tmp_path / "again.arpa").read_bytes() == (tmp_path / "unpacked.arpa").read_bytes()
+    build_words(["我 想 听", "我 听"], 2, (0,), tmp_path / "characters.arpa")
+    assert kind(tmp_path / "characters.arpa") == "words"
+    (tmp_path / "latin.arpa").write_bytes(ARPA.format("caf\u00e9", "it").encode("latin-1"))
+    with pytest.raises(DataError, match="not UTF-8"):
+        kind(tmp_path / "latin.arpa")
 
 
 @pytest.mark.skipif(not shutil.which("lmplz"), reason="lmplz is not on PATH")

@@ -106,7 +106,7 @@ def test_weights_and_the_first_word_of_a_sentence():
     automaton = boost([[heavy, light]], BEGINS, ends=[END])
     assert total(automaton, [6, 1]) == total(automaton, [0, 1]) == pytest.approx(bonus(2, 3.0), abs=1e-5)
     assert total(automaton, [3, 6, 1]) == pytest.approx(0, abs=1e-5)
-    assert total(automaton, [0, 1, 2]) == pytest.approx(bonus(3), abs=1e-5)
+    assert total(automaton, [0, 1, 2]) == pytest.approx(bonus(2, 3.0), abs=1e-5)  # the heavy one was said, too
 
 
 def test_tokenised_as_a_sentence_holds_them():
@@ -119,7 +119,29 @@ def test_tokenised_as_a_sentence_holds_them():
     assert tokenise(entries, lambda t: [9, *encode(t)], str.lower, None) == [Phrase((4,), (9, 0), 5 / 16)]
     with pytest.raises(DataError, match="'queen' cannot be written"):
         tokenise(entries, encode, str.lower, unknown=0)
+
+
+def in_bytes(text: str) -> str:
+    """As GPT-2's tokenizer writes what is not ASCII."""
+    return "".join(
+        chr(b) if b in (*range(161, 173), *range(174, 256)) else chr(323 if b == 173 else b + 162)
+        for b in text.encode()
+    )
+
+
+def test_words_begin_in_scripts_with_and_without_spaces():
     assert word_beginnings(["", "▁a", "b", "é", "。"]).tolist() == [True, True, False, False, True]
+    assert word_beginnings(["<0xE6>", "<0xAD>", "<0xC3>", "ก", "김"]).tolist() == [True, False, False, True, False]
+    song = in_bytes("歌")
+    pieces = ["Ġa", "b", song, song[:2], song[2:], in_bytes("，"), in_bytes("é"), in_bytes("김")]
+    assert word_beginnings(pieces).tolist() == [True, False, True, True, False, True, False, False]
+
+    def encode(text: str) -> list[str]:  # a space in front of every text, as SentencePiece puts it
+        return ["▁", *text.replace(" ", "▁")]
+
+    for name, before in (("周杰伦", []), ("김철수", ["▁"]), ("cher", ["▁"])):
+        (phrase,) = (p for p in tokenise([Entry(name)], encode, str.lower, None) if p.inside[-1] == name[-1])
+        assert phrase.inside == (*before, *name) and phrase.first == ("▁", *name)
 
 
 @pytest.mark.parametrize(
