@@ -46,7 +46,7 @@ GRID = {
 # Beside 0. Hotwords are left out: with a lexicon of 1,500 names they cost pyctcdecode a second an utterance.
 CTC_GRID = {"lm": (0.2, 0.4, 0.6), "reward": (1.0, 2.0)}
 START = {"lm": 0.1, "ilm": 0.1, "boost": 0.6, "reward": 0.0}
-ROUNDS = 5
+ROUNDS = 8
 GUARD = 0.02  # relative rise of the WER of general speech from which weights are refused
 REFUSED = 1_000
 

@@ -148,8 +148,9 @@ def boost(
 ) -> Automaton:
     """The automaton of lists of phrases: one for every utterance, or one for each.
 
-    begins: `[V]`, from `word_beginnings`. The bonus of d tokens is weight * (1 + ln 2 + ... + ln d + d - 1), in nats:
-    each token of a phrase gives 1 + ln of its number. ends, special: as in `ngram.load`.
+    begins: `[V]`, from `word_beginnings`. A phrase of n tokens is worth weight * (1 + ln 2 + ... + ln n + n - 1), in
+    nats: each token gives 1 + ln of its number. What the first gives comes with the last, for much else begins like it,
+    and a beam would lose that to what is never said to its end. ends, special: as in `ngram.load`.
     """
     vocabulary = len(begins)
     nodes = [_Node(0, -1, 0, 0)]
@@ -220,10 +221,11 @@ def _insert(nodes: list[_Node], at: int, home: int, tokens: Sequence[int], weigh
             below = _add(nodes, _Node(at, token, depth, home))
             nodes[at].children[token] = below
         at = below
-        bonus += weight * (1 + np.log(depth))
+        bonus += weight * (np.log(depth) + (depth > 1))
         nodes[at].granted = max(nodes[at].granted, bonus)
     if tokens:
-        nodes[at].whole = max(nodes[at].whole or 0.0, bonus)
+        nodes[at].whole = max(nodes[at].whole or 0.0, bonus + weight)
+        nodes[at].granted = max(nodes[at].granted, bonus + weight)
 
 
 def _link(nodes: list[_Node], homes: Sequence[int], starts: Sequence[int], begins: np.ndarray) -> None:
