@@ -55,6 +55,8 @@ def reference(model, prompt, num_beams, length, score) -> list[int]:
             if tokens[-1] == 2:
                 finished.append((total / len(tokens), tokens))
         beams = [pair for pair in found if pair[1][-1] != 2][:num_beams]
+        if num_beams == 1 and finished:  # greedy search ends at the first end
+            beams = []
     finished += [(total / len(tokens), tokens) for total, tokens in beams]
     best = max(finished, key=lambda pair: pair[0])[1]
     return best[: best.index(2)] if 2 in best else best
@@ -74,10 +76,10 @@ def test_fused_beams_equal_a_search_written_out(tiny, noise, parts, num_beams):
         return automaton.advance(state)[0][0].double()
 
     def fused(tokens: list[int]) -> torch.Tensor:
-        return 3.0 * along(lm, tokens) + 4.0 * along(phrases, tokens)
+        return 0.5 * along(lm, tokens) + 4.0 * along(phrases, tokens)
 
     plain = [h[0] for h in generate(tiny, prompts, num_beams, 8)]
-    processors = [NgramFusion(lm, 3.0, (phrases, 4.0))]
+    processors = [NgramFusion(lm, 0.5, (phrases, 4.0))]
     ours = [h[0] for h in generate(tiny, prompts, num_beams, 8, processors)]
     again = [h[0] for h in generate(tiny, prompts, num_beams, 8, processors)]  # a processor serves any number of times
     assert ours == again != plain
