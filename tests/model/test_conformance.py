@@ -164,7 +164,8 @@ def test_fused_beams_equal_a_search_written_out(llm):
     prompts = [llm.prompt(slot) for slot in drawn(llm, 3, 7)]
     plain = [h[0] for h in generate(llm, prompts, 3, 5)]
     rest = [i for i in range(20, 60) if i not in plain[0] + plain[1] + llm.ends]
-    automaton = boost([[Phrase((a, b), (a, b)) for a, b in itertools.pairwise(rest)]], begins, ends=llm.ends)
+    names = [*itertools.pairwise(rest), *((token,) for token in rest[::2])]
+    automaton = boost([[Phrase(name, name) for name in names]], begins, ends=llm.ends)
 
     def given(tokens):
         state = automaton.start(1)
