@@ -28,7 +28,12 @@ class Finding:
 
 
 def check(recipe: Recipe) -> list[Finding]:
-    """What there is to know before spending: counts, duplicates, leaks, coverage of the lexicon."""
+    """What there is to know before spending: counts, duplicates, leaks, coverage of the lexicon.
+
+    Raises DataError for files that cannot be read, the audio among them.
+    """
+    from adapt.decode.transcribe import durations
+
     normalise = NORMALISERS[recipe.data.normaliser]
     where = "built in" if recipe.base in built_in() else "folder"
     size = f"{parameters(locate(recipe.base)) / 1e6:,.1f} M parameters"
@@ -57,6 +62,7 @@ def check(recipe: Recipe) -> list[Finding]:
     for name, key in {**SETS, "paired": "paired", "replay": "source_replay", "guard": "source_dev"}.items():
         if path := getattr(recipe.data, key):
             utterances = with_audio(read_manifest(path))
+            durations(utterances)
             mentions = sum(len(u.entities or ()) for u in utterances)
             told = f"{len(utterances):,} utterances" + (f", {mentions:,} mentions" if mentions else "")
             findings.append(Finding("ok", name, told))

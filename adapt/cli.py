@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 import sys
 import warnings
@@ -31,6 +32,11 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except AdaptError as error:
             click.echo(str(error), err=True)
+            sys.exit(1)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            click.echo(f"{error.filename}: {error.strerror}; check the path and its rights", err=True)
             sys.exit(1)
         except KeyboardInterrupt:
             click.echo("stopped; the same command goes on from here", err=True)
@@ -400,6 +406,12 @@ def base(
             click.echo(f"Use it: adapt transcribe AUDIO --base {build.path('model')}", err=True)
 
 
+def _weight(ctx: click.Context, option: click.Option, value: float | None) -> float | None:
+    if value is None or 0 <= value < math.inf:
+        return value
+    raise click.BadParameter(f"{value} is no weight; give a number from 0 up")
+
+
 @main.command()
 @click.argument("audio", nargs=-1, required=True, metavar="AUDIO...")
 @click.option("--base", default="tiny", show_default=True, help="Built-in base model, or the folder of one.")
@@ -419,12 +431,12 @@ def base(
     help="ctc: what the encoder alone hears, with a confidence in --out.",
 )
 @click.option("--lm", type=click.Path(path_type=Path), help="ARPA to fuse: of the decoder's tokens; of words for ctc.")
-@click.option("--lm-weight", default=0.1, show_default=True, help="Its weight.")
+@click.option("--lm-weight", default=0.1, show_default=True, callback=_weight, help="Its weight.")
 @click.option("--lexicon", type=click.Path(path_type=Path), help="Lexicon to boost.")
-@click.option("--boost", type=float, help="Weight of the lexicon's bonus.  [default: 0.6; ctc: 5]")
-@click.option("--ilm", default=0.0, show_default=True, help="Weight of the internal LM, taken off.")
+@click.option("--boost", type=float, callback=_weight, help="Weight of the lexicon's bonus.  [default: 0.6; ctc: 5]")
+@click.option("--ilm", default=0.0, show_default=True, callback=_weight, help="Weight of the internal LM, taken off.")
 @click.option("--rescore", metavar="MODEL", help="Causal LM, a folder or name, that puts the n-best list in order.")
-@click.option("--rescore-weight", default=0.1, show_default=True, help="Its weight.")
+@click.option("--rescore-weight", default=0.1, show_default=True, callback=_weight, help="Its weight.")
 @click.option("--nbest", default=1, show_default=True, type=click.IntRange(1), help="Hypotheses in a line of --out.")
 @click.option("--num-beams", default=4, show_default=True, type=click.IntRange(1), help="Beams; 1 is greedy.")
 @click.option("--batch-size", default=16, show_default=True, type=click.IntRange(1), help="Utterances at a time.")

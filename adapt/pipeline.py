@@ -662,7 +662,11 @@ def check_fusion(run: Run, weights: Iterable[dict[str, float]]) -> None:
 
 def run_all(run: Run) -> str:
     """Every stage that the recipe needs; the score table comes back."""
+    from adapt.decode.transcribe import durations
+
     write_text(run.path("recipe.yaml"), dump(run.recipe))
+    for manifest in scored(run.recipe).values():
+        durations(with_audio(read_manifest(manifest)))  # what cannot be read is told now, not after the training
     check_fusion(run, [system.weights for system in systems(run).values() if system.weights and system.of != "ctc"])
     if projects(run.recipe):
         parse(template_of(run.recipe))

@@ -9,9 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
-from adapt.decode.transcribe import transcribe
+from adapt.decode.transcribe import durations, transcribe
 from adapt.errors import DataError
 from adapt.model.features import SAMPLE_RATE, read_audio
 from adapt.pipeline import Run, audio_of, base_of, sets_of, system_of
@@ -98,7 +97,7 @@ def robustness(run: Run, name: str) -> Scores:
     if name not in manifests:
         raise DataError(f"{recipe.name}: has no set {name!r}; choose one of {', '.join(manifests) or 'none'}")
     utterances = read_manifest(manifests[name])
-    seconds = {u.id: soundfile.info(u.audio).duration for u in utterances}
+    seconds = durations(utterances)
     systems = ["base", *(["adapted"] if run.path("adapter").exists() else [])]
     conditions = {"clean": None}
     for noise in NOISES:

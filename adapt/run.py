@@ -43,12 +43,15 @@ class RunFolder:
 
     Use it in a `with`, or call `close`. device and seed are for the record alone: None is unknown, they
     may be set later, and are written whenever a stage has been done. Raises DataError when the folder
-    cannot be used, is open elsewhere, or its run.json is broken.
+    cannot be used, holds what no run has written, is open elsewhere, or its run.json is broken.
     """
 
     def __init__(self, path: str | os.PathLike, device: str | None = None, seed: int | None = None):
         self.path = Path(path)
         self.device, self.seed = device, seed
+        there = {path.name for path in self.path.iterdir()} if self.path.is_dir() else set()
+        if there and not there & {".lock", "run.json"}:
+            raise DataError(f"{self.path}: holds other files than a run's; choose another folder with -o")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.path / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 (held until close)

@@ -213,7 +213,9 @@ def search(
         if ranked[0] in decoded and not decoded[ranked[0]].refused(base):
             break
         # n-best lists know nothing of what a beam would lose: where all they promise is refused, others may not be.
-        tried(next(weights for weights in ranked if weights not in decoded))
+        if (untried := next((weights for weights in ranked if weights not in decoded), None)) is None:
+            break
+        tried(untried)
     best = min((w for w in decoded if w != Weights()), key=lambda w: decoded[w].cost(base))
     surface = [({k: getattr(w, k) for k in active}, cost) for w, cost in zip(points, costs, strict=True)]
     return Tuned(of, dataclasses.asdict(best), decoded[best], base, surface)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 from click.testing import CliRunner
@@ -245,6 +246,14 @@ def test_transcribe_with_all_that_can_be_fused(recipe, tiny, tmp_path):
         wrong = adapt("transcribe", *common, *options)
         assert wrong.exit_code == 1 and told in wrong.stderr and "Traceback" not in wrong.output
     assert adapt("transcribe", *common, "--nbest", 9).exit_code == 2
+    for option in ("--boost", "--lm-weight", "--ilm"):
+        for value in ("nan", "inf", -1):
+            assert adapt("transcribe", *common, option, value).exit_code == 2
+    below = adapt("transcribe", recipe / "0.wav", *common[1:], "--out", recipe / "0.wav/x.jsonl")
+    assert below.exit_code == 1 and "0.wav: " in below.stderr and "Traceback" not in below.output
+    soundfile.write(recipe / "nan.wav", np.full(16_000, np.nan, np.float32), 16_000, "FLOAT")
+    nan = adapt("transcribe", recipe / "nan.wav", *common[1:])
+    assert nan.exit_code == 1 and "nan.wav: holds samples that are no numbers" in nan.stderr
     rows = [json.loads(line) for line in (recipe / "test.jsonl").read_text().splitlines()]
     rows[1]["phrases"] = ["the song", "Beyonc\u00e9"]
     (recipe / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -300,6 +309,7 @@ WRONG = {
     "an empty text file": ("text.txt", lambda s: "", "text.txt"),
     "a missing audio file": ("test.jsonl", lambda s: s.replace("0.wav", "9.wav"), "9.wav"),
     "an unreadable wav": ("0.wav", lambda s: "not audio", "not readable as audio"),
+    "a wav of nothing": ("0.wav", lambda s: "RIFF", "not readable as audio"),
     "a broken manifest": ("test.jsonl", lambda s: s.replace('"id"', '"di"', 1), "test.jsonl:1"),
     "a missing base": ("recipe.yaml", lambda s: s.replace("base: ", "base: tinny # "), "tinny"),
 }

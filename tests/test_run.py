@@ -164,6 +164,13 @@ def test_a_file_in_the_place_of_the_folder(tmp_path):
         RunFolder(tmp_path / "run")
 
 
+def test_files_of_others_are_not_written_over(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("# mine\n")
+    with pytest.raises(DataError, match="holds other files than a run's; choose another"):
+        RunFolder(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
+
+
 def test_two_processes_do_not_share_a_folder(tmp_path):
     pytest.importorskip("fcntl")
     code = "import sys; from adapt.run import RunFolder; RunFolder(sys.argv[1])"

@@ -82,6 +82,13 @@ def test_the_search_goes_on_while_all_that_it_decoded_is_refused():
     assert not tuned.counts.refused(tuned.base) and 0 < tuned.weights["boost"] < 0.6
 
 
+def test_the_search_ends_where_all_of_the_grid_is_refused():
+    judge = judges([Utterance("t", "play it now")], LEXICON, basic)
+    said, made_up = Hypothesis("play it now", 3, model=-2.0), Hypothesis("jolene yes", 2, model=-1.0)
+    tuned = search(lambda weights: [[made_up if weights.lm else said]], judge, ("lm",), "base")
+    assert tuned.counts.refused(tuned.base) and len(tuned.surface) == 7
+
+
 def test_ctc_weights_one_after_the_other():
     judge = judges(SAID, LEXICON, basic)
 

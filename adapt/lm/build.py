@@ -46,6 +46,7 @@ def build_tokens(
     """
     if given:
         check_vocabulary(given, tokenizer)
+        ngram.load(given, vocabulary)  # what is wrong with it is told before `out` is written over
     ids = [tokenizer.encode(line, add_special_tokens=False) for line in lines]
     held_out = [tokenizer.encode(line, add_special_tokens=False) for line in dev]
     orders = []

@@ -108,6 +108,8 @@ def attach(speech_llm: SpeechLLM, folder: Path, name: str = "default") -> Speech
     folder = Path(folder)
     if not (folder / WEIGHTS).exists():
         raise ModelError(f"{folder}: no {WEIGHTS} there; name the folder of an adapter, such as runs/music/adapter")
+    if not (folder / "adapter_config.json").exists():
+        raise ModelError(f"{folder}: no adapter_config.json there; copy the folder whole, or make it again")
     _check(speech_llm, folder)
     with warnings.catch_warnings():  # PEFT warns of what _compare refuses
         warnings.simplefilter("ignore")

@@ -32,7 +32,10 @@ def _opened(path: Path | str) -> Iterator[soundfile.SoundFile]:
 
 
 def _mono(file: soundfile.SoundFile, frames: int = -1) -> np.ndarray:
-    return file.read(frames, dtype="float32", always_2d=True).mean(axis=1)
+    samples = file.read(frames, dtype="float32", always_2d=True).mean(axis=1)
+    if not np.isfinite(samples).all():
+        raise DataError(f"{file.name}: holds samples that are no numbers; record it again or take it out")
+    return samples
 
 
 def resampled(samples: np.ndarray, rate: int, wanted: int = SAMPLE_RATE) -> np.ndarray:
