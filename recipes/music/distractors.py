@@ -1,7 +1,7 @@
 """Lists of names for each utterance: those that it says, and 20 others for each, as an address book would have them.
 
 python recipes/music/distractors.py > recipes/music/listed.jsonl
-adapt transcribe recipes/music/listed.jsonl --boost 0.5 --out listed.jsonl
+adapt transcribe recipes/music/listed.jsonl --boost 0.6 --out listed.jsonl
 """
 
 from __future__ import annotations
