@@ -101,9 +101,10 @@ def test_a_recipe_becomes_a_speech_llm_that_the_other_commands_use(folder, tmp_p
 
 
 def test_the_encoder_of_the_built_in_base_can_be_gone_on_from(folder, tmp_path):
-    done = adapt("base", "encoder", folder, "-o", tmp_path, "-s", "encoder.start=tiny", "-s", "encoder.steps=0")
+    out = tmp_path / "run"
+    done = adapt("base", "encoder", folder, "-o", out, "-s", "encoder.start=tiny", "-s", "encoder.steps=0")
     assert done.exit_code == 0, done.output
-    theirs, ours = load_file(ASSETS / "tiny/model.safetensors"), load_file(tmp_path / "encoder/model.safetensors")
+    theirs, ours = load_file(ASSETS / "tiny/model.safetensors"), load_file(out / "encoder/model.safetensors")
     assert ours and all(torch.equal(theirs[f"encoder.{k}"].to(ours[k].dtype), ours[k]) for k in ours)
 
 
