@@ -11,7 +11,7 @@ from pathlib import Path
 from adapt.model.bases import built_in, config_of, locate, parameters
 from adapt.pipeline import SETS, corpus_of, projects, with_audio
 from adapt.recipe import Recipe
-from adapt.text.corpus import read_manifest
+from adapt.text.corpus import durations, read_manifest
 from adapt.text.lexicon import entities_in, phrase_index, read_lexicon
 from adapt.text.normalise import NORMALISERS
 
@@ -32,8 +32,6 @@ def check(recipe: Recipe) -> list[Finding]:
 
     Raises DataError for files that cannot be read, the audio among them.
     """
-    from adapt.decode.transcribe import durations
-
     normalise = NORMALISERS[recipe.data.normaliser]
     where = "built in" if recipe.base in built_in() else "folder"
     size = f"{parameters(locate(recipe.base)) / 1e6:,.1f} M parameters"

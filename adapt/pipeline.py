@@ -17,7 +17,7 @@ from adapt.errors import DataError
 from adapt.model.bases import TRAINED, fingerprint, has_ctc
 from adapt.recipe import Recipe, dump
 from adapt.run import RunFolder, StageResult, write_json, write_text
-from adapt.text.corpus import Corpus, Utterance, prepare, read_hypotheses, read_manifest, read_text
+from adapt.text.corpus import Corpus, Utterance, durations, prepare, read_hypotheses, read_manifest, read_text
 from adapt.text.lexicon import entities_in, phrase_index, read_lexicon
 from adapt.text.normalise import NORMALISERS
 from adapt.text.swap import swap_entities
@@ -662,8 +662,6 @@ def check_fusion(run: Run, weights: Iterable[dict[str, float]]) -> None:
 
 def run_all(run: Run) -> str:
     """Every stage that the recipe needs; the score table comes back."""
-    from adapt.decode.transcribe import durations
-
     write_text(run.path("recipe.yaml"), dump(run.recipe))
     for manifest in scored(run.recipe).values():
         durations(with_audio(read_manifest(manifest)))  # what cannot be read is told now, not after the training

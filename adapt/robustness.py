@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from adapt.decode.transcribe import durations, transcribe
+from adapt.decode.transcribe import transcribe
 from adapt.errors import DataError
 from adapt.model.features import SAMPLE_RATE, read_audio
 from adapt.pipeline import Run, audio_of, base_of, sets_of, system_of
 from adapt.score.report import hypotheses_path
 from adapt.score.score import Scores, score
-from adapt.text.corpus import Utterance, read_hypotheses, read_manifest
+from adapt.text.corpus import Utterance, durations, read_hypotheses, read_manifest
 from adapt.text.lexicon import read_lexicon
 
 SNRS = (20, 10, 5, 0)  # dB, over the whole recording

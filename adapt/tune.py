@@ -23,7 +23,7 @@ import torch
 from tqdm import tqdm
 
 from adapt.decode.ctc import CtcFusion, log_posteriors
-from adapt.decode.transcribe import durations, generate
+from adapt.decode.transcribe import generate
 from adapt.decode.weights import Weights
 from adapt.errors import DataError
 from adapt.model.bases import has_ctc
@@ -32,7 +32,7 @@ from adapt.pipeline import SOFT_PROMPT, TUNED, Run, System, audio_of, base_of, c
 from adapt.run import StageResult, write_json
 from adapt.score.entity import entity_errors, locate
 from adapt.score.wer import align, count
-from adapt.text.corpus import Utterance, read_manifest
+from adapt.text.corpus import Utterance, durations, read_manifest
 from adapt.text.lexicon import PhraseIndex, find_mentions, phrase_index, read_lexicon
 from adapt.text.normalise import NORMALISERS
 

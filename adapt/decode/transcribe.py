@@ -12,7 +12,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 from tqdm import tqdm
 from transformers import LogitsProcessor, LogitsProcessorList
@@ -22,10 +21,10 @@ from adapt.decode.ctc import CtcFusion, heard
 from adapt.decode.fusion import Fusion
 from adapt.decode.rescore import Rescorer
 from adapt.decode.weights import Weights
-from adapt.errors import AdaptError, DataError
+from adapt.errors import DataError
 from adapt.model.features import SAMPLE_RATE, read_audio, read_segments
 from adapt.model.speech_llm import SpeechLLM
-from adapt.text.corpus import Utterance, read_bytes
+from adapt.text.corpus import Utterance, durations, read_bytes
 from adapt.text.normalise import none
 
 KEYS = {"id", "text", "confidence", "nbest", "segments"}  # of a line that is written here
@@ -248,21 +247,3 @@ def _finished(out: Path) -> set[str]:
     if cut:
         os.truncate(out, len(whole) + len(newline))
     return {row["id"] for row in rows}
-
-
-def durations(utterances: Sequence[Utterance]) -> dict[str, float]:
-    """Seconds of each utterance's audio by its id. Raises DataError with every file that is no audio, or empty."""
-    seconds, problems = {}, []
-    for utterance in utterances:
-        try:
-            seconds[utterance.id] = soundfile.info(utterance.audio).duration
-            if not seconds[utterance.id]:
-                raise DataError(f"{utterance.audio}: holds no samples; record it again or take it out")
-        except soundfile.LibsndfileError:
-            reason = "not readable as audio" if Path(utterance.audio).exists() else "no such file"
-            problems.append(f"{utterance.audio}: {reason}; give a wav, flac, ogg or mp3 file")
-        except AdaptError as error:
-            problems += error.problems
-    if problems:
-        raise DataError(*problems)
-    return seconds

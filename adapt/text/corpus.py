@@ -263,3 +263,21 @@ def read_hypotheses(path: str | Path) -> dict[str, str]:
     if problems:
         raise DataError(*problems)
     return hypotheses
+
+
+def durations(utterances: Iterable[Utterance]) -> dict[str, float]:
+    """Seconds of each utterance's audio by its id. Raises DataError with every file that is no audio, or empty."""
+    import soundfile
+
+    seconds, problems = {}, []
+    for utterance in utterances:
+        try:
+            seconds[utterance.id] = soundfile.info(utterance.audio).duration
+            if not seconds[utterance.id]:
+                problems.append(f"{utterance.audio}: holds no samples; record it again or take it out")
+        except soundfile.LibsndfileError:
+            reason = "not readable as audio" if Path(utterance.audio).exists() else "no such file"
+            problems.append(f"{utterance.audio}: {reason}; give a wav, flac, ogg or mp3 file")
+    if problems:
+        raise DataError(*problems)
+    return seconds
