@@ -91,6 +91,17 @@ def test_whole_vocabulary_equals_single_tokens_and_totals_stay_in_bounds(phrases
     assert bool(found) == (worth > 1e-4)
 
 
+def test_what_the_first_token_gives_comes_with_the_last():
+    automaton = made([[0, 1, 2], [3]])
+    state, given = automaton.start(1), []
+    for token in (0, 1, 2):
+        scores, targets = automaton.advance(state)
+        given.append(float(scores[0, token]))
+        state = targets[:, token]
+    assert given == pytest.approx([0, 1 + math.log(2), 2 + math.log(3)], abs=1e-5)
+    assert float(automaton.advance(automaton.start(1))[0][0, 3]) == pytest.approx(1, abs=1e-5)
+
+
 def test_lists_of_their_own():
     automaton = made([[0, 1]], [[2, 3], [0, 4]], [])
     for start, (said, worth) in enumerate(
