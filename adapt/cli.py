@@ -430,6 +430,12 @@ def _weight(ctx: click.Context, option: click.Option, value: float | None) -> fl
     type=click.Choice(["llm", "ctc"]),
     help="ctc: what the encoder alone hears, with a confidence in --out.",
 )
+@click.option(
+    "--ctc-weight",
+    type=float,
+    callback=_weight,
+    help="Of the encoder's CTC beside the decoder.  [default: 0.1 where there is one]",
+)
 @click.option("--lm", type=click.Path(path_type=Path), help="ARPA to fuse: of the decoder's tokens; of words for ctc.")
 @click.option("--lm-weight", default=0.1, show_default=True, callback=_weight, help="Its weight.")
 @click.option("--lexicon", type=click.Path(path_type=Path), help="Lexicon to boost.")
@@ -452,6 +458,7 @@ def transcribe(
     adapters: tuple[str, ...],
     prompt: Path | None,
     decoder: str,
+    ctc_weight: float | None,
     lm: Path | None,
     lm_weight: float,
     lexicon: Path | None,
@@ -491,8 +498,8 @@ def transcribe(
         raise click.UsageError("--decoder ctc leaves out the decoder that --prompt speaks to; give one of the two")
     if prompt and adapters:
         raise click.UsageError("--prompt: an adapter brings the prompt along that it was tuned behind; leave one out")
-    if decoder == "ctc" and (ilm or rescore or nbest > 1):
-        raise click.UsageError("--decoder ctc has no internal LM and gives one hypothesis; leave that option out")
+    if decoder == "ctc" and (ilm or rescore or nbest > 1 or ctc_weight is not None):
+        raise click.UsageError("--decoder ctc has no LLM to weigh and gives one hypothesis; leave that option out")
     if ilm and len(named) > 1:
         raise click.UsageError("--ilm takes one decoder's internal LM off, and there are several; give one adapter")
     if nbest > num_beams:
@@ -521,6 +528,8 @@ def transcribe(
     llm = load(base, device, dtype=dtype, quantise=int(quantise[0]) if quantise else None, language=language)
     if decoder == "ctc" and not llm.has_ctc:
         raise DataError(f"--decoder ctc: {base} has no encoder with a CTC head; leave it out")
+    if ctc_weight and not llm.has_ctc:
+        raise DataError(f"--ctc-weight: {base} has no encoder with a CTC head; leave it out")
     if prompt:
         llm = learned.with_learned(llm, learned.load(prompt, llm))
     for name, folder in named.items():
@@ -537,6 +546,7 @@ def transcribe(
     with tempfile.TemporaryDirectory() as folder:
         lines = out or Path(folder) / "hyps.jsonl"
         more = {"num_beams": num_beams, "batch_size": batch_size, "nbest": nbest}
+        more |= {} if ctc_weight is None else {"ctc_weight": ctc_weight}
         write(llm, utterances, lines, decoder=decoder, fusion=fusion, rescorer=rescorer, **more)
         if not out:
             texts = read_hypotheses(lines)

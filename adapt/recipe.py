@@ -217,6 +217,10 @@ class Transcribe:
     num_beams: int = field(default=4, metadata={"help": "beams of the search; 1 is greedy", "low": 1})
     batch_size: int = field(default=16, metadata={"help": "utterances at a time", "low": 1})
     max_new_tokens: int = field(default=120, metadata={"help": "longest transcript, in tokens", "low": 1})
+    ctc_weight: float = field(
+        default=0.1,
+        metadata={"help": "weight of the encoder's CTC beside the decoder in the search, where there is one", "low": 0},
+    )
 
 
 @dc.dataclass(frozen=True)

@@ -134,6 +134,7 @@ def prompts(run: Run, file: Path | None, methods: Sequence[str], seeds: int) -> 
     beams, size, longest = recipe.transcribe.num_beams, recipe.transcribe.batch_size, recipe.transcribe.max_new_tokens
 
     def heard(view) -> dict[str, str]:
+        # Without CTC beside it, whatever the recipe says: it would hide what a prompt does to the decoder.
         texts = {}
         for start in range(0, len(order), size):
             places = order[start : start + size]

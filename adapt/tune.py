@@ -28,6 +28,7 @@ from adapt.decode.weights import Weights
 from adapt.errors import DataError
 from adapt.model.bases import has_ctc
 from adapt.model.features import read_audio
+from adapt.model.speech_llm import SpeechLLM
 from adapt.pipeline import SOFT_PROMPT, TUNED, Run, System, audio_of, base_of, check_fusion, fusion_of, system_of
 from adapt.run import StageResult, write_json
 from adapt.score.entity import entity_errors, locate
@@ -295,14 +296,19 @@ def tune(run: Run) -> StageResult:
         with tqdm(total=len(named) * (ROUNDS + 2) + ctc_points, desc="tune", bar_format=form) as bar:
             starts = {"base": recipe.base, "adapted": run.start}
             slots = {name: run.slots(utterances, run.speech_llm(name)) for name in set(starts.values())}
+            ctc = has_ctc(recipe.base)
+            posteriors = {name: _posteriors(run.speech_llm(name), utterances) if ctc else [] for name in slots}
 
             def searched(of: str, active: Sequence[str]) -> dict:
                 done = scratch / f"{of}-{'-'.join(active)}.json"
                 if not done.exists():  # a search that was done before a kill is not done again
                     if of == "ctc":
-                        tuned = search_ctc(_ctc_decoder(run, active, utterances), judge, active, bar.update)
+                        tuned = search_ctc(
+                            _ctc_decoder(run, utterances, posteriors[recipe.base]), judge, active, bar.update
+                        )
                     else:
-                        decode = _decoder(run, of, active, utterances, slots[starts[of]])
+                        heard = slots[starts[of]], posteriors[starts[of]]
+                        decode = _decoder(run, of, active, utterances, *heard)
                         tuned = search(decode, judge, active, of, bar.update)
                     write_json(done, dataclasses.asdict(tuned))
                 return json.loads(done.read_text(encoding="utf-8"))
@@ -330,27 +336,33 @@ def tune(run: Run) -> StageResult:
 
 
 def _decoder(
-    run: Run, of: str, active: Sequence[str], utterances: Sequence[Utterance], slots: Sequence[torch.Tensor]
+    run: Run,
+    of: str,
+    active: Sequence[str],
+    utterances: Sequence[Utterance],
+    slots: Sequence[torch.Tensor],
+    posteriors: Sequence[np.ndarray],
 ) -> Callable[[Weights], list[list]]:
     llm, settings = system_of(run, of), run.recipe.transcribe
-    prompts = [llm.prompt(slot) for slot in slots]
+    prompts, ctc = [llm.prompt(slot) for slot in slots], settings.ctc_weight if posteriors else 0.0
     whole = fusion_of(run, System(of, dataclasses.asdict(Weights(**dict.fromkeys(active, 1.0)))))
     order = sorted(range(len(slots)), key=lambda i: len(slots[i]))
 
     def decode(weights: Weights) -> list[list]:
-        fusion, found = whole.weighted(weights), [[] for _ in utterances]
+        fusion, found = whole.weighted(dataclasses.replace(weights, ctc=ctc)), [[] for _ in utterances]
         for start in range(0, len(order), settings.batch_size):
             places = order[start : start + settings.batch_size]
             batch, own = [prompts[i] for i in places], [utterances[i].phrases for i in places]
-            nbest = generate(
-                llm, batch, settings.num_beams, settings.max_new_tokens, fusion.processors(own), settings.num_beams
-            )
+            heard = [torch.from_numpy(posteriors[i]).to(llm.device) for i in places] if ctc else []
+            processors = fusion.processors(own, heard)
+            nbest = generate(llm, batch, settings.num_beams, settings.max_new_tokens, processors, settings.num_beams)
             each = [k for k, hypotheses in enumerate(nbest) for _ in hypotheses]
             tokens = [h for hypotheses in nbest for h in hypotheses]
-            for k, judged in zip(
-                each, fusion.judged([batch[k] for k in each], tokens, [own[k] for k in each]), strict=True
-            ):
-                found[places[k]].append(judged)
+            judged = fusion.judged([batch[k] for k in each], tokens, [own[k] for k in each], heard)
+            for k, hypothesis in zip(each, judged, strict=True):
+                # CTC's weight is not searched: what it says is the model's own.
+                model = hypothesis.model + ctc * hypothesis.ctc
+                found[places[k]].append(dataclasses.replace(hypothesis, model=model, ctc=0.0))
         return found
 
     return decode
@@ -364,18 +376,20 @@ def _ctc_can() -> bool:
     return True
 
 
-def _ctc_decoder(run: Run, active: Sequence[str], utterances: Sequence[Utterance]) -> Callable[[Weights], list[str]]:
+def _posteriors(speech_llm: SpeechLLM, utterances: Sequence[Utterance]) -> list[np.ndarray]:
     audio = [read_audio(u.audio) for u in utterances]
-    logits: list[np.ndarray] = []
+    batches = (log_posteriors(speech_llm, audio[start : start + 16]) for start in range(0, len(audio), 16))
+    return list(itertools.chain.from_iterable(batches))
 
+
+def _ctc_decoder(
+    run: Run, utterances: Sequence[Utterance], posteriors: Sequence[np.ndarray]
+) -> Callable[[Weights], list[str]]:
     def decode(weights: Weights) -> list[str]:
         fusion = fusion_of(run, System("ctc", dataclasses.asdict(weights))) or CtcFusion(
             run.speech_llm(), weights, normalise=NORMALISERS[run.recipe.data.normaliser]
         )
-        if not logits:
-            for start in range(0, len(audio), 16):
-                logits.extend(log_posteriors(run.speech_llm(), audio[start : start + 16]))
-        return [fusion.decode(row, u.phrases) for row, u in zip(logits, utterances, strict=True)]
+        return [fusion.decode(row, u.phrases) for row, u in zip(posteriors, utterances, strict=True)]
 
     return decode
 

@@ -18,6 +18,8 @@ from pathlib import Path
 import torch
 from transformers import DynamicCache, LogitsProcessor, PreTrainedModel
 
+from adapt.decode.followed import Followed
+from adapt.decode.joint import JointCtc, spelled
 from adapt.decode.weights import Weights
 from adapt.errors import DataError, first_line
 from adapt.lm import arpa, ngram
@@ -28,32 +30,6 @@ from adapt.model.speech_llm import IGNORED, SpeechLLM
 from adapt.text.lexicon import Entry, Lexicon
 
 LN10 = 2.302585092994046
-
-
-class _Followed:
-    """What a processor knows of each row, found again by the row's tokens after beams were reordered."""
-
-    def __init__(self, lists: int = 1):
-        self.lists = lists
-        self.ids: torch.Tensor | None = None
-
-    def sources(self, ids: torch.Tensor) -> torch.Tensor | None:
-        """Where each row of `ids [rows, length]` was when it was a token shorter; None when it was not seen then."""
-        before, self.ids = self.ids, ids
-        if before is None or ids.shape[1] == 0 or before.shape != (len(ids), ids.shape[1] - 1):
-            return None
-        list_of = torch.arange(len(ids), device=ids.device) * self.lists // len(ids)
-        now, then = (torch.stack([_fingerprints(tokens), list_of]) for tokens in (ids[:, :-1], before))
-        sources = (now[:, :, None] == then[:, None]).all(0).to(torch.uint8).argmax(1)
-        # Fingerprints that are the same by chance are found out here, and rows that were not there before.
-        found = (before[sources] == ids[:, :-1]).all() & (list_of[sources] == list_of).all()
-        return sources if bool(found) else None
-
-
-def _fingerprints(ids: torch.Tensor) -> torch.Tensor:
-    """A number for each row; equal rows have equal ones."""
-    multipliers = torch.randint(2**62, (ids.shape[1],), generator=torch.Generator().manual_seed(1))
-    return (ids * multipliers.to(ids.device)).sum(1)
 
 
 class NgramFusion(LogitsProcessor):
@@ -78,7 +54,7 @@ class NgramFusion(LogitsProcessor):
         self.prompt_length = prompt_length
         self._rows = dense_rows([a for a, _ in self.terms])
         self._reward = reward * (automaton.classes.sum(0) > 0)
-        self._followed = _Followed(max(len(a.starts) for a, _ in self.terms))
+        self._followed = Followed(max(len(a.starts) for a, _ in self.terms))
         self._states: list[torch.Tensor] = []
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -199,7 +175,7 @@ class InternalLM(LogitsProcessor):
     ):
         self.model, self.prompt, self.weight = model, prompt, weight
         self.special, self.prompt_length = list(special), prompt_length
-        self._followed = _Followed()
+        self._followed = Followed()
         self._cache: DynamicCache | None = None
 
     @torch.no_grad()
@@ -251,6 +227,10 @@ class Fusion:
         self.special = [i for i in tokenizer.all_special_ids if i not in self._ends]
         pieces = tokenizer.convert_ids_to_tokens(list(range(min(len(tokenizer), self._vocabulary))))
         self._begins = word_beginnings([piece or "" for piece in pieces] + [""] * (self._vocabulary - len(pieces)))
+        if speech_llm.has_ctc:
+            spoken = ["" if i in {*tokenizer.all_special_ids, *self._ends} else p or "" for i, p in enumerate(pieces)]
+            spoken += [""] * (self._vocabulary - len(pieces))
+            self._letters = spelled(spoken, speech_llm.model.config.alphabet)
         self._internal = internal
         for path in (lm, source):
             if path is not None:
@@ -301,8 +281,17 @@ class Fusion:
         more = [(p, p.weight - self._listed.get((p.inside, p.first), 0.0)) for p in phrases]
         return [dataclasses.replace(p, weight=weight) for p, weight in more if weight > 0]
 
-    def processors(self, own: Sequence[Sequence[str] | None]) -> list[LogitsProcessor]:
-        """For a batch of utterances, each with phrases of its own or None."""
+    def _joint(self, posteriors: Sequence[torch.Tensor]) -> JointCtc:
+        space = self.speech_llm.model.config.alphabet.find(" ")
+        return JointCtc(posteriors, self._letters, space, self._ends, self.weights.ctc)
+
+    def processors(
+        self, own: Sequence[Sequence[str] | None], posteriors: Sequence[torch.Tensor] = ()
+    ) -> list[LogitsProcessor]:
+        """For a batch of utterances, each with phrases of its own or None.
+
+        posteriors: what CTC says of each (`SpeechLLM.slots_and_posteriors`), for its weight.
+        """
         weights, found = self.weights, []
         terms = [(self._lm, weights.lm), (self._source, -weights.source)]
         terms += [(automaton, weights.boost) for automaton in self._boosts(own if weights.boost else ())]
@@ -315,17 +304,26 @@ class Fusion:
             found.append(NgramFusion(*terms[0], *terms[1:], reward=weights.reward))
         if weights.ilm:
             found.append(InternalLM(self.speech_llm.generator, self._internal, weights.ilm, self.special))
-        if self._binary and weights.lm:  # last, for it looks at the best alone
+        if self._binary and weights.lm:  # behind the others, for it looks at the best alone, as CTC does
             binary = copy.copy(self._binary)
             binary.weight = weights.lm
             found.append(binary)
+        if weights.ctc:
+            found.append(self._joint(posteriors))
         return found
 
     @torch.no_grad()
     def judged(
-        self, prompts: Sequence[torch.Tensor], tokens: Sequence[Sequence[int]], own: Sequence[Sequence[str] | None]
+        self,
+        prompts: Sequence[torch.Tensor],
+        tokens: Sequence[Sequence[int]],
+        own: Sequence[Sequence[str] | None],
+        posteriors: Sequence[torch.Tensor] = (),
     ) -> list[Hypothesis]:
-        """Hypotheses, each after a prompt `[length, hidden]` that holds its audio, with all that scores them."""
+        """Hypotheses, each after a prompt `[length, hidden]` that holds its audio, with all that scores them.
+
+        posteriors: of each of the utterances, which have as many hypotheses each; none: CTC is not asked.
+        """
         llm = self.speech_llm
         parts = {"model": sequence_scores(llm, prompts, tokens).tolist()}
         if self._internal is not None:
@@ -335,6 +333,8 @@ class Fusion:
                 parts[key] = part.totals(tokens).tolist()
         if boosts := self._boosts(own):
             parts["boost"] = sum(automaton.totals(tokens) for automaton in boosts).tolist()
+        if posteriors:
+            parts["ctc"] = self._joint(posteriors).totals(tokens).tolist()
         rows = [dict(zip(parts, row, strict=True)) for row in zip(*parts.values(), strict=True)]
         return [Hypothesis(llm.decode(t), len(t), **row) for t, row in zip(tokens, rows, strict=True)]
 
@@ -350,11 +350,13 @@ class Hypothesis:
     source: float = 0.0
     ilm: float = 0.0
     boost: float = 0.0
+    ctc: float = 0.0
 
     def score(self, weights: Weights) -> float:
         """What beam search ranks by: the weighted sum over the length, the end of the sentence counted."""
         fused = self.model + weights.lm * self.lm - weights.source * self.source - weights.ilm * self.ilm
-        return (fused + weights.boost * self.boost + weights.reward * self.tokens) / (self.tokens + 1)
+        fused += weights.boost * self.boost + weights.ctc * self.ctc
+        return (fused + weights.reward * self.tokens) / (self.tokens + 1)
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +80,7 @@ def transcribe(
     num_beams: int = 4,
     batch_size: int = 16,
     max_new_tokens: int = 120,
+    ctc_weight: float = 0.1,
     fusion: Fusion | CtcFusion | None = None,
     nbest: int = 1,
     rescorer: Rescorer | None = None,
@@ -89,8 +90,9 @@ def transcribe(
     """Write a line `{"id", "text"}` for each utterance to `out`, shortest audio first.
 
     What is longer than the base was trained for is cut where it is quietest, and its parts are stitched. `decoder`:
-    `llm`, or `ctc` for the encoder's own path (`ctc`), whose lines hold a `confidence` too where it is greedy. fusion:
-    what is fused into the search; of the decoder's kind. nbest above 1: a line holds the best hypotheses as `nbest`,
+    `llm`, or `ctc` for the encoder's own path (`ctc`), whose lines hold a `confidence` too where it is greedy.
+    ctc_weight: of the encoder's CTC beside the decoder in the search (`joint`), where the base has one. fusion: what is
+    fused into the search; of the decoder's kind. nbest above 1: a line holds the best hypotheses as `nbest`,
     with what each part says of them. rescorer: puts as many as there are beams in its own order. `distort`: what the
     samples of an utterance go through first.
 
@@ -115,8 +117,10 @@ def transcribe(
         hear = functools.partial(_hear_ctc, speech_llm, fusion)
     else:
         listed = max(nbest, num_beams) if rescorer else nbest
-        if listed > 1:
+        joint = ctc_weight if speech_llm.has_ctc else 0.0
+        if listed > 1 or joint:
             fusion = fusion or Fusion(speech_llm, Weights(), normalise=none)
+            fusion = fusion.weighted(replace(fusion.weights, ctc=joint))
         hear = functools.partial(_hear, speech_llm, num_beams, max_new_tokens, fusion, nbest, rescorer, listed)
     out.parent.mkdir(parents=True, exist_ok=True)
     with (
@@ -195,14 +199,18 @@ def _hear(
     phrases: Phrases,
 ) -> list[dict]:
     """`{"text"}` of each recording, with its `nbest` where they are asked for; `listed` hypotheses are looked at."""
-    prompts = [speech_llm.prompt(slot) for slot in speech_llm.slot_vectors(audio)]
-    processors = fusion.processors(phrases) if fusion else ()
+    if fusion and fusion.weights.ctc:
+        slots, posteriors = speech_llm.slots_and_posteriors(audio)
+    else:
+        slots, posteriors = speech_llm.slot_vectors(audio), []
+    prompts = [speech_llm.prompt(slot) for slot in slots]
+    processors = fusion.processors(phrases, posteriors) if fusion else ()
     found = generate(speech_llm, prompts, num_beams, max_new_tokens, processors, listed)
     if listed == 1:
         return [{"text": speech_llm.decode(best)} for best, *_ in found]
     rows = []
-    for prompt, own, tokens in zip(prompts, phrases, found, strict=True):
-        judged = fusion.judged([prompt] * len(tokens), tokens, [own] * len(tokens))
+    for i, (prompt, own, tokens) in enumerate(zip(prompts, phrases, found, strict=True)):
+        judged = fusion.judged([prompt] * len(tokens), tokens, [own] * len(tokens), posteriors[i : i + 1])
         if rescorer:
             ranked = rescorer.rescored(judged, fusion.weights)
             told = [{**asdict(h), "score": score, "rescore": alone} for score, alone, h in ranked]

@@ -11,6 +11,8 @@ _NAMES = {"lm": "LM", "source": "LODR", "ilm": "ILM", "boost": "boost", "reward"
 class Weights:
     """Of what is fused; 0 leaves it out. `source` and `ilm` are taken off, the others added.
 
+    ctc: of the model's own encoder beside its decoder; nothing from outside, and not in the label.
+
     >>> Weights(lm=0.2, boost=0.8).label
     'LM + boost'
     """
@@ -20,6 +22,7 @@ class Weights:
     ilm: float = 0.0
     boost: float = 0.0
     reward: float = 0.0
+    ctc: float = 0.0
 
     @property
     def label(self) -> str:

@@ -121,10 +121,10 @@ def word_beginnings(pieces: Sequence[str]) -> np.ndarray:
     [True, False, False, True, True, True]
     """
     in_bytes = any(piece.startswith("Ġ") for piece in pieces)
-    return np.array([_begins(_raw(piece, in_bytes)) for piece in pieces])
+    return np.array([_begins(raw(piece, in_bytes)) for piece in pieces])
 
 
-def _raw(piece: str, in_bytes: bool) -> bytes:
+def raw(piece: str, in_bytes: bool) -> bytes:
     """The bytes of a piece. in_bytes: written as GPT-2's tokenizer writes bytes, a character for each."""
     if byte := re.fullmatch("<0x([0-9A-F]{2})>", piece):  # one that SentencePiece has no character for
         return bytes([int(byte[1], 16)])

@@ -228,6 +228,13 @@ class SpeechLLM:
         """What real audio (mono, 16 kHz) puts into the slot: `[slots, hidden]` for each recording."""
         return self.hear(samples)
 
+    @torch.no_grad()
+    def slots_and_posteriors(self, samples: Sequence[np.ndarray]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """`slot_vectors`, and what the CTC head says: log probabilities `[frames, alphabet + 1]`, the blank last."""
+        frames, lengths = self.frames(samples)
+        logs = self.model.encoder.ctc(frames).float().log_softmax(-1)
+        return self.model.project(frames, lengths), [row[:n] for row, n in zip(logs, lengths.tolist(), strict=True)]
+
     def hear(self, samples: Sequence[np.ndarray]) -> list[torch.Tensor]:
         """As `slot_vectors`, with the gradient, to train what hears."""
         if self.processor is None:
