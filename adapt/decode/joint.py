@@ -72,10 +72,13 @@ class JointCtc(LogitsProcessor):
         self, posteriors: Sequence[torch.Tensor], letters: torch.Tensor, space: int, ends: Sequence[int], weight: float
     ):
         self.weight = weight
-        device = posteriors[0].device
+        # In double precision, which Apple's GPUs do not have.
+        device = torch.device("cpu") if posteriors[0].device.type == "mps" else posteriors[0].device
         self._letters, self._space, self._ends = letters.to(device), space, list(ends)
         frames = max(map(len, posteriors))
-        logs = torch.stack([pad(p.double().clamp(RAREST), (0, 0, 0, frames - len(p)), value=NEVER) for p in posteriors])
+        logs = torch.stack(
+            [pad(p.to(device).double().clamp(RAREST), (0, 0, 0, frames - len(p)), value=NEVER) for p in posteriors]
+        )
         for row, posterior in zip(logs, posteriors, strict=True):
             row[len(posterior) :, -1] = 0  # frames that are not there say the blank
         self._sums = pad(logs.cumsum(1), (0, 0, 1, 0))
@@ -83,7 +86,7 @@ class JointCtc(LogitsProcessor):
         self._prefixes: _Prefixes | None = None
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        utterances = self._utterances(len(input_ids))
+        utterances, input_ids = self._utterances(len(input_ids)), input_ids.to(self._sums.device)
         sources = self._followed.sources(input_ids)
         if sources is None:
             before = self._nothing(utterances)
@@ -94,8 +97,8 @@ class JointCtc(LogitsProcessor):
         now = self._prefixes = self._longer(before, utterances, letters)
         # There may be more letters than frames: then CTC costs the decoder much, and no more.
         more, end = now.begun - before.begun, now.said[:, -1] - now.begun
-        scores = scores + (self.weight * more.clamp(RAREST)).to(scores.dtype)[:, None]
-        scores[:, self._ends] += (self.weight * end.clamp(RAREST)).to(scores.dtype)[:, None]
+        scores = scores + (self.weight * more.clamp(RAREST)).to(scores)[:, None]
+        scores[:, self._ends] += (self.weight * end.clamp(RAREST)).to(scores)[:, None]
         return scores
 
     def totals(self, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
