@@ -212,6 +212,36 @@ def beam_search(utterances: int = 16, beams: int = 4, slots: int = 100, tokens: 
     return {"name": "beam_search", "device": str(llm.device), "ours_s": fast, "plain_s": slow, "ratio": fast / slow}
 
 
+def joint_ctc(utterances: int = 64, beams: int = 4, batch: int = 16) -> dict:
+    """Beam search over recordings of `recipes/music` with CTC beside the decoder, and without."""
+    from adapt.decode.fusion import Fusion
+    from adapt.decode.transcribe import generate
+    from adapt.decode.weights import Weights
+    from adapt.model.features import read_audio
+    from adapt.model.load import load
+    from adapt.text.corpus import read_manifest
+    from adapt.text.normalise import none
+
+    llm = load("tiny")
+    spoken = read_manifest(Path(__file__).parents[2] / "recipes/music/dev.jsonl")[:utterances]
+    slots, posteriors = llm.slots_and_posteriors([read_audio(u.audio) for u in spoken])
+    prompts, fusion = [llm.prompt(slot) for slot in slots], Fusion(llm, Weights(ctc=0.1), normalise=none)
+    batches = [slice(start, start + batch) for start in range(0, utterances, batch)]
+
+    def joint() -> None:
+        for rows in batches:
+            processors = fusion.processors([None] * batch, posteriors[rows])
+            generate(llm, prompts[rows], beams, processors=processors)
+
+    def plain() -> None:
+        for rows in batches:
+            generate(llm, prompts[rows], beams)
+
+    joint(), plain()
+    slow, fast = interleaved(joint, plain, 5)
+    return {"name": "joint_ctc", "device": str(llm.device), "ours_s": slow, "plain_s": fast, "ratio": slow / fast}
+
+
 def _zipf_sentences(vocabulary: int, tokens: int) -> list[list[int]]:
     """Sentences of 12 tokens in which a few hundred tokens are most of the text, and many follow each other often."""
     import numpy as np
@@ -324,7 +354,17 @@ def fusion_overhead_152k() -> dict:
 FUSION = (fusion_overhead_4k, fusion_overhead_32k, fusion_overhead_152k)
 BENCHMARKS = {
     work.__name__: work
-    for work in (help_startup, bootstrap, scoring, training_bf16, training_step, huge_pages, beam_search, *FUSION)
+    for work in (
+        help_startup,
+        bootstrap,
+        scoring,
+        training_bf16,
+        training_step,
+        huge_pages,
+        beam_search,
+        joint_ctc,
+        *FUSION,
+    )
 }
 
 
