@@ -547,7 +547,10 @@ def transcribe(
         lines = out or Path(folder) / "hyps.jsonl"
         more = {"num_beams": num_beams, "batch_size": batch_size, "nbest": nbest}
         more |= {} if ctc_weight is None else {"ctc_weight": ctc_weight}
-        write(llm, utterances, lines, decoder=decoder, fusion=fusion, rescorer=rescorer, **more)
+        kept = write(llm, utterances, lines, decoder=decoder, fusion=fusion, rescorer=rescorer, **more)
+        if kept:
+            told = f"{kept} of {len(utterances)} transcripts were there already and stay as they were"
+            click.echo(f"{out}: {told}; delete it to hear them anew", err=True)
         if not out:
             texts = read_hypotheses(lines)
             for utterance in utterances:

@@ -236,7 +236,11 @@ def test_transcribe_with_all_that_can_be_fused(recipe, tiny, tmp_path):
     for line in map(json.loads, out.read_text().splitlines()):
         scores = [h["score"] for h in line["nbest"]]
         assert line["text"] == line["nbest"][0]["text"] and len(scores) == 3
-        assert {"model", "lm", "ilm", "boost"} <= line["nbest"][0].keys()
+        assert {"model", "lm", "ilm", "boost", "ctc"} <= line["nbest"][0].keys()
+    before = out.read_text()
+    again = adapt("transcribe", *common, "--ctc-weight", 0, "--out", out)
+    assert again.exit_code == 0 and "there already" in again.stderr and out.read_text() == before
+    assert "there already" not in result.stderr
     for options, told in (
         (["--lm", lm / "words.arpa"], "no token ids"),
         (["--lm", tmp_path / "x.arpa"], "no such file"),

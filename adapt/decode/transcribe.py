@@ -86,7 +86,7 @@ def transcribe(
     rescorer: Rescorer | None = None,
     distort: Callable[[np.ndarray, Utterance], np.ndarray] | None = None,
     label: str = "transcribe",
-) -> None:
+) -> int:
     """Write a line `{"id", "text"}` for each utterance to `out`, shortest audio first.
 
     What is longer than the base was trained for is cut where it is quietest, and its parts are stitched. `decoder`:
@@ -98,8 +98,8 @@ def transcribe(
 
     With named adapters attached, that of an utterance's domain hears it, and the base alone what has none.
 
-    Lines that are there already stay, so that a killed run goes on. Raises `DataError` with every file that
-    cannot be read, before the first is transcribed, and where `out` holds other things than transcripts.
+    Lines that are there already stay, so that a killed run goes on; returns how many. Raises `DataError` with every
+    file that cannot be read, before the first is transcribed, and where `out` holds other things than transcripts.
     """
     done = _finished(out)
     seconds = durations([u for u in utterances if u.id not in done])
@@ -153,6 +153,7 @@ def transcribe(
                 heard_of(sum(map(len, batch)) / SAMPLE_RATE)
             write(utterance, _stitched(rows))
             lines.flush()
+    return len(utterances) - len(waiting)
 
 
 def _domain_of(utterance: Utterance) -> str:
