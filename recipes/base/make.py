@@ -3,7 +3,7 @@
 python recipes/base/make.py text --data DIR      # DIR holds the corpora named in text.py, and an4
 python recipes/base/make.py speech --data DIR    # needs the text
 adapt base recipes/base -o runs/base
-python recipes/base/make.py pack runs/base/model # half precision, into adapt/assets/tiny
+python recipes/base/make.py pack runs/base/model # half precision, into adapt/assets/tiny; of several, the mean
 """
 
 from __future__ import annotations
@@ -85,16 +85,28 @@ def speech(data: Path, count: int, processes: int) -> None:
 
 
 @main.command()
-@click.argument("model", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument(
+    "models", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="MODEL..."
+)
 @click.option("--out", type=click.Path(path_type=Path), default=HERE.parents[1] / "adapt/assets/tiny")
-def pack(model: Path, out: Path) -> None:
-    """Half precision, with the tokenizer and examples of slot vectors, at most 16 MiB."""
+def pack(models: tuple[Path, ...], out: Path) -> None:
+    """Half precision, with the tokenizer and examples of slot vectors, at most 16 MiB.
+
+    Of several models, the ends of one training's stretches: the mean of their weights (Izmailov et al. 2018, "Averaging
+    Weights Leads to Wider Optima and Better Generalization"), with the last one's examples.
+    """
+    import torch
     from safetensors.torch import load_file, save_file
 
     from adapt.model.load import load
     from adapt.model.prompt import SLOT_EXAMPLES
 
+    model = models[-1]
     llm = load(str(model), device="cpu")
+    states = [load(str(other), device="cpu").model.state_dict() for other in models]
+    for name, value in llm.model.state_dict().items():
+        if value.is_floating_point():
+            value.copy_(torch.stack([state[name] for state in states]).mean(0))
     llm.model.half().save_pretrained(out)
     llm.tokenizer.save_pretrained(out)
     examples = load_file(model / SLOT_EXAMPLES)

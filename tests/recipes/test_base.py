@@ -72,3 +72,21 @@ def test_speech_becomes_a_manifest_that_training_reads(tmp_path):
     items, samples, lengths = speech.audio(speech.items)
     assert items == sorted(items) and lengths.tolist() == [round(16_000 * item.seconds) for item in items]
     assert 0.05 < samples.abs().max() <= 1.0 and not samples[0, lengths[0] :].any()
+
+
+def test_several_models_are_packed_as_the_mean_of_their_weights(tiny, tmp_path):
+    import torch
+    from make import main
+    from safetensors.torch import load_file, save_file
+
+    last, out = tmp_path / "last", tmp_path / "out"
+    shutil.copytree(tiny.name, last)
+    weights = load_file(last / "model.safetensors")
+    save_file({k: v + 0.5 if v.is_floating_point() else v for k, v in weights.items()}, last / "model.safetensors")
+    save_file({"vectors": torch.ones(3, tiny.hidden)}, last / "slot_examples.safetensors")
+    main(["pack", tiny.name, tiny.name, str(last), "--out", str(out)], standalone_mode=False)
+    packed = load_file(out / "model.safetensors")
+    assert packed.keys() == weights.keys()
+    for name, value in weights.items():
+        expected = value + 0.5 / 3 if value.is_floating_point() else value
+        assert torch.allclose(packed[name].float(), expected.float(), atol=2e-3), name
