@@ -304,7 +304,7 @@ class Fusion:
             found.append(NgramFusion(*terms[0], *terms[1:], reward=weights.reward))
         if weights.ilm:
             found.append(InternalLM(self.speech_llm.generator, self._internal, weights.ilm, self.special))
-        if self._binary and weights.lm:  # behind the others, for it looks at the best alone, as CTC does
+        if self._binary and weights.lm:  # behind those, for it looks at the best alone
             binary = copy.copy(self._binary)
             binary.weight = weights.lm
             found.append(binary)
