@@ -305,6 +305,9 @@ def lm(recipe: str, given: Path | None, overrides: tuple[str, ...], out: Path | 
     with _running(recipe, overrides, out) as it:
         pipeline.text(it)
         pipeline.lm(it)
+        if given:
+            told = f"the next run estimates its own again, unless the recipe has `lm: {{{key}: {given.absolute()}}}`"
+            click.echo(f"{given}: taken this once; {told}", err=True)
         orders = pipeline.perplexities(it)
         if as_json:
             click.echo(json.dumps(orders, indent=2))

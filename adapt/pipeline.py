@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tqdm import tqdm
+
 from adapt.errors import DataError
 from adapt.model.bases import TRAINED, fingerprint, has_ctc
 from adapt.recipe import Recipe, dump
-from adapt.run import RunFolder, StageResult, write_json, write_text
+from adapt.run import RunFolder, StageResult, read_json, write_json, write_text
 from adapt.text.corpus import Corpus, Utterance, durations, prepare, read_hypotheses, read_manifest, read_text
 from adapt.text.lexicon import entities_in, phrase_index, read_lexicon
 from adapt.text.normalise import NORMALISERS
@@ -85,10 +87,27 @@ class Run:
         if not getattr(self.recipe.data, key):
             return None
         if key not in self._loaded:
-            utterances = with_audio(read_manifest(getattr(self.recipe.data, key)))
-            llm = self.speech_llm(self.start)
+            utterances, llm = self.recordings(key), self.speech_llm(self.start)
             self._loaded[key] = Replay(self.slots(utterances, llm), self.targets(utterances, llm))
         return self._loaded[key]
+
+    def recordings(self, key: str) -> list[Utterance]:
+        """Those of a manifest that the base takes at once: of what would be cut, no part has a transcript of its own.
+
+        Raises DataError where none is left.
+        """
+        if (kept := self._loaded.get((key, "recordings"))) is None:
+            manifest, longest = getattr(self.recipe.data, key), self.speech_llm(self.start).max_seconds
+            utterances = with_audio(read_manifest(manifest))
+            seconds = durations(utterances)
+            kept = [u for u in utterances if seconds[u.id] <= longest]
+            if not kept:
+                raise DataError(f"{manifest}: all of it is longer than the {longest:g} s that the base takes; cut it")
+            if left_out := len(utterances) - len(kept):
+                told = f"{left_out} of {manifest.name} left out, longer than the {longest:g} s that the base takes"
+                tqdm.write(told, file=sys.stderr)
+            self._loaded[key, "recordings"] = kept
+        return kept
 
     def targets(self, utterances: Sequence[Utterance], llm) -> list[list[int]]:
         """Token ids of the transcripts, normalised, for a speech LLM."""
@@ -114,7 +133,7 @@ class Run:
             return None
         llm, normalise = self.speech_llm(self.start), NORMALISERS[self.recipe.data.normaliser]
         alphabet = llm.model.config.alphabet
-        utterances = with_audio(read_manifest(self.recipe.data.source_replay))
+        utterances = self.recordings("source_replay")
 
         def recordings():
             for start in range(0, len(utterances), 16):
@@ -243,7 +262,7 @@ def paired(run: Run, llm, as_samples: bool = False):
 
     if not run.recipe.data.paired:
         raise DataError("recipe.yaml: data.paired: missing; name a manifest of paired audio to learn from")
-    utterances = with_audio(read_manifest(run.recipe.data.paired))
+    utterances = run.recordings("paired")
     if len(utterances) < HELD:
         raise DataError(f"{run.recipe.data.paired}: {len(utterances)} utterances; give at least {HELD}")
 
@@ -404,7 +423,7 @@ def decoder(run: Run) -> StageResult:
 
 
 def _best(log: Path) -> str:
-    tuned = json.loads(log.read_text(encoding="utf-8"))
+    tuned = read_json(log)
     if not tuned["log"]:
         return "taken as it is"
     row = next(r for r in tuned["log"] if r["step"] == tuned["best_step"] and "dev_loss" in r)
@@ -446,7 +465,7 @@ def lm(run: Run) -> StageResult:
 
 def perplexities(run: Run) -> list[dict]:
     """Of the model over tokens, for each order: `{"order", "ngrams", "perplexity", "unseen"}`."""
-    return json.loads(run.path("lm/tokens.json").read_text(encoding="utf-8"))["orders"]
+    return read_json(run.path("lm/tokens.json"))["orders"]
 
 
 @dataclass(frozen=True)
@@ -466,7 +485,7 @@ def systems(run: Run) -> dict[str, System]:
 
     fused = {}
     if run.path(TUNED).exists():
-        tuned = json.loads(run.path(TUNED).read_text(encoding="utf-8"))
+        tuned = read_json(run.path(TUNED))
         fused = {label: System(row["of"], row["weights"]) for label, row in tuned["systems"].items()}
     elif label := Weights(**weights_of(run.recipe)).label:
         fused = {f"{name} + {label}": System(name, weights_of(run.recipe)) for name in ("base", "adapted")}
@@ -600,7 +619,7 @@ def score(run: Run) -> str:
 
     def work(scratch: Path) -> None:
         logs = {name: run.path(name, "log.json") for name in ("prompt", "decoder")}
-        curves = {k: json.loads(p.read_text(encoding="utf-8"))["log"] for k, p in logs.items() if p.exists()}
+        curves = {k: read_json(p)["log"] for k, p in logs.items() if p.exists()}
         save_scores(run.folder.path, scores, sets, curves, dump(recipe))
 
     settings = {"score": dataclasses.asdict(recipe.score), "seed": recipe.seed}

@@ -235,6 +235,14 @@ def _versions() -> dict[str, str | None]:
     return versions
 
 
+def read_json(path: str | os.PathLike) -> dict:
+    """What `write_json` wrote. Raises DataError for what is not a JSON object."""
+    found = _read_json(path := Path(path))
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: not the JSON object that was written there; make it again, or copy it again")
+    return found
+
+
 def _read_json(file: Path) -> object:
     """None when it is not there, or not JSON."""
     try:
@@ -298,7 +306,7 @@ def runs(folder: Path) -> list[dict]:
         bases = [s["settings"]["base"] for s in stages.values() if "base" in s.get("settings", {})]
         names = {b["name"] if isinstance(b, dict) else str(b) for b in bases}
         scores = record.parent / "scores/metrics.json"
-        rows = json.loads(scores.read_text(encoding="utf-8"))["rows"] if scores.exists() else []
+        rows = read_json(scores)["rows"] if scores.exists() else []
         rows = [{k: row[k] for k in ("system", "wer", "eer")} for row in rows if row["set"] == "target"]
         done = list(dict.fromkeys(name.split("-")[0] for name in stages))
         base = names.pop() if len(names) == 1 else None

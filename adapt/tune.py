@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,10 +29,10 @@ from adapt.model.bases import has_ctc
 from adapt.model.features import read_audio
 from adapt.model.speech_llm import SpeechLLM
 from adapt.pipeline import SOFT_PROMPT, TUNED, Run, System, audio_of, base_of, check_fusion, fusion_of, system_of
-from adapt.run import StageResult, write_json
+from adapt.run import StageResult, read_json, write_json
 from adapt.score.entity import entity_errors, locate
 from adapt.score.wer import align, count
-from adapt.text.corpus import Utterance, durations, read_manifest
+from adapt.text.corpus import Utterance
 from adapt.text.lexicon import PhraseIndex, find_mentions, phrase_index, read_lexicon
 from adapt.text.normalise import NORMALISERS
 
@@ -258,17 +257,6 @@ def _parts(run: Run) -> list[tuple[str, ...]]:
     return [active for active in dict.fromkeys(parts) if active]
 
 
-def _heard_at_once(run: Run, utterances: Sequence[Utterance], manifest: Path) -> list[Utterance]:
-    """Without those that `transcribe` would cut: n-best lists are of whole utterances."""
-    longest, seconds = run.speech_llm().max_seconds, durations(utterances)
-    short = [u for u in utterances if seconds[u.id] <= longest]
-    if not short:
-        raise DataError(f"{manifest}: all of it is longer than the {longest:g} s that the base takes; cut it")
-    if left_out := len(utterances) - len(short):
-        tqdm.write(f"tune: {left_out} of {manifest.name} left out, longer than {longest:g} s", file=sys.stderr)
-    return short
-
-
 def tune(run: Run) -> StageResult:
     """Find weights for base, adapted and ctc systems on `data.dev`: `lm/tuned.json`, which `adapt run` then heeds.
 
@@ -280,12 +268,12 @@ def tune(run: Run) -> StageResult:
 
     def work(scratch: Path) -> None:
         normalise = NORMALISERS[recipe.data.normaliser]
-        utterances = _heard_at_once(run, read_manifest(recipe.data.dev), recipe.data.dev)
+        utterances = run.recordings("dev")
         lexicon = read_lexicon(recipe.data.lexicon) if recipe.data.lexicon else None
         index = phrase_index(lexicon, normalise) if lexicon else None
         judge = judges(utterances, index, normalise)
         if recipe.data.source_dev:
-            source = _heard_at_once(run, read_manifest(recipe.data.source_dev), recipe.data.source_dev)
+            source = run.recordings("source_dev")
             judge += judges(source, index, normalise, source=True)
             utterances += source
         named = [(of, active) for of in ("base", "adapted") for active in _parts(run)]
@@ -395,7 +383,7 @@ def _ctc_decoder(
 
 
 def _read(run: Run) -> dict[str, dict]:
-    return json.loads(run.path(TUNED).read_text(encoding="utf-8"))
+    return read_json(run.path(TUNED))
 
 
 def table(run: Run) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from adapt.errors import DataError
-from adapt.run import RunFolder, StageResult, write_json, write_text
+from adapt.run import RunFolder, StageResult, read_json, write_json, write_text
 
 
 class Pipeline:
@@ -156,6 +156,13 @@ def test_a_broken_record_is_told_and_the_lock_let_go(tmp_path, text, told):
     for _ in range(2):
         with pytest.raises(DataError, match=f"run.json: {told}"):
             RunFolder(tmp_path)
+
+
+@pytest.mark.parametrize("text", ['{"base": "ti', "[]", "\xff"])
+def test_a_file_that_is_not_whole_is_named(tmp_path, text):
+    (tmp_path / "adapt.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(DataError, match=r"adapt.json: not the JSON object that was written there; make it again"):
+        read_json(tmp_path / "adapt.json")
 
 
 def test_a_file_in_the_place_of_the_folder(tmp_path):

@@ -17,6 +17,7 @@ from adapt.errors import ModelError, first_line
 from adapt.model import learned, prompt
 from adapt.model.bases import fingerprint
 from adapt.model.speech_llm import SpeechLLM
+from adapt.run import read_json
 
 WEIGHTS = "adapter_model.safetensors"
 LEARNED = learned.FILE
@@ -132,7 +133,7 @@ def attach(speech_llm: SpeechLLM, folder: Path, name: str = "default") -> Speech
 def _check(speech_llm: SpeechLLM, folder: Path) -> None:
     """Raises `ModelError` for an adapter of another base, or of the LLM within it."""
     about = folder / "adapt.json"
-    made_for = json.loads(about.read_text(encoding="utf-8")) if about.exists() else {}
+    made_for = read_json(about) if about.exists() else {}
     if "base_sha" in made_for and made_for["base_sha"] != (here := fingerprint(speech_llm.name)):
         told = f"made for {made_for['base']} ({made_for['base_sha']}), and {speech_llm.name} is {here}"
         raise ModelError(f"{folder}: {told}; give --base its own base, or adapt this one")
