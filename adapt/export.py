@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,6 @@ from adapt.model.bases import TRAINED, built_in, config_of, fingerprint, locate
 from adapt.model.load import load
 from adapt.model.save import save
 from adapt.model.support import OURS
-from adapt.run import read_json
 
 MARK = "adapt_export.json"  # in the folders that an export may write over
 PLAIN = """```python
@@ -42,11 +42,11 @@ def export(run: Path, out: Path, adapter_only: bool = False) -> Path:
     about = source / "adapt.json"
     if not about.exists():
         raise DataError(f"{run}: has no adapter; name a run folder in which `adapt run` has tuned a decoder")
-    metadata = read_json(about)
+    metadata = adapter.metadata_of(source)
     trained = (run / TRAINED).resolve()
     if trained.exists() and fingerprint(str(trained)) == metadata.get("base_sha"):
         metadata["base"] = str(trained)  # wherever the run lies by now
-        metadata |= {"trained": read_json(run / "project/log.json")}
+        metadata |= {"trained": json.loads((run / "project/log.json").read_text(encoding="utf-8"))}
         if adapter_only:
             told = "its LoRA belongs on a model that was trained there too"
             raise DataError(f"{run}: {told}, not on its base; leave out --adapter-only")
@@ -92,7 +92,7 @@ def _merged(base: str, source: Path, out: Path) -> str:
 
 def _card(run: Path, metadata: dict, use: str) -> str:
     scores = run / "scores/metrics.json"
-    rows = read_json(scores)["rows"] if scores.exists() else []
+    rows = json.loads(scores.read_text(encoding="utf-8"))["rows"] if scores.exists() else []
     measured = {(row["set"], row["system"]): row for row in rows if row["system"] in ("base", "adapted")}
     name = metadata["name"]
     results = [

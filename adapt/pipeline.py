@@ -97,7 +97,7 @@ class Run:
         Raises DataError where none is left.
         """
         if (kept := self._loaded.get((key, "recordings"))) is None:
-            manifest, longest = getattr(self.recipe.data, key), self.speech_llm(self.start).max_seconds
+            manifest, longest = getattr(self.recipe.data, key), self.speech_llm().max_seconds
             utterances = with_audio(read_manifest(manifest))
             seconds = durations(utterances)
             kept = [u for u in utterances if seconds[u.id] <= longest]

@@ -160,9 +160,9 @@ def test_a_broken_record_is_told_and_the_lock_let_go(tmp_path, text, told):
 
 @pytest.mark.parametrize("text", ['{"base": "ti', "[]", "\xff"])
 def test_a_file_that_is_not_whole_is_named(tmp_path, text):
-    (tmp_path / "adapt.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(DataError, match=r"adapt.json: not the JSON object that was written there; make it again"):
-        read_json(tmp_path / "adapt.json")
+    (tmp_path / "tuned.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(DataError, match=r"tuned.json: not the JSON object that was written there; make it again"):
+        read_json(tmp_path / "tuned.json")
 
 
 def test_a_file_in_the_place_of_the_folder(tmp_path):

@@ -17,7 +17,6 @@ from adapt.errors import ModelError, first_line
 from adapt.model import learned, prompt
 from adapt.model.bases import fingerprint
 from adapt.model.speech_llm import SpeechLLM
-from adapt.run import read_json
 
 WEIGHTS = "adapter_model.safetensors"
 LEARNED = learned.FILE
@@ -130,10 +129,18 @@ def attach(speech_llm: SpeechLLM, folder: Path, name: str = "default") -> Speech
     return speech_llm
 
 
+def metadata_of(folder: Path) -> dict:
+    """What `save` told of an adapter; {} of one that others saved. Raises `ModelError` where it is broken."""
+    told = folder / "adapt.json"
+    try:
+        return dict(json.loads(told.read_text(encoding="utf-8"))) if told.exists() else {}
+    except (ValueError, TypeError):
+        raise ModelError(f"{told}: not the JSON that was written there; copy the folder again, or tune anew") from None
+
+
 def _check(speech_llm: SpeechLLM, folder: Path) -> None:
     """Raises `ModelError` for an adapter of another base, or of the LLM within it."""
-    about = folder / "adapt.json"
-    made_for = read_json(about) if about.exists() else {}
+    made_for = metadata_of(folder)
     if "base_sha" in made_for and made_for["base_sha"] != (here := fingerprint(speech_llm.name)):
         told = f"made for {made_for['base']} ({made_for['base_sha']}), and {speech_llm.name} is {here}"
         raise ModelError(f"{folder}: {told}; give --base its own base, or adapt this one")

@@ -355,14 +355,11 @@ def _count(
 def _rows(
     name: str, tallies: Mapping[str, _Tally], annotated: bool, unplaced: int, resamples: int, seed: int
 ) -> list[Row]:
-    if not tallies:
-        return []
-    sums = resample(np.hstack([tally.stats for tally in tallies.values()]), resamples, seed)
-    columns = np.split(sums.T, len(tallies))
-
     rows: list[Row] = []
-    base = columns[0]
-    for (system, tally), now in zip(tallies.items(), columns, strict=True):
+    for system, tally in tallies.items():
+        # Beside the baseline alone: what else is in the table changes neither interval nor p.
+        stats = np.hstack([tallies[rows[0].system if rows else system].stats, tally.stats])
+        base, now = np.split(resample(stats, resamples, seed).T, 2)
         n, index = tally.total, tally.index
         errors = n["substitutions"] + n["deletions"] + n["insertions"]
         wer, eer = ratio(errors, n["words"]), ratio(n["wrong"], n["mentions"])

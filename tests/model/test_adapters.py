@@ -79,6 +79,9 @@ def test_an_adapter_of_another_base_and_one_of_the_llm_within_are_refused(tiny, 
     save_file({k: v + 1e-3 for k, v in weights.items()}, other / "model.safetensors", {"format": "pt"})
     with pytest.raises(ModelError, match=r"made for .* give --base its own base"):
         adapter.attach(load(str(other), "cpu"), folder)
+    (folder / "adapt.json").write_text('{"base": "ti')
+    with pytest.raises(ModelError, match=r"adapt\.json: not the JSON that was written there; copy the folder again"):
+        adapter.attach(load(tiny.name, "cpu"), folder)
     inner = load(tiny.name, "cpu").model.language_model
     config = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"])
     peft.get_peft_model(inner, config).save_pretrained(tmp_path / "inner")

@@ -148,6 +148,17 @@ def test_order_of_utterances_changes_nothing(worked):
     assert score(turned, hyps, lexicon, resamples=50).rows == score(sets, hyps, lexicon, resamples=50).rows
 
 
+def test_other_systems_change_no_figure_of_one():
+    pairs = list(random_pairs(60))
+    utterances = [Utterance(str(i), ref) for i, (ref, _) in enumerate(pairs)]
+    base, own, other = ({str(i): hyp for i, (_, hyp) in enumerate(random_pairs(60, seed))} for seed in (1, 2, 3))
+    alone, beside = (
+        score({"test": utterances}, {"test": systems}, None, resamples=50).rows
+        for systems in ({"base": base, "own": own}, {"base": base, "other": other, "own": own})
+    )
+    assert alone == (beside[0], beside[2]) and alone[1].p_wer is not None
+
+
 def test_mismatched_ids_and_names_are_errors(worked):
     sets, hyps, lexicon = worked
     hyps["target"]["adapted"] = {"1": "", "x": "", "y": ""}
