@@ -78,11 +78,13 @@ def _nfc(text: str) -> str:
 def read_lines(path: str | Path) -> list[tuple[int, str]]:
     """Line numbers and stripped NFC lines of a UTF-8 file, blank ones left out.
 
-    Raises DataError naming every line that is not UTF-8.
+    Raises DataError naming every line that is not UTF-8, and for what is no text at all.
     """
-    lines, problems = [], []
+    lines, problems, content = [], [], read_bytes(path).removeprefix(b"\xef\xbb\xbf")
+    if b"\0" in content:
+        raise DataError(f"{path}: holds no text, or not in UTF-8; name a text file, or save it as UTF-8")
     # Split bytes, not text: str.splitlines also cuts at form feeds and U+2028, and numbers would drift.
-    for number, raw in enumerate(read_bytes(path).removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+    for number, raw in enumerate(content.split(b"\n"), 1):
         try:
             line = raw.decode("utf-8").strip("\r\n ")
         except UnicodeDecodeError as error:

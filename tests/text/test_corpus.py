@@ -59,6 +59,10 @@ def test_manifest_reports_every_problem_with_its_line(tmp_path):
 def test_empty_and_unreadable_files(tmp_path):
     empty, latin = tmp_path / "empty", tmp_path / "latin"
     empty.write_text("\n \n")
+    latin.write_bytes("fine\nalso\n".encode("utf-16"))
+    with pytest.raises(DataError) as caught:
+        read_text(latin)
+    assert caught.value.problems == (f"{latin}: holds no text, or not in UTF-8; name a text file, or save it as UTF-8",)
     latin.write_bytes(b"fine\ncaf\xe9\nfine\n\xff\n")
     with pytest.raises(DataError, match="holds no utterances"):
         read_manifest(empty)
