@@ -275,7 +275,7 @@ def tune(run: Run) -> StageResult:
         if recipe.data.source_dev:
             source = run.recordings("source_dev")
             judge += judges(source, index, normalise, source=True)
-            utterances += source
+            utterances = utterances + source
         named = [(of, active) for of in ("base", "adapted") for active in _parts(run)]
         form = "{desc:<10} [{bar:20}] {n_fmt}/{total_fmt} decodings of the development set  {remaining} left"
         by_ctc = tuple(CTC_GRID) if has_ctc(recipe.base) and _ctc_can() else ()

@@ -37,7 +37,7 @@ def spelled(pieces: Sequence[str], alphabet: str) -> torch.Tensor:
     for piece in pieces:
         text = raw(piece, in_bytes).decode("utf-8", "ignore").replace("▁", " ")
         text = text.lower() if alphabet == alphabet.lower() else text
-        rows.append(torch.tensor([places[c] for c in text if c in places], dtype=torch.long))
+        rows.append(torch.tensor([places[c] for c in text if c in places], dtype=torch.int32))
     return pad_sequence(rows, batch_first=True, padding_value=-1)
 
 
@@ -93,7 +93,7 @@ class JointCtc(LogitsProcessor):
             letters = self._written(input_ids.tolist())
         else:
             before = self._prefixes[sources]
-            letters = self._letters[input_ids[:, -1]]
+            letters = self._letters[input_ids[:, -1]].long()
         now = self._prefixes = self._longer(before, utterances, letters)
         # There may be more letters than frames: then CTC costs the decoder much, and no more.
         more, end = now.begun - before.begun, now.said[:, -1] - now.begun
@@ -115,7 +115,7 @@ class JointCtc(LogitsProcessor):
 
     def _written(self, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
         """Letters `[rows, longest]` of sequences of tokens, -1 behind the last."""
-        rows = [self._letters[torch.tensor(tokens, dtype=torch.long)] for tokens in sequences]
+        rows = [self._letters[torch.tensor(tokens, dtype=torch.long)].long() for tokens in sequences]
         return pad_sequence([row[row >= 0] for row in rows], batch_first=True, padding_value=-1)
 
     def _nothing(self, utterances: torch.Tensor) -> _Prefixes:
