@@ -154,7 +154,8 @@ def open_kenlm(path: str | Path):
     try:
         return kenlm.Model(str(path), config)
     except (OSError, RuntimeError) as error:
-        raise DataError(f"{path}: KenLM cannot read it: {first_line(error)}; build it again, of order 2 at least") from None
+        told = f"KenLM cannot read it: {first_line(error)}; build it again, of order 2 at least"
+        raise DataError(f"{path}: {told}") from None
 
 
 class InternalLM(LogitsProcessor):
