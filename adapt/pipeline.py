@@ -135,7 +135,7 @@ class Run:
         alphabet = llm.model.config.alphabet
         utterances = self.recordings("source_replay")
 
-        def recordings():
+        def heard():
             for start in range(0, len(utterances), 16):
                 batch = utterances[start : start + 16]
                 audio = [read_audio(u.audio) for u in batch]
@@ -145,7 +145,7 @@ class Run:
                     paths, slots = llm.heard(audio, functools.partial(perturbed, seed=seed) if copy else None)
                     yield from zip(paths, said, slots, strict=True)
 
-        return learn(recordings(), llm.model.config.stack)
+        return learn(heard(), llm.model.config.stack)
 
 
 def with_audio(utterances: list[Utterance]) -> list[Utterance]:

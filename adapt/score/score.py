@@ -358,8 +358,9 @@ def _rows(
     rows: list[Row] = []
     for system, tally in tallies.items():
         # Beside the baseline alone: what else is in the table changes neither interval nor p.
-        stats = np.hstack([tallies[rows[0].system if rows else system].stats, tally.stats])
-        base, now = np.split(resample(stats, resamples, seed).T, 2)
+        stats = np.hstack([tallies[rows[0].system].stats, tally.stats]) if rows else tally.stats
+        sums = resample(stats, resamples, seed).T
+        base, now = sums[:4], sums[-4:]
         n, index = tally.total, tally.index
         errors = n["substitutions"] + n["deletions"] + n["insertions"]
         wer, eer = ratio(errors, n["words"]), ratio(n["wrong"], n["mentions"])
