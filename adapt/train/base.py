@@ -21,7 +21,7 @@ from adapt.model.speech_llm import BLANK, IGNORED, SpeechLLM, paths, token_loss
 from adapt.train.channel import Channel, learn
 from adapt.train.fit import fit
 from adapt.train.perturb import perturbed
-from adapt.train.pseudo_audio import Source, simulated_ids, symbol_ids
+from adapt.train.pseudo_audio import Source, simulated_ids, simulated_path, symbol_ids
 from adapt.train.speech import Speech, Spoken, batches
 from adapt.train.stages import mean_loss
 
@@ -176,6 +176,23 @@ def text_batches(targets: Sequence[Sequence[int]], *, batch_size: int, seed: int
     return batch_of
 
 
+def heard_behind(path: str, text: str, ends: Sequence[int]) -> list[int]:
+    """The frame of a CTC path of `text` in which the letter behind its first `end` letters begins, for each of `ends`.
+
+    The length of the path where nothing is heard behind them. Path and text are aligned by edit distance.
+
+    >>> heard_behind("hhe_y_  yyo__", "hey you", [3, 7])
+    [6, 13]
+    """
+    starts = [i for i, symbol in enumerate(path) if symbol != BLANK and (i == 0 or symbol != path[i - 1])]
+    stretches = Levenshtein.opcodes(text, "".join(path[i] for i in starts))
+    places = []
+    for end in ends:
+        stretch = next(found for found in stretches if end <= found.src_end)
+        places.append(min(stretch.dest_start + end - stretch.src_start, stretch.dest_end))
+    return [[*starts, len(path)][place] for place in places]
+
+
 def train_decoder(
     speech_llm: SpeechLLM,
     texts: Sequence[str],
@@ -193,14 +210,27 @@ def train_decoder(
 ) -> list[dict]:
     """The decoder alone, on text: a language model with an empty slot, or one that `reads` its slot.
 
-    To read, it sees each sentence in its slot spelled letter by letter with noise, the shortest sentences first;
-    the loss stands still for some hundreds of steps and then breaks.
+    To read, it sees each sentence in its slot spelled letter by letter with noise, the shortest sentences first. In
+    the slot too it has a loss: a piece is to be known by the first letter behind it. The loss behind the slot stands
+    still for some hundreds of steps and then breaks, sooner so.
     """
     targets = [speech_llm.target_ids(text) for text in texts]
     dev_targets = [speech_llm.target_ids(text) for text in dev]
     by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     each_once = text_batches(targets, batch_size=batch_size, seed=seed)
     decoder, source = speech_llm.model.language_model, Source(speech_llm, None, noise)
+    symbols = symbol_ids(speech_llm) if reads else {}
+
+    def spelled(i: int, rng: random.Random) -> tuple[list[int], list[int]]:
+        """A prompt with sentence `i` in its slot, and its labels."""
+        text, pieces = texts[i], targets[i][:-1]
+        path = simulated_path(source, text, rng)
+        begun = [speech_llm.tokenizer.decode(pieces[: n + 1]) for n in range(len(pieces))]
+        ends = [min(len(text), len(said)) for said in begun]  # what the tokenizer does not know it writes as `<unk>`
+        known = {place + 1: piece for place, piece in zip(heard_behind(path, text, ends), pieces, strict=True)}
+        ids = [*(symbols[c] for c in path), *speech_llm.after]
+        labels = [known.get(place, IGNORED) for place in range(len(ids))]
+        return [*speech_llm.before, *ids], [IGNORED] * len(speech_llm.before) + labels
 
     def batch_of(step: int) -> dict:
         rng = random.Random(seed * 1_000_003 + step)
@@ -210,10 +240,10 @@ def train_decoder(
             rows = by_length[start : start + batch_size]
         else:
             rows = each_once(step)
-        slot = {i: simulated_ids(source, texts[i], rng) if reads else [] for i in rows}
-        prompts = [[*speech_llm.before, *slot[i], *speech_llm.after] for i in rows]
-        ids = [prompt + targets[i] for prompt, i in zip(prompts, rows, strict=True)]
-        labels = [[IGNORED] * len(prompt) + targets[i] for prompt, i in zip(prompts, rows, strict=True)]
+        empty = [*speech_llm.before, *speech_llm.after]
+        prompts = [spelled(i, rng) if reads else (empty, [IGNORED] * len(empty)) for i in rows]
+        ids = [prompt + targets[i] for (prompt, _), i in zip(prompts, rows, strict=True)]
+        labels = [known + targets[i] for (_, known), i in zip(prompts, rows, strict=True)]
         mask = padded([[1] * len(row) for row in ids], 0)
         return {"input_ids": padded(ids, 0), "attention_mask": mask, "labels": padded(labels, IGNORED)}
 

@@ -82,10 +82,15 @@ def symbol_ids(speech_llm: SpeechLLM) -> dict[str, int]:
     return {**ids, BLANK: tokenizer.pad_token_id}
 
 
+def simulated_path(source: Source, text: str, rng: random.Random) -> str:
+    """Letters and blanks, frame by frame, as a CTC encoder might hear `text`."""
+    return timed(_letters(source, text, rng), rng)
+
+
 def simulated_ids(source: Source, text: str, rng: random.Random) -> list[int]:
-    """Token ids of single-letter pieces and blanks, frame by frame, as a CTC encoder might hear `text`."""
+    """Token ids of single-letter pieces and blanks for each frame of a `simulated_path`."""
     ids = symbol_ids(source.speech_llm)
-    return [ids[c] for c in timed(_letters(source, text, rng), rng)]
+    return [ids[c] for c in simulated_path(source, text, rng)]
 
 
 def _letters(source: Source, text: str, rng: random.Random) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import random
 
 import numpy as np
 import pytest
 import torch
 
 from adapt.errors import DataError, TrainingError
-from adapt.train.base import AlignSettings, align, ctc_loss, greedy, train_decoder, train_encoder
+from adapt.train.base import AlignSettings, align, ctc_loss, greedy, heard_behind, train_decoder, train_encoder
 from adapt.train.fit import fit
 from adapt.train.perturb import MARGIN, _with_margins, perturbed
+from adapt.train.pseudo_audio import timed
 from adapt.train.speech import Speech, batches, read_speech
 
 ENCODER = {"batch_seconds": 5.0, "warmup_steps": 5, "temperature": 1.0, "short": 0.1, "seed": 1, "bf16": False}
@@ -105,6 +107,18 @@ def test_ctc_counts_nothing_for_what_is_too_long_for_its_frames():
     assert greedy("aa__a b") == "aa b"
 
 
+def test_a_piece_is_to_be_known_by_the_letter_behind_it():
+    rng = random.Random(1)
+    for text in ("all seats wooo", "see eels", "a b"):
+        for end in range(1, len(text) + 1):
+            path = timed(text, rng)
+            (place,) = heard_behind(path, text, [end])
+            assert greedy(path[:place]) == text[:end].strip()
+            assert place == len(path) or greedy(path[: place + 1]).replace(" ", "") == text[: end + 1].replace(" ", "")
+    assert heard_behind("___", "so", [1, 2]) == [3, 3]
+    assert heard_behind("ss__t__", "so at", [2, 5]) == [4, 7]
+
+
 def test_each_stage_lowers_its_loss_and_lora_is_merged(tiny, manifest, tmp_path):
     encoder, speech = tiny.model.encoder, read_speech(manifest, str)
     held = {name: value.clone() for name, value in encoder.named_buffers() if "running" in name}
@@ -116,7 +130,7 @@ def test_each_stage_lowers_its_loss_and_lora_is_merged(tiny, manifest, tmp_path)
     now = dict(encoder.named_buffers())
     assert held and all(torch.equal(now[name], value) for name, value in held.items())
 
-    texts = ["play the song", "stop the music", "what is it", "tell me please"] * 8
+    texts = ["play the song", "stop the music", "what is it", "tell me please", "this né"] * 8  # no piece for é
     more = {"steps": 40, "batch_size": 8, "learning_rate": 5e-3, "seed": 1, "bf16": False}
     log = train_decoder(tiny, texts, texts[:4], reads=True, folder=tmp_path / "d", **more)
     rows = [row for row in log if "dev_loss" in row]
