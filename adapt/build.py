@@ -184,9 +184,8 @@ def encoder(build: Build) -> StageResult:
 
     def work(scratch: Path) -> None:
         import torch
-        from transformers import ParakeetCTCConfig
 
-        from adapt.model.encoders import CtcEncoder, CtcEncoderConfig
+        from adapt.model.encoders import conformer
         from adapt.train.base import train_encoder
 
         alphabet = "".join(sorted(set().union(*(item.text for item in build.speech.items))))
@@ -196,21 +195,8 @@ def encoder(build: Build) -> StageResult:
             with _loading("encoder.start", settings.start):
                 model = _audio_encoder(settings.start, alphabet)
         else:
-            shape = {
-                "hidden_size": settings.hidden_size,
-                "num_hidden_layers": settings.layers,
-                "num_attention_heads": settings.heads,
-                "intermediate_size": 4 * settings.hidden_size,
-                "subsampling_factor": settings.subsampling,
-                "subsampling_conv_channels": settings.channels,
-                "conv_kernel_size": 15,
-                "num_mel_bins": 80,
-                # Every recording is perturbed anew each time it is seen: dropout would only cost time.
-                **dict.fromkeys(("dropout", "activation_dropout", "attention_dropout", "layerdrop"), 0.0),
-                "scale_input": False,
-            }
-            audio = ParakeetCTCConfig(vocab_size=len(alphabet) + 1, pad_token_id=len(alphabet), encoder_config=shape)
-            model = CtcEncoder(CtcEncoderConfig(audio_config=audio, alphabet=alphabet))
+            sizes = ("hidden_size", "layers", "heads", "channels", "subsampling")
+            model = conformer(alphabet, **{name: getattr(settings, name) for name in sizes})
         model.to(build.torch_device).freeze(settings.frozen)
         names = ("steps", "batch_seconds", "learning_rate", "warmup_steps", "short", "running")
         log = settings.steps and train_encoder(

@@ -10,7 +10,7 @@ from peft.tuners.lora import LoraModel
 from adapt.errors import DataError, ModelError
 from adapt.model import adapter
 from adapt.model.composed import PROJECTORS, ComposedConfig, ComposedForSpeechRecognition
-from adapt.model.encoders import pretrained, relettered
+from adapt.model.encoders import conformer, pretrained, relettered
 from adapt.model.features import log_mel, pad
 from adapt.model.load import load
 from adapt.model.tokenizer import train_tokenizer, unwritable, with_letters
@@ -127,6 +127,19 @@ def test_pretrained_encoders_hear_the_same_alone_and_together(model, config, rat
     assert held and all("conv" in name or "subsampling" in name or "feature_extractor" in name for name in held)
     encoder.freeze("all")
     assert {name for name, p in encoder.named_parameters() if p.requires_grad} == {"ctc_head.weight", "ctc_head.bias"}
+
+
+def test_audio_comes_through_the_first_layers_of_a_new_conformer(noise):
+    torch.manual_seed(1)
+    encoder = conformer("ab", hidden_size=160, layers=1, heads=2, channels=32, subsampling=4).eval()
+    inputs, mask = encoder.inputs(*pad(noise))
+    outputs = {}
+    for name in ("subsampling", "layers.0.conv"):
+        encoder.encoder.get_submodule(name).register_forward_hook(
+            lambda module, args, output, name=name: outputs.update({name: output})
+        )
+    encoder(inputs, mask)
+    assert all(output.std() > 0.03 for output in outputs.values())  # 0.0001 and 0.001 with a deviation of 0.02
 
 
 def test_a_head_over_other_letters_keeps_those_that_stay(tiny, noise):
