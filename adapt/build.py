@@ -165,6 +165,9 @@ def _check_starts(recipe: BaseRecipe, alphabet: str) -> None:
         if type(config) not in (*MODEL_FOR_CAUSAL_LM_MAPPING, ComposedConfig):
             told = f"{key}: {name!r} is a {config.model_type!r} model"
             raise ModelError(f"{told}; give a causal LM, or a speech LLM made here")
+        if recipe.llm.read_steps and not tokenizer.is_fast:
+            told = f"{key}: the tokenizer of {name!r} does not tell which letters a token is of"
+            raise ModelError(f"{told}; give another LLM, or llm.read_steps: 0")
         if missing := unwritable(tokenizer, alphabet):
             told = f"{key}: the tokenizer of {name!r} cannot write {missing!r}, letters of the transcripts"
             if not extensible(tokenizer):

@@ -200,6 +200,12 @@ def test_a_start_that_is_no_causal_lm_is_refused(folder, tiny, tmp_path):
     tiny.tokenizer.save_pretrained(folder / "start")
     done = adapt("base", folder, "-o", tmp_path / "out", "-s", "llm.start=./start")
     assert done.exit_code == 1 and "is a 'vit' model; give a causal LM" in done.stderr
+    transformers.CTRLConfig().save_pretrained(folder / "start")
+    (folder / "vocab.json").write_text('{"<unk>": 0, "a": 1}')
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    transformers.CTRLTokenizer(folder / "vocab.json", folder / "merges.txt").save_pretrained(folder / "start")
+    done = adapt("base", folder, "-o", tmp_path / "out", "-s", "llm.start=./start")
+    assert done.exit_code == 1 and "does not tell which letters a token is of; give another LLM" in done.stderr
     chat = adapt("base", folder, "-o", tmp_path / "out", "-s", "align.prompt=<chat><speech>")
     assert chat.exit_code == 1 and "align.prompt: a new LLM has no chat template" in chat.stderr
 

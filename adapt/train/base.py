@@ -223,11 +223,11 @@ def train_decoder(
 
     def spelled(i: int, rng: random.Random) -> tuple[list[int], list[int]]:
         """A prompt with sentence `i` in its slot, and its labels."""
-        text, pieces = texts[i], targets[i][:-1]
+        text = texts[i]
         path = simulated_path(source, text, rng)
-        begun = [speech_llm.tokenizer.decode(pieces[: n + 1]) for n in range(len(pieces))]
-        ends = [min(len(text), len(said)) for said in begun]  # what the tokenizer does not know it writes as `<unk>`
-        known = {place + 1: piece for place, piece in zip(heard_behind(path, text, ends), pieces, strict=True)}
+        written = speech_llm.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        places = heard_behind(path, text, [end for _, end in written["offset_mapping"]])
+        known = {place + 1: piece for place, piece in zip(places, written["input_ids"], strict=True)}
         ids = [*(symbols[c] for c in path), *speech_llm.after]
         labels = [known.get(place, IGNORED) for place in range(len(ids))]
         return [*speech_llm.before, *ids], [IGNORED] * len(speech_llm.before) + labels
