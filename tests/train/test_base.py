@@ -13,7 +13,7 @@ from adapt.errors import DataError, TrainingError
 from adapt.train.base import AlignSettings, align, ctc_loss, greedy, heard_behind, train_decoder, train_encoder
 from adapt.train.fit import fit
 from adapt.train.perturb import MARGIN, _with_margins, perturbed
-from adapt.train.pseudo_audio import timed
+from adapt.train.pseudo_audio import symbol_ids, timed
 from adapt.train.speech import Speech, batches, read_speech
 
 ENCODER = {"batch_seconds": 5.0, "warmup_steps": 5, "temperature": 1.0, "short": 0.1, "seed": 1, "bf16": False}
@@ -117,6 +117,20 @@ def test_a_piece_is_to_be_known_by_the_letter_behind_it():
             assert place == len(path) or greedy(path[: place + 1]).replace(" ", "") == text[: end + 1].replace(" ", "")
     assert heard_behind("___", "so", [1, 2]) == [3, 3]
     assert heard_behind("ss__t__", "so at", [2, 5]) == [4, 7]
+
+
+def test_a_decoder_that_reads_is_asked_for_each_piece_in_its_slot(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("adapt.train.base.fit", lambda model, batch_of, *args, **kwargs: batch_of(0))
+    text, more = "stop the music", {"steps": 9, "batch_size": 1, "learning_rate": 1e-3, "seed": 1, "bf16": False}
+    batch = train_decoder(tiny, [text], [text], reads=True, noise=0.0, folder=tmp_path, **more)
+    target, ids, labels = tiny.target_ids(text), batch["input_ids"][0].tolist(), batch["labels"][0].tolist()
+    assert labels[-len(target) :] == target
+    asked = [place for place, piece in enumerate(labels[: -len(target)]) if piece >= 0]
+    assert [labels[place] for place in asked] == target[:-2]  # nothing is heard behind the last
+    letters = {index: symbol for symbol, index in symbol_ids(tiny).items()}
+    for n, place in enumerate(asked):
+        heard = greedy("".join(letters[i] for i in ids[len(tiny.before) : place]))
+        assert heard == text[: len(tiny.tokenizer.decode(target[: n + 1])) + 1].strip()
 
 
 def test_each_stage_lowers_its_loss_and_lora_is_merged(tiny, manifest, tmp_path):
