@@ -351,6 +351,23 @@ def test_help_and_usage(tmp_path):
     assert result.exit_code == 1 and "no such recipe" in result.stderr
 
 
+@pytest.mark.parametrize("entities", [True, None])  # with their names annotated, or found by the lexicon
+def test_check_tells_of_words_that_the_text_lacks(recipe, entities):
+    def told(said):
+        lines = {i: {"id": i, "audio": f"{i}.wav", "text": text} for i, text in enumerate(said)}
+        if entities:
+            lines[0]["entities"] = [{"text": "absent name", "type": "track"}]
+        (recipe / "dev.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines.values()))
+        result = adapt("check", recipe, "-s", "data.dev=dev.jsonl")
+        assert result.exit_code == 0
+        return next(line for line in result.stdout.splitlines() if line.split()[1] == "words")
+
+    wide = told(["Please play absent name now", "stop the song"])
+    assert wide.split() == "ok words 0% of the words of dev.jsonl, names apart, are nowhere in the text".split()
+    narrow = told(["please rewind absent name now", "rewind it"])
+    assert narrow.startswith("warn") and "60% of" in narrow and "'rewind', 'it'" in narrow and "varied" in narrow
+
+
 @pytest.mark.parametrize("kind", ["qwen2_audio", "qwen3_asr", "granite_speech", "voxtral"])
 def test_any_speech_llm_runs_a_recipe(recipe, kind, tmp_path, monkeypatch):
     if kind in WITHOUT_PROCESSOR:

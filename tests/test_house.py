@@ -27,7 +27,7 @@ ARROWS = {
     "robustness": {"errors", "text", "score", "model", "decode", "pipeline"},
     "export": {"errors", "model"},
     "sensitivity": {"errors", "text", "score", "run", "model", "train", "decode", "pipeline"},
-    "check": {"errors", "text", "recipe", "model", "decode", "pipeline"},
+    "check": {"errors", "text", "score", "recipe", "model", "decode", "pipeline"},
     "build": {"errors", "text", "score", "base_recipe", "run", "model", "train", "decode"},
     "cli": {
         "errors",
