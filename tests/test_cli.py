@@ -363,7 +363,7 @@ def test_check_tells_of_words_that_the_text_lacks(recipe, entities):
         return next(line for line in result.stdout.splitlines() if line.split()[1] == "words")
 
     wide = told(["Please play absent name now", "stop the song"])
-    assert wide.split() == "ok words 0% of the words of dev.jsonl, names apart, are nowhere in the text".split()
+    assert wide.startswith("ok") and wide.endswith("0% of the words of dev.jsonl, names apart, are nowhere in the text")
     narrow = told(["please rewind absent name now", "rewind it"])
     assert narrow.startswith("warn") and "60% of" in narrow and "'rewind', 'it'" in narrow and "varied" in narrow
 
