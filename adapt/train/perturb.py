@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from adapt.model.encoders import CtcEncoder
 from adapt.model.features import SAMPLE_RATE
 
+HALF_SECOND = SAMPLE_RATE // 2  # a Fourier transform is planned anew, slowly, for each length that it meets
 ROOM = SAMPLE_RATE * 3 // 10  # samples of the longest room's response
-MARGIN = SAMPLE_RATE * 8 // 10  # samples of the longest silence before or behind what is said
+MARGIN = SAMPLE_RATE * 8 // 10  # samples of silence before and behind what is said, on average where there is any
 
 
 def _uniform(like: torch.Tensor, low: float, high: float, generator: torch.Generator) -> torch.Tensor:
@@ -20,13 +21,19 @@ def _uniform(like: torch.Tensor, low: float, high: float, generator: torch.Gener
 def _with_margins(
     samples: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Up to MARGIN of what is quietest in it, as white noise, before and behind half of the rows."""
+    """In half of the batches up to 2 MARGIN of what is quietest in a row, as white noise, before and behind it.
+
+    As much in each row of a batch, or all would be padded to the one with the most; how much of it comes before is
+    drawn for each row.
+    """
     lengths = lengths.to(samples.device)[:, None]
-    before, behind = ((MARGIN * _uniform(samples, 0, 1, generator)).long() for _ in range(2))
-    padded = (_uniform(samples, 0, 1, generator) < 0.5).long()
-    before, behind = before * padded, behind * padded
-    longer = lengths + before + behind
-    time = torch.arange(int(longer.max()), device=samples.device)[None]
+    one = samples[:1]
+    silence = MARGIN * (_uniform(one, 0, 1, generator) + _uniform(one, 0, 1, generator))
+    silence = (silence * (_uniform(one, 0, 1, generator) < 0.5)).long()
+    before = (silence * _uniform(samples, 0, 1, generator)).long()
+    longer = lengths + silence
+    size = -(-int(longer.max()) // HALF_SECOND) * HALF_SECOND
+    time = torch.arange(size, device=samples.device)[None]
     place = time - before
     spoken = (place >= 0) & (place < lengths)
     tone = torch.randn(spoken.shape, device=samples.device, generator=generator) * _floor(samples, lengths)
@@ -45,7 +52,7 @@ def _floor(samples: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
 def perturb_audio(
     samples: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Margins (half of the rows), a room (a fifth), a channel's spectral tilt (half), coloured noise at 10 to 40 dB
+    """Margins (half of the batches), a room (a fifth), a channel's spectral tilt (half), coloured noise at 10 to 40 dB
     (half).
 
     `samples` float32 `[batch, length]`, zero beyond `lengths`, and again so on return, with the new lengths.

@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import soundfile
 import torch
-import torch.nn.functional as F
 
 from adapt.errors import DataError
 from adapt.model.features import SAMPLE_RATE, pad, read_audio
@@ -58,9 +57,7 @@ class Speech:
                 self.pass_over(str(error))
         if not rows:
             return [], torch.zeros(0, SAMPLE_RATE), torch.zeros(0, dtype=torch.long)
-        batch, lengths = pad(rows)
-        # Whole half seconds: a Fourier transform is planned anew, slowly, for each length that it meets.
-        return read, F.pad(batch, (0, -batch.shape[1] % (SAMPLE_RATE // 2))), lengths
+        return read, *pad(rows)
 
     def pass_over(self, problem: str) -> None:
         """Name a file that cannot be used and go on, or raise `DataError` once there are too many."""
