@@ -180,7 +180,7 @@ def huge_pages() -> dict:
 
 
 def channels_last() -> dict:
-    """A step of the encoder on 120 s of audio, the weights of its convolutions channels last, as trained, beside first."""
+    """A step of the encoder on 120 s of audio, weights of its convolutions channels last, as trained, beside first."""
     import torch
 
     from adapt.model.load import load
