@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -45,6 +46,17 @@ class Build:
         found = torch.device(device_of(self.device))
         self.folder.device = str(found)
         return found
+
+    @functools.cached_property
+    def recordings(self) -> str:
+        """A digest of which recordings there are to train and to watch, by path and size: they are too many to read."""
+        digest = hashlib.sha256()
+        for manifest in (self.recipe.data.train, self.recipe.data.dev):
+            for utterance in read_manifest(manifest, need_audio=False):
+                audio = utterance.audio
+                size = audio.stat().st_size if audio and audio.exists() else None
+                digest.update(f"{utterance.id}\t{size}\n".encode())
+        return digest.hexdigest()
 
     @functools.cached_property
     def speech(self):
@@ -151,6 +163,7 @@ def _check_starts(recipe: BaseRecipe, alphabet: str) -> None:
 
     from adapt.model.composed import ComposedConfig
     from adapt.model.tokenizer import extensible, unwritable
+    from adapt.train.pseudo_audio import unspelled
 
     wants_chat, chats = parse(recipe.align.prompt)[0].kind == CHAT, None
     for key, name in (("encoder.start", recipe.encoder.start), ("llm.start", recipe.llm.start)):
@@ -160,6 +173,7 @@ def _check_starts(recipe: BaseRecipe, alphabet: str) -> None:
             config = AutoConfig.from_pretrained(_place(name))
             tokenizer = AutoTokenizer.from_pretrained(_place(name)) if key == "llm.start" else None
         if tokenizer is None:
+            _check_length(recipe, config)
             continue
         chats = tokenizer.chat_template
         if type(config) not in (*MODEL_FOR_CAUSAL_LM_MAPPING, ComposedConfig):
@@ -168,6 +182,14 @@ def _check_starts(recipe: BaseRecipe, alphabet: str) -> None:
         if recipe.llm.read_steps and not tokenizer.is_fast:
             told = f"{key}: the tokenizer of {name!r} does not tell which letters a token is of"
             raise ModelError(f"{told}; give another LLM, or llm.read_steps: 0")
+        wanting = unspelled(tokenizer, alphabet)
+        if tokenizer.is_fast and extensible(tokenizer):
+            wanting = "".join(c for c in wanting if not unwritable(tokenizer, c))  # the others will be given to it
+        ways = ["llm.read_steps: 0"] if recipe.llm.read_steps else []
+        ways += ["another align.explicit"] if recipe.align.explicit == "letters" else []
+        if wanting and ways:
+            told = f"{key}: the tokenizer of {name!r} has no piece for {wanting[0]!r} alone, to be spelled with"
+            raise ModelError(f"{told}; give {' and '.join(ways)}")
         if missing := unwritable(tokenizer, alphabet):
             told = f"{key}: the tokenizer of {name!r} cannot write {missing!r}, letters of the transcripts"
             if not extensible(tokenizer):
@@ -179,11 +201,31 @@ def _check_starts(recipe: BaseRecipe, alphabet: str) -> None:
         raise ModelError(f"align.prompt: {told}; write the prompt without {CHAT_MARK}")
 
 
+def _check_length(recipe: BaseRecipe, encoder) -> None:
+    """Raises `ModelError` for recordings longer than an encoder of this config hears: Whisper's has 1,500 places."""
+    if encoder.model_type == "whisper" and recipe.data.max_seconds > (most := 2 * encoder.max_source_positions / 100):
+        told = f"data.max_seconds: {recipe.data.max_seconds:g}, of which {recipe.encoder.start!r} hears {most:g}"
+        raise ModelError(f"{told}; give at most that")
+
+
+def _check_shapes(recipe: BaseRecipe) -> None:
+    """Raises `RecipeError` for sizes of a new encoder or decoder that do not go together."""
+    encoder, llm, problems = recipe.encoder, recipe.llm, []
+    if not encoder.start and not encoder.steps:
+        problems.append("encoder.steps: 0 without encoder.start; give steps, or an encoder to begin with")
+    if not encoder.start and encoder.hidden_size % encoder.heads:
+        problems.append(f"encoder.heads: {encoder.heads} do not divide {encoder.hidden_size}, the hidden_size")
+    if not encoder.start and encoder.subsampling.bit_count() != 1:
+        problems.append(f"encoder.subsampling: {encoder.subsampling} is no power of two; write 2, 4 or 8")
+    if not llm.start and llm.hidden_size % (2 * llm.heads):
+        problems.append(f"llm.heads: {llm.hidden_size}, the hidden_size, is no even number for each of {llm.heads}")
+    if problems:
+        raise RecipeError(*problems)
+
+
 def encoder(build: Build) -> StageResult:
     """CTC over the characters of the transcripts: `encoder/`."""
     recipe, settings = build.recipe, build.recipe.encoder
-    if not settings.start and not settings.steps:
-        raise RecipeError("encoder.steps: 0 without encoder.start; give steps, or an encoder to begin with")
 
     def work(scratch: Path) -> None:
         import torch
@@ -215,7 +257,8 @@ def encoder(build: Build) -> StageResult:
         write_json(build.path("encoder/log.json"), log or [])
 
     inputs = [recipe.data.train, recipe.data.dev, *_of_folder(settings.start)]
-    result = build.folder.stage("encoder", build.settings("encoder"), inputs, ["encoder"], work)
+    keys = {**build.settings("encoder"), "recordings": build.recordings}
+    result = build.folder.stage("encoder", keys, inputs, ["encoder"], work)
     build.report(result, _last(build.path("encoder/log.json"), "wer", "WER {:.1%} on dev, greedy CTC"))
     return result
 
@@ -366,7 +409,8 @@ def align(build: Build) -> StageResult:
 
     inputs = [recipe.data.train, recipe.data.dev, build.path("encoder"), *_of_folder(place)]
     inputs += [recipe.data.text] if recipe.data.text else []
-    result = build.folder.stage("align", {**build.settings("align"), "llm": recipe.llm.start}, inputs, ["model"], work)
+    keys = {**build.settings("align"), "llm": recipe.llm.start, "recordings": build.recordings}
+    result = build.folder.stage("align", keys, inputs, ["model"], work)
     build.report(result, _last(build.path("model/log.json"), "dev_loss", "loss {:.2f} on dev audio"))
     return result
 
@@ -402,6 +446,12 @@ class Tested:
         return "\n".join([*lines, self.scores.signature])
 
 
+def _test_set(recipe: BaseRecipe) -> list[Utterance]:
+    if not recipe.data.test:
+        raise DataError("recipe.yaml: data.test: missing; name a manifest to score")
+    return read_manifest(recipe.data.test)
+
+
 def test(build: Build) -> Tested:
     """The decoder's WER beside that of the encoder alone: `hyps/`, `scores/`; `alignment/` holds pictures.
 
@@ -411,9 +461,7 @@ def test(build: Build) -> Tested:
     from adapt.score.score import score
 
     recipe = build.recipe
-    if not recipe.data.test:
-        raise DataError("recipe.yaml: data.test: missing; name a manifest to score")
-    utterances = read_manifest(recipe.data.test)
+    utterances = _test_set(recipe)
     model = functools.cache(functools.partial(_load, build))
     inputs = [build.path("model"), recipe.data.test, *(u.audio for u in utterances)]
     texts = {}
@@ -505,7 +553,10 @@ STAGES: dict[str, Callable[[Build], object]] = {"encoder": encoder, "read": read
 
 def run_until(build: Build, last: str) -> object:
     """Every stage up to `last`, skipping what is done; what that one returns."""
-    parse(build.recipe.align.prompt)  # now, not after the encoder's hours
+    _check_shapes(build.recipe)  # this and more: now, not after the encoder's hours
+    parse(build.recipe.align.prompt)
+    if last == "test":
+        _test_set(build.recipe)
     for name, stage in STAGES.items():
         result = stage(build)
         if name == last:

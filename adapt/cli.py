@@ -196,10 +196,12 @@ def run(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str, 
             click.echo(f"{'fusion':<10} weights {told}", err=True)
         table = pipeline.run_all(it)
         if as_json:
-            click.echo(it.path("scores/metrics.json").read_text(encoding="utf-8"), nl=False)
+            click.echo(it.path("scores/metrics.json").read_text(encoding="utf-8") if table else "{}\n", nl=False)
             return
-        click.echo(table)
-        click.echo(f"\nReport: {it.path('report.html')}")
+        if table:
+            click.echo(f"{table}\n\nReport: {it.path('report.html')}")
+        else:
+            click.echo("Nothing is scored: the recipe names neither data.test nor data.source_test.")
         click.echo(f"Use it: adapt transcribe AUDIO --base {it.start} --adapter {it.path('adapter')}")
 
 
@@ -447,7 +449,7 @@ def _weight(ctx: click.Context, option: click.Option, value: float | None) -> fl
 @click.option("--rescore", metavar="MODEL", help="Causal LM, a folder or name, that puts the n-best list in order.")
 @click.option("--rescore-weight", default=0.1, show_default=True, callback=_weight, help="Its weight.")
 @click.option("--nbest", default=1, show_default=True, type=click.IntRange(1), help="Hypotheses in a line of --out.")
-@click.option("--num-beams", default=4, show_default=True, type=click.IntRange(1), help="Beams; 1 is greedy.")
+@click.option("--num-beams", default=4, show_default=True, type=click.IntRange(1, 1000), help="Beams; 1 is greedy.")
 @click.option("--batch-size", default=16, show_default=True, type=click.IntRange(1), help="Utterances at a time.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write JSON lines here, resumably.")
 @normaliser_option
@@ -487,7 +489,7 @@ def transcribe(
     """
     import tempfile
 
-    from adapt.text.corpus import Utterance, read_hypotheses, read_manifest
+    from adapt.text.corpus import Utterance, nfc, read_hypotheses, read_manifest
     from adapt.text.lexicon import read_lexicon
     from adapt.text.normalise import NORMALISERS
 
@@ -512,7 +514,7 @@ def transcribe(
         if name.endswith((".jsonl", ".json")):
             utterances += read_manifest(Path(name))
         else:
-            utterances.append(Utterance(name, "", Path(name)))
+            utterances.append(Utterance(nfc(name), "", Path(name)))
     if missing := [u.audio for u in utterances if u.audio is None or not u.audio.exists()]:
         raise DataError(*(f"{path}: no such file; give a wav, flac, ogg or mp3 file" for path in missing))
     times = Counter(u.id for u in utterances)

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
+# What soundfile raises for a file: its own errors are RuntimeErrors; of a .raw it says TypeError, and ValueError of a
+# name that is not UTF-8.
+UNREADABLE = (OSError, RuntimeError, TypeError, ValueError)
+
 
 class AdaptError(Exception):
     """Base of the errors that a user can mend; each problem is one line: `place: problem; way out`.
@@ -42,3 +49,13 @@ def first_line(error: BaseException) -> str:
     ('no such thing', 'EOFError')
     """
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def unreadable(audio: str | os.PathLike) -> str:
+    """What is said of a file that soundfile does not read.
+
+    >>> unreadable("gone.wav")
+    'gone.wav: no such file; give a wav, flac, ogg or mp3 file'
+    """
+    reason = "not readable as audio" if Path(audio).exists() else "no such file"
+    return f"{os.fsencode(audio).decode('utf-8', 'replace')}: {reason}; give a wav, flac, ogg or mp3 file"

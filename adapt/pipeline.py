@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -20,7 +21,7 @@ from adapt.model.bases import TRAINED, fingerprint, has_ctc
 from adapt.recipe import Recipe, dump
 from adapt.run import RunFolder, StageResult, read_json, write_json, write_text
 from adapt.text.corpus import Corpus, Utterance, durations, prepare, read_hypotheses, read_manifest, read_text
-from adapt.text.lexicon import entities_in, phrase_index, read_lexicon
+from adapt.text.lexicon import Entry, Lexicon, entities_in, phrase_index, read_lexicon
 from adapt.text.normalise import NORMALISERS
 from adapt.text.swap import swap_entities
 from adapt.text.template import parse, read_template
@@ -162,6 +163,11 @@ def base_of(recipe: Recipe) -> dict[str, str]:
     return known | {key: value for key, value in ways.items() if value != defaults[key]}
 
 
+def _reading(recipe: Recipe) -> dict[str, dict]:
+    """How transcripts and names are read, for the record of a stage that reads some beside the text."""
+    return {"data": {"normaliser": recipe.data.normaliser}}
+
+
 def sets_of(recipe: Recipe) -> dict[str, Path]:
     """Set name -> manifest of each set that the recipe names."""
     return {name: path for name, key in SETS.items() if (path := getattr(recipe.data, key))}
@@ -230,6 +236,11 @@ def pseudo_audio_of(recipe: Recipe) -> str:
         told = f"{chosen!r} simulates what a CTC head hears, and {recipe.base} has none"
         raise DataError(f"recipe.yaml: decoder.pseudo_audio: {told}; take soft-prompt")
     return chosen if chosen != "auto" else "simulate" if ctc else "soft-prompt"
+
+
+def learns_soft_prompt(recipe: Recipe) -> bool:
+    """Whether one stands in the slot of the decoder that is tuned, or of the one that is asked for its internal LM."""
+    return pseudo_audio_of(recipe) in NEEDS_SOFT_PROMPT or recipe.fusion.ilm_slot == "soft-prompt"
 
 
 def template_of(recipe: Recipe) -> str:
@@ -317,7 +328,7 @@ def project(run: Run) -> StageResult:
     if not parts:
         heeded = {key: v for key, v in heeded.items() if key not in ("encoder", "projector", "llm", "weights_rate")}
     keys = {"project": heeded, "base": base_of(recipe)}
-    keys |= {"seed": recipe.seed, "precision": recipe.precision, "data": {"normaliser": recipe.data.normaliser}}
+    keys |= {"seed": recipe.seed, "precision": recipe.precision, **_reading(recipe)}
     keys |= {"lora": {"rank": recipe.decoder.rank, "alpha": recipe.decoder.alpha}} if "llm" in parts else {}
     parse(template_of(recipe))  # now, not when all audio has been through the encoder
     inputs = [p for p in (recipe.data.paired,) if p] + audio_of(recipe.data.paired)
@@ -346,7 +357,8 @@ def prompt(run: Run) -> StageResult:
             return
         replayed = run.replay("source_replay")
         llm = run.prompted(run.speech_llm(run.start))
-        examples = slot_examples(llm, replayed.slots if replayed else ())
+        heard = recipe.prompt.init in ("audio", "stats")
+        examples = slot_examples(llm, replayed.slots if replayed else ()) if heard else ()
         tuned = learn_prompt(
             llm,
             _training_text(run),
@@ -407,6 +419,7 @@ def decoder(run: Run) -> StageResult:
         write_json(run.path("decoder/log.json"), dataclasses.asdict(tuned))
 
     settings = {
+        **_reading(recipe),
         "decoder": dataclasses.asdict(settings_of),
         "base": base_of(recipe),
         "seed": recipe.seed,
@@ -454,7 +467,7 @@ def lm(run: Run) -> StageResult:
             lines = list(map(NORMALISERS[recipe.data.normaliser], lines))
             build_tokens(lines, dev, tokenizer, size, recipe.lm.source_order, (0,), run.path("lm/source.arpa"))
 
-    settings = {"lm": dataclasses.asdict(recipe.lm), "base": base_of(recipe)}
+    settings = {**_reading(recipe), "lm": dataclasses.asdict(recipe.lm), "base": base_of(recipe)}
     inputs = [run.path("text", f"{name}.txt") for name in ("train", "copies", "dev")]
     inputs += [path for path in (source, recipe.lm.tokens, recipe.lm.words) if path]
     result = run.folder.stage("lm", settings, inputs, outputs, work)
@@ -532,7 +545,7 @@ def transcribe(run: Run) -> None:
             inputs += [run.path("adapter")] if system.of == "adapted" else []
             inputs += _projected(run) if system.of in ("projected", "adapted") else []
             if system.weights:
-                settings["fusion"] = system.weights | {"ilm_slot": recipe.fusion.ilm_slot}
+                settings |= _reading(recipe) | {"fusion": system.weights | {"ilm_slot": recipe.fusion.ilm_slot}}
                 inputs += fused_files(run, system)
             stage = f"transcribe {name} {label}"
             result = run.folder.stage(stage.replace(" ", "-"), settings, inputs, [out], work)
@@ -598,8 +611,6 @@ def score(run: Run) -> str:
 
     recipe = run.recipe
     manifests = scored(recipe)
-    if not manifests:
-        raise DataError("recipe.yaml: no set to score; name data.test or data.source_test")
     sets = {name: read_manifest(path, need_audio=False) for name, path in manifests.items()}
     hyps = {
         name: {label: read_hypotheses(hypotheses_path(run.folder.path, name, label)) for label in systems(run)}
@@ -618,11 +629,11 @@ def score(run: Run) -> str:
     )
 
     def work(scratch: Path) -> None:
-        logs = {name: run.path(name, "log.json") for name in ("prompt", "decoder")}
-        curves = {k: read_json(p)["log"] for k, p in logs.items() if p.exists()}
+        stages = ("prompt", "decoder") if learns_soft_prompt(recipe) else ("decoder",)
+        curves = {name: read_json(run.path(name, "log.json"))["log"] for name in stages}
         save_scores(run.folder.path, scores, sets, curves, dump(recipe))
 
-    settings = {"score": dataclasses.asdict(recipe.score), "seed": recipe.seed}
+    settings = {**_reading(recipe), "score": dataclasses.asdict(recipe.score), "seed": recipe.seed}
     inputs = [hypotheses_path(run.folder.path, name, system) for name in hyps for system in hyps[name]]
     inputs += [*manifests.values(), run.path("text/train.txt")]
     inputs += [recipe.data.lexicon] if recipe.data.lexicon else []
@@ -634,8 +645,6 @@ def score(run: Run) -> str:
 
 def seen_entities(sets: Iterable[list[Utterance]], lexicon, train: list[str], normalise: Callable) -> frozenset[str]:
     """Entities, of the lexicon and of the annotated references, that the domain text holds; normalised."""
-    from adapt.text.lexicon import Entry, Lexicon
-
     named = [Entry(e.text, e.type) for utterances in sets for u in utterances for e in u.entities or ()]
     both = Lexicon("", "", (*(lexicon.entries if lexicon else ()), *named))
     return entities_in(train, phrase_index(both, normalise), normalise)
@@ -646,13 +655,16 @@ def adapt(run: Run) -> None:
     text(run)
     if projects(run.recipe):
         project(run)
-    if pseudo_audio_of(run.recipe) in NEEDS_SOFT_PROMPT:
+    if learns_soft_prompt(run.recipe):
         prompt(run)
     decoder(run)
 
 
-def check_fusion(run: Run, weights: Iterable[dict[str, float]]) -> None:
-    """Raises DataError where what is weighed cannot come to be: now, not after the hours of training."""
+def check_fusion(run: Run, weights: Iterable[dict[str, float]], manifests: Iterable[Path]) -> None:
+    """Raises DataError where what is weighed cannot come to be, or not on the utterances of `manifests`.
+
+    Now, not after the hours of training.
+    """
     from adapt.lm.phrases import tokenise
     from adapt.model.load import load_tokenizer
 
@@ -667,28 +679,30 @@ def check_fusion(run: Run, weights: Iterable[dict[str, float]]) -> None:
         problems.append(
             "recipe.yaml: fusion.reward: of tokens alone; give lm, source or boost with it, or leave it out"
         )
-    learned = pseudo_audio_of(recipe) in NEEDS_SOFT_PROMPT or run.path(SOFT_PROMPT).exists()
-    if "ilm" in named and recipe.fusion.ilm_slot == "soft-prompt" and not learned:
-        problems.append("recipe.yaml: fusion.ilm_slot: no soft prompt in this run; do `adapt prompt`, or write empty")
     if problems:
         raise DataError(*problems)
     if "boost" in named:
         tokenizer, _ = load_tokenizer(recipe.base)
         encode = functools.partial(tokenizer.encode, add_special_tokens=False)
-        entries = read_lexicon(recipe.data.lexicon).entries
+        own = (u.phrases or () for path in manifests for u in read_manifest(path, need_audio=False))
+        entries = list(read_lexicon(recipe.data.lexicon).entries)
+        entries += map(Entry, dict.fromkeys(itertools.chain.from_iterable(own)))
         tokenise(entries, encode, NORMALISERS[recipe.data.normaliser], tokenizer.unk_token_id)
 
 
 def run_all(run: Run) -> str:
-    """Every stage that the recipe needs; the score table comes back."""
+    """Every stage that the recipe needs; the score table comes back, empty where the recipe names no set to score."""
     write_text(run.path("recipe.yaml"), dump(run.recipe))
     for manifest in scored(run.recipe).values():
         durations(with_audio(read_manifest(manifest)))  # what cannot be read is told now, not after the training
-    check_fusion(run, [system.weights for system in systems(run).values() if system.weights and system.of != "ctc"])
+    weights = [system.weights for system in systems(run).values() if system.weights and system.of != "ctc"]
+    check_fusion(run, weights, scored(run.recipe).values())
     if projects(run.recipe):
         parse(template_of(run.recipe))
     adapt(run)
     if any((system.weights or {}).get(part) for system in systems(run).values() for part in NGRAMS):
         lm(run)
+    if not scored(run.recipe):
+        return ""
     transcribe(run)
     return score(run)

@@ -24,8 +24,8 @@ import yaml
 from adapt.errors import RecipeError
 from adapt.text.normalise import NORMALISERS
 
-# Metadata of a key: help; low and high (inclusive), above (exclusive), choices, pattern; example where the
-# default shows nothing; model: a path is a folder.
+# Metadata of a key: help; low and high (inclusive), above (exclusive), choices, pattern and wanted, what it lets in, in
+# words; example where the default shows nothing; model: a path is a folder.
 
 
 @dc.dataclass(frozen=True)
@@ -214,7 +214,7 @@ class Fusion:
 class Transcribe:
     """Real audio takes the slot back; the soft prompt is dropped."""
 
-    num_beams: int = field(default=4, metadata={"help": "beams of the search; 1 is greedy", "low": 1})
+    num_beams: int = field(default=4, metadata={"help": "beams of the search; 1 is greedy", "low": 1, "high": 1000})
     batch_size: int = field(default=16, metadata={"help": "utterances at a time", "low": 1})
     max_new_tokens: int = field(default=120, metadata={"help": "longest transcript, in tokens", "low": 1})
     ctc_weight: float = field(
@@ -239,6 +239,7 @@ class Common:
         metadata={
             "help": "name of the run; default: the name of the recipe's folder",
             "pattern": r"[^\s./\\][^/\\\n]*",
+            "wanted": "text that can name a folder, without slashes or a dot in front",
             "example": "music",
         },
     )
@@ -274,7 +275,11 @@ class Recipe(Common):
     )
     language: str = field(
         default="en",
-        metadata={"help": "what is spoken, ISO 639-1; for bases whose prompt says it", "pattern": "[a-z]{2,3}"},
+        metadata={
+            "help": "what is spoken, ISO 639-1; for bases whose prompt says it",
+            "pattern": "[a-z]{2,3}",
+            "wanted": "two or three small letters, such as de",
+        },
     )
     data: Data
     project: Project = Project()
@@ -499,9 +504,9 @@ def _wanted(kind: object, limits: Mapping) -> str:
     """What a key takes, in words: 'a whole number, at least 1'."""
     if "choices" in limits:
         return "one of " + ", ".join(limits["choices"])
+    if "wanted" in limits:
+        return limits["wanted"]
     words = {int: "a whole number", float: "a number", str: "text"}.get(kind, "a path")
-    if "pattern" in limits:
-        return f"{words} that can name a folder, without slashes or a dot in front"
     if "low" in limits and "high" in limits:
         return f"{words} from {limits['low']} to {limits['high']}"
     words += f", at least {limits['low']}" if "low" in limits else ""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import tempfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import soundfile
 
 from adapt.decode.transcribe import transcribe
 from adapt.errors import DataError
@@ -24,6 +26,7 @@ TALKERS = 6  # other utterances that make babble
 SILENCES = (0.5, 1.0)  # seconds, before and behind what is said
 
 Noise = Callable[[int, np.random.Generator, Sequence[Utterance]], np.ndarray]
+Distortion = Callable[[np.ndarray, Utterance], np.ndarray]
 
 
 def white(length: int, rng: np.random.Generator, others: Sequence[Utterance]) -> np.ndarray:
@@ -67,6 +70,12 @@ def between_silences(seconds: float, samples: np.ndarray, utterance: Utterance) 
     quietest = int(np.argmin(energy[size:] - energy[:-size]))
     silence = np.resize(samples[quietest : quietest + size], round(seconds * SAMPLE_RATE))
     return np.concatenate([silence, samples, silence])
+
+
+def changed(utterance: Utterance, distort: Distortion, out: Path) -> Utterance:
+    """The utterance with its audio distorted, written to `out`."""
+    soundfile.write(out, distort(read_audio(utterance.audio), utterance), SAMPLE_RATE, subtype="FLOAT")
+    return dataclasses.replace(utterance, audio=out)
 
 
 def groups(utterances: Sequence[Utterance], seconds: Mapping[str, float]) -> dict[str, list[Utterance]]:
@@ -126,7 +135,7 @@ def _transcripts(
     utterances: Sequence[Utterance],
     name: str,
     condition: str,
-    distort: Callable | None,
+    distort: Distortion | None,
     system: str,
 ) -> dict[str, str]:
     out = hypotheses_path(Path("robustness") / name, condition, system)
@@ -135,9 +144,10 @@ def _transcripts(
 
     def work(scratch: Path) -> None:
         partial = scratch / "hyps.jsonl"
-        more = dataclasses.asdict(run.recipe.transcribe)
-        label = f"{condition}, {system}"
-        transcribe(system_of(run, system), utterances, partial, distort=distort, label=label, **more)
+        more = {**dataclasses.asdict(run.recipe.transcribe), "label": f"{condition}, {system}"}
+        with tempfile.TemporaryDirectory() as folder:
+            heard = [changed(u, distort, Path(folder, f"{i}.wav")) for i, u in enumerate(utterances)] if distort else ()
+            transcribe(system_of(run, system), heard or utterances, partial, **more)
         run.path(str(out.parent)).mkdir(parents=True, exist_ok=True)
         partial.replace(run.path(str(out)))
 

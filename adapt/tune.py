@@ -249,7 +249,8 @@ def check(run: Run) -> None:
     """Raises DataError for what `tune` cannot do with the recipe, before the stages that it needs are done."""
     if not run.recipe.data.dev:
         raise DataError("recipe.yaml: data.dev: missing; name a manifest of the domain to tune on, not the test set")
-    check_fusion(run, [dict.fromkeys(active, 1.0) for active in _parts(run)])
+    manifests = [path for path in (run.recipe.data.dev, run.recipe.data.source_dev) if path]
+    check_fusion(run, [dict.fromkeys(active, 1.0) for active in _parts(run)], manifests)
 
 
 def _parts(run: Run) -> list[tuple[str, ...]]:

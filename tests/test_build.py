@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
+import soundfile
+import tokenizers
 import torch
 import transformers
 from click.testing import CliRunner
@@ -99,6 +102,10 @@ def test_a_recipe_becomes_a_speech_llm_that_the_other_commands_use(folder, tmp_p
     first = load_file(out / "llm/model.safetensors")
     assert all(torch.equal(first[k], two[f"language_model.{k}"]) for k in first)
 
+    soundfile.write(folder / "0.wav", np.zeros(22_050), 22_050)  # recorded again, under the same name
+    anew = adapt("base", "encoder", folder, "-o", out)
+    assert anew.exit_code == 0 and "recordings changed" in anew.stderr
+
 
 def test_the_encoder_of_the_built_in_base_can_be_gone_on_from(folder, tmp_path):
     out = tmp_path / "run"
@@ -168,6 +175,9 @@ def test_a_killed_alignment_goes_on_to_the_same_weights(folder, tmp_path, monkey
         (("-s", "llm.pieces=5000"), "llm.pieces: 5000 cannot be learned from the text"),
         (("-s", "data.max_seconds=0.1"), "no recording of at most 0.1 s with a transcript"),
         (("-s", "encoder.start=./nowhere"), "no such folder: './nowhere'"),
+        (("-s", "encoder.heads=3"), "encoder.heads: 3 do not divide 16"),
+        (("-s", "encoder.subsampling=6"), "encoder.subsampling: 6 is no power of two"),
+        (("-s", "llm.heads=16"), "llm.heads: 16, the hidden_size, is no even number for each of 16"),
     ],
 )
 def test_what_a_user_gets_wrong_is_one_line(change, told, folder, tmp_path):
@@ -210,6 +220,27 @@ def test_a_start_that_is_no_causal_lm_is_refused(folder, tiny, tmp_path):
     assert chat.exit_code == 1 and "align.prompt: a new LLM has no chat template" in chat.stderr
 
 
+def test_a_byte_level_llm_cannot_be_spelled_for_and_whisper_hears_half_a_minute(folder, tmp_path):
+    transformers.GPT2Config(vocab_size=260, n_embd=16, n_layer=1, n_head=2).save_pretrained(folder / "gpt2")
+    bytes_alone = tokenizers.ByteLevelBPETokenizer()
+    bytes_alone.train_from_iterator(["abc"], vocab_size=260, show_progress=False)
+    spelling = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=bytes_alone._tokenizer, eos_token="<|end|>", unk_token="<|end|>"
+    )
+    spelling.save_pretrained(folder / "gpt2")
+    rows = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+    rows = [row | {"text": f"a {row['text']}"} for row in rows]
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = ("-o", tmp_path / "out", "-s", "llm.start=./gpt2", "-s")
+    done = adapt("base", folder, *options, "align.explicit=letters")
+    assert done.exit_code == 1 and "has no piece for ' ' alone" in done.stderr
+    assert "give llm.read_steps: 0 and another align.explicit" in done.stderr
+    transformers.WhisperConfig(d_model=16, encoder_layers=1, max_source_positions=100).save_pretrained(folder / "w")
+    done = adapt("base", folder, "-o", tmp_path / "out", "-s", "encoder.start=./w", "-s", "data.max_seconds=3")
+    assert done.exit_code == 1 and "data.max_seconds: 3, of which" in done.stderr and "hears 2" in done.stderr
+    assert not (tmp_path / "out/encoder").exists()
+
+
 def test_letters_that_a_decoder_lacks_are_taught_or_named_before_anything_is_trained(folder, tmp_path):
     rows = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
     rows = [row | {"text": row["text"].replace("a", "ä")} for row in rows]
@@ -227,3 +258,5 @@ def test_letters_that_a_decoder_lacks_are_taught_or_named_before_anything_is_tra
 def test_an_unknown_stage_is_named(folder):
     done = adapt("base", "allign", folder)
     assert done.exit_code == 2 and "a stage is one of encoder, read, align, test" in done.stderr
+    done = adapt("base", "test", folder, "-s", "data.test=")
+    assert done.exit_code == 1 and "data.test: missing; name a manifest to score" in done.stderr

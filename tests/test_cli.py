@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -90,6 +91,29 @@ def test_run_twice_then_with_a_changed_key(recipe, tmp_path):
     assert changed.exit_code == 0
     assert "decoder.steps changed: 4 -> 2" in changed.stderr
     assert changed.stderr.count("as before") >= 6  # text, prompt, and both transcripts of base and of ctc
+
+
+def test_another_normaliser_is_heeded_where_the_text_stays_the_same(recipe, tmp_path):
+    options = ("-o", tmp_path / "run", "-s", "fusion.boost=0.1", "-s", "fusion.lm=0.1")
+    assert adapt("run", recipe, *options).exit_code == 0
+    page = (tmp_path / "run/report.html").stat().st_mtime_ns
+    other = adapt("run", recipe, *options, "-s", "data.normaliser=none")
+    assert other.exit_code == 0 and (tmp_path / "run/report.html").stat().st_mtime_ns != page
+    lines = other.stderr.splitlines()
+    redone = [line.split()[0] for line, why in itertools.pairwise(lines) if "data.normaliser changed" in why]
+    assert set(redone) == {"text", "decoder", "lm", "transcribe", "score"}, other.stderr
+
+
+def test_a_recipe_without_recordings_ends_in_an_adapter(recipe, tmp_path):
+    none = [w for key in ("test", "source_test", "source_replay", "source_dev") for w in ("-s", f"data.{key}=")]
+    options = ("-o", tmp_path / "run", *none, "-s", "decoder.pseudo_audio=soft-prompt")
+    wrong = adapt("run", recipe, *options)
+    assert wrong.exit_code == 1 and "no examples of its audio embeddings" in wrong.stderr
+    done = adapt("run", recipe, *options, "-s", "prompt.init=text")  # the way out that is told there
+    assert done.exit_code == 0, done.output
+    nothing, use = done.stdout.splitlines()
+    assert nothing.startswith("Nothing is scored") and use.endswith(f"--adapter {tmp_path / 'run/adapter'}")
+    assert adapt("run", recipe, *options, "-s", "prompt.init=text", "--json").stdout == "{}\n"
 
 
 def test_replay_leaves_out_what_the_base_would_cut(recipe, tmp_path):
@@ -223,13 +247,17 @@ def test_a_lexicon_that_cannot_be_boosted_is_told_before_training(recipe, tmp_pa
     for options, told in (
         (["fusion.reward=1"], "fusion.reward: of tokens alone"),
         (["fusion.source=0.1", "data.source_replay="], "fusion.source: no text of the source"),
-        (
-            ["fusion.ilm=0.1", "fusion.ilm_slot=soft-prompt", "decoder.pseudo_audio=simulate"],
-            "fusion.ilm_slot: no soft prompt",
-        ),
     ):
         wrong = adapt("run", recipe, "-o", tmp_path / "run", *(word for o in options for word in ("-s", o)))
         assert wrong.exit_code == 1 and told in wrong.stderr and not (tmp_path / "run/adapter").exists()
+    (recipe / "lexicon.tsv").write_text("the song\ttrack\nabsent name\ttrack\n")
+    told = (recipe / "test.jsonl").read_text()
+    (recipe / "test.jsonl").write_text(told.replace('"id": 0', '"phrases": ["Beyonc\u00e9"], "id": 0'))
+    for command in (("run", "-s", "fusion.boost=1"), ("tune", "-s", "data.dev=test.jsonl")):
+        wrong = adapt(command[0], recipe, "-o", tmp_path / "run", *command[1:])
+        assert wrong.exit_code == 1 and "phrases: 'Beyonc\u00e9' cannot" in wrong.stderr
+    (recipe / "test.jsonl").write_text(told)
+    (recipe / "lexicon.tsv").write_text("the song\nBeyonc\u00e9\n")
     wrong = adapt("tune", recipe, "-o", tmp_path / "run", "-s", "data.dev=test.jsonl")
     assert wrong.exit_code == 1 and "phrases: 'Beyonc\u00e9' cannot" in wrong.stderr
     wrong = adapt("tune", recipe, "-o", tmp_path / "run")

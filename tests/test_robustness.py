@@ -1,9 +1,12 @@
+import functools
+
 import numpy as np
 import pytest
 import soundfile
 
-from adapt.robustness import SNRS, between_silences, distorted, groups
-from adapt.text.corpus import Utterance
+from adapt.model.features import read_audio
+from adapt.robustness import SNRS, between_silences, changed, distorted, groups
+from adapt.text.corpus import Utterance, durations
 
 
 @pytest.mark.parametrize("noise", ["white", "babble"])
@@ -31,6 +34,14 @@ def test_silence_is_the_recordings_own():
     for silence in (heard[:8_000], heard[-8_000:]):
         assert np.array_equal(silence, np.tile(samples[7 * 1_600 : 8 * 1_600], 5))
     assert len(between_silences(1.0, samples[:9], Utterance("a", ""))) == 32_009
+
+
+def test_what_is_changed_is_transcribed_as_a_recording_of_its_own(noise, tmp_path):
+    soundfile.write(tmp_path / "a.wav", noise[0], 16_000, subtype="FLOAT")
+    utterance = Utterance("a", "so", tmp_path / "a.wav")
+    heard = changed(utterance, functools.partial(between_silences, 0.5), tmp_path / "b.wav")
+    assert durations([heard])["a"] == durations([utterance])["a"] + 1.0 and heard.text == "so"
+    assert np.array_equal(read_audio(heard.audio)[8_000:-8_000], read_audio(utterance.audio))
 
 
 def test_thirds_hold_every_utterance_once():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import string
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -66,6 +67,11 @@ def collapsed(path: Sequence[int], posteriors: Sequence[float], alphabet: str) -
     return Heard(" ".join("".join(letters).split()), round(sum(best) / len(best), 4) if best else None)
 
 
+def of_ids(model) -> bool:
+    """Whether the words of a `kenlm.Model`, which does not list them, are token ids: numbers, and no letter alone."""
+    return any(str(i) in model for i in range(10_000)) and not any(c in model for c in string.ascii_lowercase)
+
+
 class CtcFusion:
     """Beam search over the encoder's own letters with a word n-gram and a lexicon, by pyctcdecode.
 
@@ -94,10 +100,11 @@ class CtcFusion:
             logging.getLogger(f"pyctcdecode.{name}").setLevel(logging.ERROR)
         model = None
         if lm is not None and weights.lm:
-            if (kind := arpa.kind(lm)) in ("ids", "nemo"):
+            kind, kenlm = arpa.kind(lm), open_kenlm(lm)
+            if kind in ("ids", "nemo") or (kind == "binary" and of_ids(kenlm)):
                 raise DataError(f"{lm}: its words are token ids; --decoder ctc wants words, as lm/words.arpa of a run")
             words = None if kind == "binary" else arpa.words(lm)
-            model = LanguageModel(open_kenlm(lm), words, alpha=weights.lm, beta=weights.reward)
+            model = LanguageModel(kenlm, words, alpha=weights.lm, beta=weights.reward)
         decoder = BeamSearchDecoderCTC(Alphabet.build_alphabet([*speech_llm.model.config.alphabet, ""]), model)
         weakref.finalize(self, decoder.cleanup)  # pyctcdecode keeps the model of each for good
         self._decoder = decoder

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,6 +120,10 @@ class KenlmFusion(LogitsProcessor):
         fused = best + self.weight * LN10 * torch.tensor(given, device=scores.device, dtype=scores.dtype)
         lowest = torch.finfo(scores.dtype).min
         return torch.full_like(scores, lowest).scatter_(1, tokens, fused)
+
+    def knows(self, tokens: Iterable[int]) -> bool:
+        """Whether any of these tokens is a word of the model."""
+        return any(str(token) in self._model for token in tokens)
 
     def totals(self, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
         """Natural log probability `[rows]` of each sequence of tokens and the end of the sentence after it."""
@@ -238,6 +243,8 @@ class Fusion:
                 check_vocabulary(path, tokenizer)
         binary = lm is not None and arpa.kind(lm) == "binary"
         self._binary = KenlmFusion(lm, weights.lm, self._ends) if binary else None
+        if binary and not self._binary.knows(range(self._vocabulary)):
+            raise DataError(f"{lm}: none of its words is a token id in decimals; build it from lm/tokens.arpa of a run")
         self._lm = self._ngram(lm) if lm and not binary else None
         self._source = self._ngram(source) if source else None
         phrases = self._tokenise(lexicon.entries) if lexicon else []
@@ -273,8 +280,18 @@ class Fusion:
     def _boosts(self, own: Sequence[Sequence[str] | None]) -> list[Automaton]:
         found = [self._boost] if self._boost else []
         if any(own):
-            listed = [self._tokenise([Entry(phrase) for phrase in phrases or ()]) for phrases in own]
+            listed = [self._own(phrases or ()) for phrases in own]
             found.append(self._automaton([self._beyond_the_lexicon(phrases) for phrases in listed]))
+        return found
+
+    def _own(self, phrases: Sequence[str]) -> list[Phrase]:
+        """An utterance's own phrases in tokens; as long as they weigh nothing, those that can be written."""
+        if self.weights.boost:
+            return self._tokenise([Entry(phrase) for phrase in phrases])
+        found = []
+        for phrase in phrases:
+            with suppress(DataError):
+                found += self._tokenise([Entry(phrase)])
         return found
 
     def _beyond_the_lexicon(self, phrases: Sequence[Phrase]) -> list[Phrase]:

@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -84,7 +84,6 @@ def transcribe(
     fusion: Fusion | CtcFusion | None = None,
     nbest: int = 1,
     rescorer: Rescorer | None = None,
-    distort: Callable[[np.ndarray, Utterance], np.ndarray] | None = None,
     label: str = "transcribe",
 ) -> int:
     """Write a line `{"id", "text"}` for each utterance to `out`, shortest audio first.
@@ -93,8 +92,7 @@ def transcribe(
     `llm`, or `ctc` for the encoder's own path (`ctc`), whose lines hold a `confidence` too where it is greedy.
     ctc_weight: of the encoder's CTC beside the decoder in the search (`joint`), where the base has one. fusion: what is
     fused into the search; of the decoder's kind. nbest above 1: a line holds the best hypotheses as `nbest`,
-    with what each part says of them. rescorer: puts as many as there are beams in its own order. `distort`: what the
-    samples of an utterance go through first.
+    with what each part says of them. rescorer: puts as many as there are beams in its own order.
 
     With named adapters attached, that of an utterance's domain hears it, and the base alone what has none.
 
@@ -134,12 +132,11 @@ def transcribe(
         def heard_of(more: float) -> None:
             bar.update(min(more, bar.total - bar.n))  # a header may say less than there is
 
-        through = distort or (lambda samples, utterance: samples)
         groups = itertools.groupby(sorted(whole, key=_domain_of), _domain_of) if by_domain else [("", whole)]
         for batch in itertools.chain.from_iterable(_batched(group, batch_size) for _, group in groups):
             if by_domain:
                 speech_llm.use(batch[0].domain)
-            audio = [through(read_audio(u.audio), u) for u in batch]
+            audio = [read_audio(u.audio) for u in batch]
             for utterance, row in zip(batch, hear(audio, [u.phrases for u in batch]), strict=True):
                 write(utterance, row)
             lines.flush()
@@ -149,7 +146,7 @@ def transcribe(
             if by_domain:
                 speech_llm.use(utterance.domain)
             for batch in _batched(read_segments(utterance.audio, longest), batch_size):
-                rows += hear([through(samples, utterance) for samples in batch], [utterance.phrases] * len(batch))
+                rows += hear(batch, [utterance.phrases] * len(batch))
                 heard_of(sum(map(len, batch)) / SAMPLE_RATE)
             write(utterance, _stitched(rows))
             lines.flush()

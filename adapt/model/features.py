@@ -13,7 +13,7 @@ import torch
 from scipy.signal import resample_poly
 from transformers.audio_utils import mel_filter_bank
 
-from adapt.errors import DataError
+from adapt.errors import UNREADABLE, DataError, unreadable
 
 SAMPLE_RATE = 16_000
 N_FFT, WINDOW, HOP = 512, 400, 160  # 25 ms windows, every 10 ms
@@ -24,11 +24,14 @@ PAUSE = 0.2  # seconds: shorter silences are within words
 @contextmanager
 def _opened(path: Path | str) -> Iterator[soundfile.SoundFile]:
     try:
-        with soundfile.SoundFile(path) as file:
+        file = soundfile.SoundFile(path)
+    except UNREADABLE as error:
+        raise DataError(unreadable(path)) from error
+    try:
+        with file:
             yield file
     except (OSError, soundfile.LibsndfileError) as error:
-        reason = "no such file" if not Path(path).exists() else "not readable as audio"
-        raise DataError(f"{path}: {reason}; give a wav, flac, ogg or mp3 file") from error
+        raise DataError(unreadable(path)) from error
 
 
 def _mono(file: soundfile.SoundFile, frames: int = -1) -> np.ndarray:

@@ -169,6 +169,7 @@ def _scatter(rows: Sequence[Mapping]) -> Markup | None:
             # A percentile interval need not hold its figure; an error bar must.
             spans.append([[100 * max(0.0, row[key] - low)], [100 * max(0.0, high - row[key])]])
         colour = _SERIES[systems.index(row["system"]) % len(_SERIES)]
+        named = row["system"] if len(sets) == 1 else f"{row['set']}: {row['system']}"
         axes.errorbar(
             100 * row["wer"],
             100 * row["eer"],
@@ -180,7 +181,7 @@ def _scatter(rows: Sequence[Mapping]) -> Markup | None:
             marker=_MARKERS[systems.index(row["system"]) % len(_MARKERS)],
             markerfacecolor=colour if row["set"] == sets[0] else "none",
             linestyle="none",
-            label=row["system"] if len(sets) == 1 else f"{row['set']}: {row['system']}",
+            label=named if not named.startswith("_") else f" {named}",  # or the legend leaves it out
         )
     axes.set(xlabel="WER, %", ylabel="EER, %")
     handles, labels = axes.get_legend_handles_labels()

@@ -140,7 +140,7 @@ class Scores:
             for name in ("wer", "eer"):
                 base, now, p = getattr(bases[row.set], name), getattr(row, name), getattr(row, f"p_{name}")
                 if None not in (base, now, p):
-                    told.append(f"{row.set}, {row.system}: {name.upper()} {_compared(base, now, p, self.resamples)}")
+                    told.append(f"{row.set}, {row.system}: {name.upper()} {_compared(base, now, p)}")
         if any("*" in sentence for sentence in told):
             told.append("* more than chance in the choice of utterances explains: paired bootstrap, p < 0.05")
         return told
@@ -172,9 +172,9 @@ def _figure(value: float | None, ci: Interval | None, p: float | None) -> str:
     return f"{100 * value:.1f} ± {50 * (ci[1] - ci[0]):3.1f} {star}"
 
 
-def _compared(base: float, now: float, p: float, resamples: int) -> str:
+def _compared(base: float, now: float, p: float) -> str:
     """
-    >>> _compared(0.20, 0.15, 0.001, 1000), _compared(0.20, 0.21, 0.4, 1000)
+    >>> _compared(0.20, 0.15, 0.001), _compared(0.20, 0.21, 0.4)
     ('20.0 -> 15.0, 25 % lower * (p = 0.001)', '20.0 -> 21.0, 5 % higher, which may be chance (p = 0.400)')
     """
     figures = f"{100 * base:.1f} -> {100 * now:.1f}"
@@ -182,8 +182,7 @@ def _compared(base: float, now: float, p: float, resamples: int) -> str:
         return f"{figures}, the same"
     relative = f"{abs(now - base) / base:.0%}".replace("%", " %") + " " if base else ""
     way = f"{relative}{'lower' if now < base else 'higher'}"
-    # The smallest p that so many resamples can tell.
-    shown = f"p = {p:.3f}" if p >= 0.001 else f"p < {1 / resamples:g}"
+    shown = f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
     return f"{figures}, {way} * ({shown})" if p < SIGNIFICANT else f"{figures}, {way}, which may be chance ({shown})"
 
 

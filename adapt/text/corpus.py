@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapt.errors import DataError
+from adapt.errors import UNREADABLE, DataError, unreadable
 
 # Our key -> theirs; a manifest may mix dialects line by line.
 DIALECTS: dict[str, dict[str, str]] = {
@@ -71,12 +71,12 @@ def read_bytes(path: str | Path) -> bytes:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path and its rights") from None
 
 
-def _nfc(text: str) -> str:
+def nfc(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def read_lines(path: str | Path) -> list[tuple[int, str]]:
-    """Line numbers and stripped NFC lines of a UTF-8 file, blank ones left out.
+def read_lines(path: str | Path, form: Callable[[str], str] = nfc) -> list[tuple[int, str]]:
+    """Line numbers and stripped lines of a UTF-8 file, in NFC or what else `form` makes of them; blank ones left out.
 
     Raises DataError naming every line that is not UTF-8, and for what is no text at all.
     """
@@ -92,7 +92,7 @@ def read_lines(path: str | Path) -> list[tuple[int, str]]:
             problems.append(f"{path}:{number}: byte 0x{byte:02x} is not UTF-8; save the file as UTF-8")
             continue
         if line.strip():
-            lines.append((number, _nfc(line)))
+            lines.append((number, form(line)))
     if problems:
         raise DataError(*problems)
     return lines
@@ -116,7 +116,7 @@ def read_manifest(path: str | Path, need_audio: bool = True) -> list[Utterance]:
     problems: list[str] = []
     utterances: list[Utterance] = []
     first_line: dict[str, int] = {}
-    for number, line in read_lines(path):
+    for number, line in read_lines(path, form=str):  # the name of a file is as it is, whatever its letters are made of
         place = f"{path}:{number}"
         try:
             row = json.loads(line)
@@ -150,11 +150,10 @@ def _utterance(row: dict, folder: Path, need_audio: bool) -> tuple[Utterance | N
     values: dict[str, str] = {}
     for ours, theirs in keys.items():
         value = row.get(theirs)
-        if isinstance(value, int) and ours == "id" and not isinstance(value, bool):
+        if ours == "id" and _names(value):
             value = str(value)
         if isinstance(value, str) and (value.strip() or ours == "text"):
-            # Only now: escapes of JSON can hold decomposed letters that the raw line does not show.
-            values[ours] = value if ours == "audio" else _nfc(value)
+            values[ours] = value if ours == "audio" else nfc(value)
         elif value is not None:
             problems.append(f"`{theirs}` is {value!r}; write a text in quotes")
         elif ours in needed:
@@ -165,7 +164,9 @@ def _utterance(row: dict, folder: Path, need_audio: bool) -> tuple[Utterance | N
     if audio and need_audio and not audio.is_file():
         problems.append(f"no audio file {str(audio)!r}; paths are relative to the manifest's folder")
     if "id" not in values and audio:
-        values["id"] = audio.stem
+        values["id"] = nfc(audio.stem)
+    if need_audio and row.get("offset"):
+        problems.append(f"`offset` is {row['offset']!r}: the audio of a part of a file; cut the parts into files")
     if "id" not in values and dialect == "nemo":
         problems.append("neither `id` nor `audio_filepath` names the utterance; add one")
     entities = row.get("entities")
@@ -180,6 +181,8 @@ def _utterance(row: dict, folder: Path, need_audio: bool) -> tuple[Utterance | N
     for key, value in about.items():
         if value is not None and not isinstance(value, str):
             problems.append(f"`{key}` is {value!r}; write a text in quotes")
+        elif value is not None:
+            about[key] = nfc(value)
     phrases = row.get("phrases")
     if phrases is not None and not (isinstance(phrases, list) and all(isinstance(p, str) for p in phrases)):
         problems.append(f'`phrases` is {json.dumps(phrases, ensure_ascii=False)[:60]!r}; write ["…", "…"]')
@@ -189,9 +192,9 @@ def _utterance(row: dict, folder: Path, need_audio: bool) -> tuple[Utterance | N
         values["id"],
         values["text"],
         audio,
-        None if entities is None else tuple(Entity(_nfc(e["text"]), e.get("type", "term")) for e in entities),
+        None if entities is None else tuple(Entity(nfc(e["text"]), e.get("type", "term")) for e in entities),
         **about,
-        phrases=None if phrases is None else tuple(map(_nfc, phrases)),
+        phrases=None if phrases is None else tuple(map(nfc, phrases)),
     ), problems
 
 
@@ -240,6 +243,11 @@ def prepare(
     )
 
 
+def _names(key: object) -> bool:
+    """Whether it can name an utterance: a text or a whole number."""
+    return isinstance(key, str | int) and not isinstance(key, bool)
+
+
 def read_hypotheses(path: str | Path) -> dict[str, str]:
     """Text by id from a JSONL of `{"id", "text"}` that may still be growing: a cut last line is left out.
 
@@ -253,12 +261,16 @@ def read_hypotheses(path: str | Path) -> dict[str, str]:
             continue
         try:
             row = json.loads(line)
-            key, text = _nfc(row["id"]), _nfc(row["text"])
-        except (ValueError, TypeError, KeyError):
+        except ValueError:
             # Only a last line without its newline can be the trace of a killed run.
             if number < len(lines):
                 problems.append(f'{path}:{number}: not {{"id": "…", "text": "…"}}; delete the line')
             continue
+        key, text = (row.get("id"), row.get("text")) if isinstance(row, dict) else (None, None)
+        if not _names(key) or not isinstance(text, str):
+            problems.append(f'{path}:{number}: not {{"id": "…", "text": "…"}}; delete the line')
+            continue
+        key, text = nfc(str(key)), nfc(text)
         if key in hypotheses:
             problems.append(f"{path}:{number}: id {key!r} is doubled; delete one of its lines")
         hypotheses[key] = text
@@ -277,9 +289,8 @@ def durations(utterances: Iterable[Utterance]) -> dict[str, float]:
             seconds[utterance.id] = soundfile.info(utterance.audio).duration
             if not seconds[utterance.id]:
                 problems.append(f"{utterance.audio}: holds no samples; record it again or take it out")
-        except soundfile.LibsndfileError:
-            reason = "not readable as audio" if Path(utterance.audio).exists() else "no such file"
-            problems.append(f"{utterance.audio}: {reason}; give a wav, flac, ogg or mp3 file")
+        except UNREADABLE:
+            problems.append(unreadable(utterance.audio))
     if problems:
         raise DataError(*problems)
     return seconds

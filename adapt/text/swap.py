@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from adapt.text.lexicon import Entry, Lexicon, find_mentions, phrase_index
+from adapt.text.lexicon import Lexicon, find_mentions, phrase_index
 
 
 def swap_entities(
@@ -16,25 +16,26 @@ def swap_entities(
     Entries of a type take turns, so that all of them come up about equally often; an entry stands as it is
     spoken, if the lexicon says how. The lines that come back are distinct and none of them is in `lines`.
 
+    >>> from adapt.text.lexicon import Entry
     >>> queen, abba = Entry("Queen", "artist"), Entry("ABBA", "artist", ("abba", "a b b a"))
     >>> swap_entities(["play queen", "stop"], Lexicon("m", "", (queen, abba)), str.lower, 4, seed=0)
     ['play abba', 'play a b b a']
     """
     index, rng = phrase_index(lexicon, normalise), random.Random(seed)
-    turns = {
-        kind: _turns([e for e in lexicon.entries if e.type == kind], rng)
-        for kind in dict.fromkeys(entry.type for entry in lexicon.entries)
-    }
+    spoken: dict[str, list[list[str]]] = {}  # by type, of each entry the forms of which something is left
+    for entry in lexicon.entries:
+        if forms := [form for f in entry.spoken or (entry.written,) if (form := normalise(f))]:
+            spoken.setdefault(entry.type, []).append(forms)
+    turns = {kind: _turns(entries, rng) for kind, entries in spoken.items()}
     known = dict.fromkeys(lines)
     swapped: dict[str, None] = {}
     for line in list(known):
         words = line.split()
-        mentions = find_mentions(words, index)
+        mentions = [mention for mention in find_mentions(words, index) if mention.type in turns]
         for _ in range(copies if mentions else 0):
             copy, end = [], 0
             for mention in mentions:
-                entry = next(turns[mention.type])
-                copy += [*words[end : mention.start], normalise(rng.choice(entry.spoken or (entry.written,)))]
+                copy += [*words[end : mention.start], rng.choice(next(turns[mention.type]))]
                 end = mention.end
             text = " ".join([*copy, *words[end:]])
             if text not in known:
@@ -42,6 +43,6 @@ def swap_entities(
     return list(swapped)
 
 
-def _turns(entries: Sequence[Entry], rng: random.Random) -> Iterator[Entry]:
+def _turns(entries: Sequence[list[str]], rng: random.Random) -> Iterator[list[str]]:
     while True:
-        yield from rng.sample(list(entries), len(entries))
+        yield from rng.sample(entries, len(entries))

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from adapt.errors import DataError
-from adapt.text.corpus import Entity, Utterance, read_hypotheses, read_lines, read_manifest
+from adapt.text.corpus import Entity, Utterance, nfc, read_hypotheses, read_lines, read_manifest
 
 _TRN = re.compile(r"(?P<text>.*)\((?P<id>[^()\s]+)\)$")
 RARE = "rare"  # the type of an entity that is named by a list of rare words
@@ -66,13 +66,14 @@ def _predicted(path: str | Path, lines: list[tuple[int, str]]) -> dict[str, str]
     for number, line in lines:
         try:
             row = json.loads(line)
-            key = row.get("id") or row.get("key") or Path(row["audio_filepath"]).stem
+            named = next((row[name] for name in ("id", "key") if row.get(name) not in (None, "")), None)
+            key = nfc(str(Path(row["audio_filepath"]).stem if named is None else named))
             text = next(row[name] for name in ("pred_text", "pred", "target", "text") if name in row)
-            texts[str(key)] = text.strip()
+            texts[key] = text.strip()
         except (ValueError, TypeError, KeyError, AttributeError, StopIteration):
             problems.append(f'{path}:{number}: no id or no text; write {{"id": …, "text": …}}')
             continue
-        ids.append(str(key))
+        ids.append(key)
     if doubled := _doubled(ids):
         problems.append(f"{path}: {doubled}; make ids unique")
     if problems:

@@ -5,14 +5,17 @@ Because batch `i` depends on nothing but `i`, a killed training goes on from its
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
@@ -192,5 +195,18 @@ def fit(
     )
     for printer in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(printer)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(folder))
+    last = _last_whole_checkpoint(folder)
+    if last and stop(log := TrainerState.load_from_json(str(Path(last, TRAINER_STATE_NAME))).log_history):
+        return log  # killed behind its end, which resuming would not know of
+    trainer.train(resume_from_checkpoint=last)
     return trainer.state.log_history
+
+
+def _last_whole_checkpoint(folder: Path) -> str | None:
+    """The newest of Trainer's checkpoints; those that a kill left half written are deleted."""
+    for checkpoint in folder.glob("checkpoint-*"):
+        try:
+            json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))  # what is written last
+        except (OSError, ValueError):
+            shutil.rmtree(checkpoint)
+    return get_last_checkpoint(folder)

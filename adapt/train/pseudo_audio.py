@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from adapt.errors import ModelError
 from adapt.model.speech_llm import BLANK, SpeechLLM
@@ -74,12 +75,20 @@ def symbol_ids(speech_llm: SpeechLLM) -> dict[str, int]:
     Raises `ModelError` when the tokenizer has no piece for a character.
     """
     tokenizer, alphabet = speech_llm.tokenizer, speech_llm.model.config.alphabet
-    pieces = {character: "▁" if character == " " else character for character in alphabet}
-    ids = {character: tokenizer.convert_tokens_to_ids(piece) for character, piece in pieces.items()}
-    missing = [c for c, i in ids.items() if i is None or i == tokenizer.unk_token_id]
-    if missing:
+    if missing := unspelled(tokenizer, alphabet):
         raise ModelError(f"{speech_llm.name}: no single-letter piece for {missing[0]!r}; use pseudo_audio: soft-prompt")
+    ids = {character: tokenizer.convert_tokens_to_ids(_piece(character)) for character in alphabet}
     return {**ids, BLANK: tokenizer.pad_token_id}
+
+
+def unspelled(tokenizer: PreTrainedTokenizerBase, alphabet: str) -> str:
+    """Those of `alphabet` for which the tokenizer has no piece of that letter alone."""
+    unknown = (None, tokenizer.unk_token_id)
+    return "".join(c for c in alphabet if tokenizer.convert_tokens_to_ids(_piece(c)) in unknown)
+
+
+def _piece(character: str) -> str:
+    return "▁" if character == " " else character
 
 
 def simulated_path(source: Source, text: str, rng: random.Random) -> str:

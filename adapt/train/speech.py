@@ -15,7 +15,7 @@ from typing import NamedTuple
 import soundfile
 import torch
 
-from adapt.errors import DataError
+from adapt.errors import UNREADABLE, DataError, unreadable
 from adapt.model.features import SAMPLE_RATE, pad, read_audio
 from adapt.text.corpus import read_manifest
 
@@ -99,9 +99,8 @@ def read_speech(
             continue
         try:
             seconds = soundfile.info(utterance.audio).duration
-        except (OSError, soundfile.LibsndfileError):
-            reason = "not readable as audio" if utterance.audio.exists() else "no such file"
-            problems.append(f"{utterance.audio}: {reason}; give a wav, flac, ogg or mp3 file")
+        except UNREADABLE:
+            problems.append(unreadable(utterance.audio))
             continue
         if not seconds:
             problems.append(f"{utterance.audio}: holds no samples; record it again or take it out of the manifest")

@@ -8,11 +8,13 @@ import pytest
 import torch
 from transformers import SuppressTokensLogitsProcessor
 
-from adapt.decode.fusion import Fusion, InternalLM, KenlmFusion, NgramFusion, sequence_scores
+from adapt.decode.ctc import of_ids
+from adapt.decode.fusion import Fusion, InternalLM, KenlmFusion, NgramFusion, open_kenlm, sequence_scores
 from adapt.decode.transcribe import generate
 from adapt.decode.weights import Weights
 from adapt.errors import DataError
 from adapt.lm import ngram
+from adapt.lm.build import build_words
 from adapt.lm.estimate import estimate, write_arpa
 from adapt.lm.phrases import Phrase, boost, word_beginnings
 from adapt.text.lexicon import Entry, Lexicon
@@ -113,6 +115,10 @@ def test_kenlm_from_its_own_file_gives_the_same(tiny, noise, parts):
     torch.testing.assert_close(KenlmFusion(path, 0.5).totals(sequences), lm.totals(sequences), atol=1e-4, rtol=0)
     with pytest.raises(DataError, match="no such file"):
         KenlmFusion("none.arpa", 0.5)
+    words = path.with_name("words.arpa")
+    build_words(LINES, 2, (0,), words)
+    assert KenlmFusion(path, 0.5).knows(range(1000)) and not KenlmFusion(words, 0.5).knows(range(1000))
+    assert of_ids(open_kenlm(path)) and not of_ids(open_kenlm(words))
 
 
 def test_states_follow_reordered_rows_and_prompts(parts):
@@ -198,6 +204,12 @@ def test_what_is_missing_is_named(tiny, tmp_path, parts):
         Fusion(tiny, Weights(lm=0.1), normalise=basic)
     with pytest.raises(DataError, match="'Beyoncé' cannot be written"):
         Fusion(tiny, Weights(boost=0.1), lexicon=Lexicon("x", "", (Entry("Beyoncé"),)), normalise=basic)
+    own = [["Beyoncé", "the song"]]
+    with pytest.raises(DataError, match="'Beyoncé' cannot be written"):
+        Fusion(tiny, Weights(boost=0.1), normalise=basic).processors(own)
+    tokens = [tiny.tokenizer.encode("the song", add_special_tokens=False)]
+    judged = Fusion(tiny, Weights(), normalise=basic).judged([tiny.prompt_without_audio()], tokens, own)
+    assert judged[0].boost > 0  # what it would weigh, before there is a weight
     path.with_suffix(".json").write_text('{"vocabulary": "0123"}')
     with pytest.raises(DataError, match="of another tokenizer"):
         Fusion(tiny, Weights(lm=0.1), lm=path, normalise=basic)

@@ -209,6 +209,16 @@ def test_report(worked, tmp_path):
     assert "Let It Be" in page.partition("gained and lost")[2] and "hi high" in page.partition("entity errors of")[2]
 
 
+def test_a_system_whose_name_begins_with_a_line_is_in_the_legend(worked, tmp_path):
+    sets, hyps, lexicon = worked
+    hyps = {name: {f"_{system}": texts for system, texts in systems.items()} for name, systems in hyps.items()}
+    for name, systems in hyps.items():
+        for system, texts in systems.items():
+            save_hypotheses(tmp_path, name, system, texts)
+    save_scores(tmp_path, score(sets, hyps, lexicon, resamples=50), sets)
+    assert "_adapted" in report(tmp_path).partition("WER against EER")[2]
+
+
 def test_nothing_of_torch_is_imported():
     code = "import sys, adapt.score.report, adapt.score.score; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
 
+import numpy as np
 import pytest
+import soundfile
 
 from adapt.errors import DataError
-from adapt.text.corpus import Entity, Utterance, prepare, read_hypotheses, read_manifest, read_text
+from adapt.text.corpus import Entity, Utterance, durations, prepare, read_hypotheses, read_manifest, read_text
 from adapt.text.normalise import basic
 
 
@@ -56,6 +59,41 @@ def test_manifest_reports_every_problem_with_its_line(tmp_path):
     assert sum("gone.wav" in problem for problem in error.value.problems) == 1
 
 
+def test_names_may_be_decomposed_and_are_found_and_matched(tmp_path):
+    name = "Beyonce\u0301.wav"  # as macOS writes it
+    soundfile.write(tmp_path / name, np.zeros(800), 16_000)
+    raw = tmp_path / "raw.jsonl"
+    raw.write_text(f'{{"audio_filepath": "{name}", "text": "e\u0301", "speaker": "e\u0301"}}\n', encoding="utf-8")
+    for path in (
+        raw,
+        write(tmp_path / "escaped.jsonl", {"audio_filepath": name, "text": "e\u0301", "speaker": "\xe9"}),
+    ):
+        (utterance,) = read_manifest(path)
+        assert utterance == Utterance("Beyonc\xe9", "\xe9", tmp_path / name, voice="\xe9")
+        assert durations([utterance]) == {"Beyonc\xe9": 0.05}
+
+
+def test_a_part_of_a_file_is_refused_where_its_audio_is_wanted(tmp_path):
+    (tmp_path / "long.wav").touch()
+    row = {"audio_filepath": "long.wav", "offset": 3.5, "duration": 1.0, "text": "a"}
+    path = write(tmp_path / "nemo.jsonl", row)
+    assert [u.text for u in read_manifest(path, need_audio=False)] == ["a"]
+    with pytest.raises(DataError, match=r"nemo.jsonl:1: `offset` is 3\.5"):
+        read_manifest(path)
+    assert read_manifest(write(path, row | {"offset": 0.0}))
+
+
+def test_every_file_that_is_no_audio_is_told(tmp_path):
+    names = ["a.raw", "b.wav", os.fsdecode(b"caf\xe9.wav"), "gone.wav"]
+    for name in names[:3]:
+        (tmp_path / name).write_bytes(b"no audio")
+    with pytest.raises(DataError) as error:
+        durations([Utterance(name, "", tmp_path / name) for name in names])
+    told = [problem.partition("; ")[0].removeprefix(f"{tmp_path}/") for problem in error.value.problems]
+    assert told[:2] == ["a.raw: not readable as audio", "b.wav: not readable as audio"]
+    assert told[2:] == ["caf\ufffd.wav: not readable as audio", "gone.wav: no such file"]
+
+
 def test_empty_and_unreadable_files(tmp_path):
     empty, latin = tmp_path / "empty", tmp_path / "latin"
     empty.write_text("\n \n")
@@ -93,6 +131,8 @@ def test_hypotheses_of_a_killed_run(tmp_path):
     for cut in (b'{"id": "3", "te', b'{"id": "3", "text": "\xc3'):
         path.write_bytes(whole + cut)
         assert read_hypotheses(path) == {"1": "a", "2": ""}
+        path.write_bytes(whole + b'{"id": 3, "text": "c"}')
+        assert read_hypotheses(path) == {"1": "a", "2": "", "3": "c"}  # ids may be numbers, as in a manifest
         path.write_bytes(whole + cut + b"\n" + whole)
         with pytest.raises(DataError) as error:
             read_hypotheses(path)

@@ -46,6 +46,8 @@ def test_predicted_text_of_nemo(tmp_path):
     path = tmp_path / "out.json"
     path.write_text('{"audio_filepath": "a/u1.wav", "text": "said", "pred_text": "heard"}\n')
     assert read_hypothesis_texts(path) == {"u1": "heard"}
+    path.write_text('{"id": 0, "audio_filepath": "a/u1.wav", "pred_text": "heard"}\n')
+    assert read_hypothesis_texts(path) == {"0": "heard"}
 
 
 def test_rare_words_are_entities_wherever_they_stand(tmp_path):

@@ -22,7 +22,7 @@ ENCODER = {"batch_seconds": 5.0, "warmup_steps": 5, "temperature": 1.0, "short":
 def test_any_file_at_any_rate_comes_as_16_khz(manifest):
     speech = read_speech(manifest, str)
     items, samples, lengths = speech.audio(speech.items)
-    assert len(items) == 20 and samples.shape[1] % 8_000 == 0
+    assert len(items) == 20 and samples.shape[1] == lengths.max()
     assert all(abs(n - 9_600) < 1_200 for n in lengths.tolist())  # mp3 pads
 
 

@@ -1,4 +1,5 @@
 import random
+import shutil
 
 import peft
 import pytest
@@ -113,6 +114,49 @@ def test_interrupted_decoder_ends_in_the_same_weights(tiny, noise, tmp_path, mon
     assert one.keys() == other.keys()
     assert all(torch.equal(one[k], other[k]) for k in one)
     assert any(v.abs().max() > 0 for k, v in one.items() if "lora_B" in k)
+
+
+def test_a_kill_in_the_midst_of_a_checkpoint_or_behind_the_end(tmp_path):
+    class Killed(Exception):
+        pass
+
+    def train(folder, kill=None, patience=None):
+        model, steps = torch.nn.Linear(2, 1, bias=False), []
+        torch.nn.init.ones_(model.weight)
+
+        def loss_of(model, batch):
+            steps.append(batch["step"])
+            if batch["step"] == kill:
+                raise Killed
+            return model(torch.ones(2) / (1 + batch["step"])).sum()
+
+        stop = (lambda log: sum("seen" in row for row in log) > patience) if patience else (lambda log: False)
+        log = fitting.fit(
+            model,
+            lambda step: {"step": step},
+            loss_of,
+            steps=8,
+            groups=[{"params": list(model.parameters()), "lr": 0.1}],
+            warmup=1,
+            folder=folder,
+            save_every=2,
+            evaluate=lambda step, log: {"seen": True},
+            stop=stop,
+        )
+        return model.weight.detach(), steps, [row for row in log if "seen" in row]
+
+    whole, *_ = train(tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(tmp_path / "cut", kill=5)
+    half = tmp_path / "cut/checkpoint-6"  # a save of which only the weights were written
+    shutil.copytree(tmp_path / "cut/checkpoint-4", half)
+    (half / "trainer_state.json").unlink()
+    weights, steps, _ = train(tmp_path / "cut")
+    assert steps == [4, 5, 6, 7] and torch.equal(weights, whole)
+
+    _, steps, ended = train(tmp_path / "early", patience=2)
+    assert steps == [0, 1, 2, 3]
+    assert train(tmp_path / "early", patience=2)[1:] == ([], ended)
 
 
 def test_what_the_base_says_may_be_kept_or_computed_anew(tiny, noise, tmp_path, monkeypatch):
