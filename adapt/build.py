@@ -43,6 +43,8 @@ class Build:
 
         from adapt.model.load import device_of
 
+        if self.device == "spread":
+            raise ModelError("device: 'spread' is for models of others alone; write cuda, or another device")
         found = torch.device(device_of(self.device))
         self.folder.device = str(found)
         return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 import shutil
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from adapt.model.bases import TRAINED, built_in, config_of, fingerprint, locate
 from adapt.model.load import load
 from adapt.model.save import save
 from adapt.model.support import OURS
+from adapt.run import read_json
 
 MARK = "adapt_export.json"  # in the folders that an export may write over
 PLAIN = """```python
@@ -46,7 +47,7 @@ def export(run: Path, out: Path, adapter_only: bool = False) -> Path:
     trained = (run / TRAINED).resolve()
     if trained.exists() and fingerprint(str(trained)) == metadata.get("base_sha"):
         metadata["base"] = str(trained)  # wherever the run lies by now
-        metadata |= {"trained": json.loads((run / "project/log.json").read_text(encoding="utf-8"))}
+        metadata |= {"trained": read_json(run / "project/log.json")}
         if adapter_only:
             told = "its LoRA belongs on a model that was trained there too"
             raise DataError(f"{run}: {told}, not on its base; leave out --adapter-only")
@@ -90,9 +91,21 @@ def _merged(base: str, source: Path, out: Path) -> str:
     return WITH_US if ours else PLAIN.replace("{cls}", type(model).__name__)
 
 
+def _scored(run: Path) -> bool:
+    """Whether the scores of a run are of the adapter that it holds now."""
+    stages = read_json(run / "run.json")["stages"] if (run / "run.json").exists() else {}
+    heard = {name: stage for name, stage in stages.items() if re.fullmatch("transcribe-(target|source)-adapted", name)}
+    if not heard or "score" not in stages or not (run / "scores/metrics.json").exists():
+        return False
+    weights = "adapter/adapter_model.safetensors"
+    made = {weights: stages["decoder"]["outputs"][weights]}
+    made |= {path: sha for stage in heard.values() for path, sha in stage["outputs"].items()}
+    read = [*heard.values(), stages["score"]]
+    return all(sha == made.get(path, sha) for stage in read for path, sha in stage["inputs"].items())
+
+
 def _card(run: Path, metadata: dict, use: str) -> str:
-    scores = run / "scores/metrics.json"
-    rows = json.loads(scores.read_text(encoding="utf-8"))["rows"] if scores.exists() else []
+    rows = read_json(run / "scores/metrics.json")["rows"] if _scored(run) else []
     measured = {(row["set"], row["system"]): row for row in rows if row["system"] in ("base", "adapted")}
     name = metadata["name"]
     results = [
@@ -121,9 +134,11 @@ def _card(run: Path, metadata: dict, use: str) -> str:
         eer = "" if row["eer"] is None else f"{100 * row['eer']:.1f}"
         table.append(f"| {on} | {system} | {100 * row['wer']:.1f} | {eer} |")
     worse = [
-        f"- WER on {on}: {100 * measured[on, 'base']['wer']:.1f} -> {100 * row['wer']:.1f}"
+        f"- {key.upper()} on {on}: {100 * before[key]:.1f} -> {100 * row[key]:.1f}"
         for (on, system), row in measured.items()
-        if system == "adapted" and (on, "base") in measured and row["wer"] > measured[on, "base"]["wer"]
+        for key in ("wer", "eer")
+        if system == "adapted" and (before := measured.get((on, "base"))) and None not in (before[key], row[key])
+        if row[key] > before[key]
     ]
     recipe = run / "recipe.yaml"
     parts = [

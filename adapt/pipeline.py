@@ -652,6 +652,7 @@ def seen_entities(sets: Iterable[list[Utterance]], lexicon, train: list[str], no
 
 def adapt(run: Run) -> None:
     """The stages to an adapter: `adapter/`."""
+    write_text(run.path("recipe.yaml"), dump(run.recipe))
     text(run)
     if projects(run.recipe):
         project(run)
@@ -692,7 +693,6 @@ def check_fusion(run: Run, weights: Iterable[dict[str, float]], manifests: Itera
 
 def run_all(run: Run) -> str:
     """Every stage that the recipe needs; the score table comes back, empty where the recipe names no set to score."""
-    write_text(run.path("recipe.yaml"), dump(run.recipe))
     for manifest in scored(run.recipe).values():
         durations(with_audio(read_manifest(manifest)))  # what cannot be read is told now, not after the training
     weights = [system.weights for system in systems(run).values() if system.weights and system.of != "ctc"]

@@ -15,10 +15,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from adapt.errors import DataError
-from adapt.pipeline import Run, audio_of, base_of, paired, with_audio
+from adapt.pipeline import Run, audio_of, base_of, paired
 from adapt.run import write_json
 from adapt.score.score import score
-from adapt.text.corpus import read_lines, read_manifest
+from adapt.text.corpus import read_lines
 from adapt.text.lexicon import read_lexicon
 from adapt.text.template import CHAT, LEARNED, SPEECH, Segment, parse, projectable, read_template, written
 
@@ -112,7 +112,7 @@ def prompts(run: Run, file: Path | None, methods: Sequence[str], seeds: int) -> 
             raise DataError(f"--method {method}: unknown; write plain, tokens-8 (or another number), mlp or residual")
     if not recipe.data.dev:
         raise DataError("recipe.yaml: data.dev: missing; name a manifest to compare prompts on, not the test set")
-    utterances = with_audio(read_manifest(recipe.data.dev))
+    utterances = run.recordings("dev")
     trials = [(OWN, OWN, "plain", 1)]
     for method in methods:
         seen = set()

@@ -92,6 +92,12 @@ def test_run_twice_then_with_a_changed_key(recipe, tmp_path):
     assert "decoder.steps changed: 4 -> 2" in changed.stderr
     assert changed.stderr.count("as before") >= 6  # text, prompt, and both transcripts of base and of ctc
 
+    card = out / "export/README.md"
+    assert adapt("export", out, "--adapter-only").exit_code == 0 and "| target | adapted |" in card.read_text()
+    assert adapt("decoder", recipe, "-o", out, "-s", "decoder.steps=1").exit_code == 0
+    assert adapt("export", out, "--adapter-only").exit_code == 0  # what was scored is another adapter
+    assert "It has not been scored" in card.read_text() and "\n  steps: 1\n" in card.read_text()
+
 
 def test_another_normaliser_is_heeded_where_the_text_stays_the_same(recipe, tmp_path):
     options = ("-o", tmp_path / "run", "-s", "fusion.boost=0.1", "-s", "fusion.lm=0.1")

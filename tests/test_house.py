@@ -25,7 +25,7 @@ ARROWS = {
     "pipeline": {"errors", "text", "score", "recipe", "run", "lm", "model", "train", "decode"},
     "tune": {"errors", "text", "score", "run", "model", "decode", "pipeline"},
     "robustness": {"errors", "text", "score", "model", "decode", "pipeline"},
-    "export": {"errors", "model"},
+    "export": {"errors", "model", "run"},
     "sensitivity": {"errors", "text", "score", "run", "model", "train", "decode", "pipeline"},
     "check": {"errors", "text", "score", "recipe", "model", "decode", "pipeline"},
     "build": {"errors", "text", "score", "base_recipe", "run", "model", "train", "decode"},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import string
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from adapt.decode.fusion import open_kenlm
+from adapt.decode.fusion import of_ids, open_kenlm
 from adapt.decode.weights import Weights
 from adapt.errors import DataError
 from adapt.lm import arpa
@@ -65,11 +64,6 @@ def collapsed(path: Sequence[int], posteriors: Sequence[float], alphabet: str) -
                 best.append(posterior)
         last = symbol
     return Heard(" ".join("".join(letters).split()), round(sum(best) / len(best), 4) if best else None)
-
-
-def of_ids(model) -> bool:
-    """Whether the words of a `kenlm.Model`, which does not list them, are token ids: numbers, and no letter alone."""
-    return any(str(i) in model for i in range(10_000)) and not any(c in model for c in string.ascii_lowercase)
 
 
 class CtcFusion:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -102,7 +103,7 @@ class KenlmFusion(LogitsProcessor):
     def __init__(
         self, path: str | Path, weight: float, ends: Sequence[int] = (), top_k: int = 64, prompt_length: int = 0
     ):
-        self._model = open_kenlm(path)
+        self.model = open_kenlm(path)
         self._state = _kenlm().State
         self.weight, self.ends, self.top_k, self.prompt_length = weight, frozenset(ends), top_k, prompt_length
         self._known: dict[tuple[int, ...], object] = {}
@@ -115,28 +116,24 @@ class KenlmFusion(LogitsProcessor):
         for row, candidates in zip(rows, tokens.tolist(), strict=True):
             after = self._state()
             words = ["</s>" if t in self.ends else str(t) for t in candidates]
-            given.append([self._model.BaseScore(states[row], word, after) for word in words])
+            given.append([self.model.BaseScore(states[row], word, after) for word in words])
         self._known = states
         fused = best + self.weight * LN10 * torch.tensor(given, device=scores.device, dtype=scores.dtype)
         lowest = torch.finfo(scores.dtype).min
         return torch.full_like(scores, lowest).scatter_(1, tokens, fused)
 
-    def knows(self, tokens: Iterable[int]) -> bool:
-        """Whether any of these tokens is a word of the model."""
-        return any(str(token) in self._model for token in tokens)
-
     def totals(self, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
         """Natural log probability `[rows]` of each sequence of tokens and the end of the sentence after it."""
-        return torch.tensor([LN10 * self._model.score(" ".join(map(str, tokens))) for tokens in sequences])
+        return torch.tensor([LN10 * self.model.score(" ".join(map(str, tokens))) for tokens in sequences])
 
     def _state_of(self, row: tuple[int, ...]) -> object:
         if row in self._known:
             return self._known[row]
         state = self._state()
         if not row:
-            self._model.BeginSentenceWrite(state)
+            self.model.BeginSentenceWrite(state)
         else:
-            self._model.BaseScore(self._state_of(row[:-1]), str(row[-1]), state)
+            self.model.BaseScore(self._state_of(row[:-1]), str(row[-1]), state)
         return state
 
 
@@ -161,6 +158,12 @@ def open_kenlm(path: str | Path):
     except (OSError, RuntimeError) as error:
         told = f"KenLM cannot read it: {first_line(error)}; build it again, of order 2 at least"
         raise DataError(f"{path}: {told}") from None
+
+
+def of_ids(model) -> bool:
+    """Whether the words of a `kenlm.Model`, which does not list them, are token ids: numbers, and no letter alone."""
+    letters = (letter for letter in map(chr, range(sys.maxunicode)) if letter.isalpha())
+    return any(str(i) in model for i in range(10_000)) and not any(letter in model for letter in letters)
 
 
 class InternalLM(LogitsProcessor):
@@ -243,8 +246,8 @@ class Fusion:
                 check_vocabulary(path, tokenizer)
         binary = lm is not None and arpa.kind(lm) == "binary"
         self._binary = KenlmFusion(lm, weights.lm, self._ends) if binary else None
-        if binary and not self._binary.knows(range(self._vocabulary)):
-            raise DataError(f"{lm}: none of its words is a token id in decimals; build it from lm/tokens.arpa of a run")
+        if binary and not of_ids(self._binary.model):
+            raise DataError(f"{lm}: its words are no token ids in decimals; build it from lm/tokens.arpa of a run")
         self._lm = self._ngram(lm) if lm and not binary else None
         self._source = self._ngram(source) if source else None
         phrases = self._tokenise(lexicon.entries) if lexicon else []

@@ -106,11 +106,12 @@ def read_text(path: str | Path) -> list[str]:
     return lines
 
 
-def read_manifest(path: str | Path, need_audio: bool = True) -> list[Utterance]:
+def read_manifest(path: str | Path, need_audio: bool = True, whole: bool = True) -> list[Utterance]:
     """Utterances of a JSONL manifest in any dialect of DIALECTS; audio paths are relative to its folder.
 
     With `need_audio` every line must name an audio file that exists (it is not opened); without it, audio is
-    optional and not looked for. Raises DataError with every problem of the file, one `file:line` each.
+    optional and not looked for. `whole`: a line whose audio is a part of a file (NeMo's `offset`) is refused; without
+    it, it is for its text alone. Raises DataError with every problem of the file, one `file:line` each.
     """
     path = Path(path)
     problems: list[str] = []
@@ -126,7 +127,7 @@ def read_manifest(path: str | Path, need_audio: bool = True) -> list[Utterance]:
         if not isinstance(row, dict):
             problems.append(f'{place}: {line[:40]!r} is not an object; write {{"id": …, "text": …}}')
             continue
-        utterance, wrong = _utterance(row, path.parent, need_audio)
+        utterance, wrong = _utterance(row, path.parent, need_audio, whole)
         problems += [f"{place}: {problem}" for problem in wrong]
         if utterance is None:
             continue
@@ -142,7 +143,7 @@ def read_manifest(path: str | Path, need_audio: bool = True) -> list[Utterance]:
     return utterances
 
 
-def _utterance(row: dict, folder: Path, need_audio: bool) -> tuple[Utterance | None, list[str]]:
+def _utterance(row: dict, folder: Path, need_audio: bool, whole: bool) -> tuple[Utterance | None, list[str]]:
     problems: list[str] = []
     dialect = "nemo" if "audio_filepath" in row else "slam-llm" if {"key", "target"} & row.keys() else "adapt"
     keys = DIALECTS[dialect]
@@ -165,7 +166,7 @@ def _utterance(row: dict, folder: Path, need_audio: bool) -> tuple[Utterance | N
         problems.append(f"no audio file {str(audio)!r}; paths are relative to the manifest's folder")
     if "id" not in values and audio:
         values["id"] = nfc(audio.stem)
-    if need_audio and row.get("offset"):
+    if whole and row.get("offset"):
         problems.append(f"`offset` is {row['offset']!r}: the audio of a part of a file; cut the parts into files")
     if "id" not in values and dialect == "nemo":
         problems.append("neither `id` nor `audio_filepath` names the utterance; add one")
@@ -192,7 +193,7 @@ def _utterance(row: dict, folder: Path, need_audio: bool) -> tuple[Utterance | N
         values["id"],
         values["text"],
         audio,
-        None if entities is None else tuple(Entity(nfc(e["text"]), e.get("type", "term")) for e in entities),
+        None if entities is None else tuple(Entity(nfc(e["text"]), nfc(e.get("type", "term"))) for e in entities),
         **about,
         phrases=None if phrases is None else tuple(map(nfc, phrases)),
     ), problems

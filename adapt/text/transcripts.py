@@ -27,7 +27,7 @@ def read_references(path: str | Path) -> list[Utterance]:
     """
     lines = read_lines(path)
     if lines and lines[0][1].startswith("{"):
-        return read_manifest(path, need_audio=False)
+        return read_manifest(path, need_audio=False, whole=False)
     utterances, problems = _rows(path, lines)
     if doubled := _doubled([u.id for u in utterances]):
         problems.append(f"{path}: {doubled}; make ids unique")

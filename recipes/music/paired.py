@@ -19,17 +19,21 @@ from adapt.text.corpus import read_text
 @click.command()
 @click.option("--count", default=1000, show_default=True, type=click.IntRange(1), help="Utterances.")
 def main(count: int) -> None:
-    """Write data/paired.jsonl and its audio; what is there is kept."""
-    sentences = random.Random("paired").sample(read_text(HERE / "text.txt"), count)
-    out = HERE / "data"
+    """Write data/paired.jsonl and its audio; what is there of the same sentences is kept."""
+    text, out = read_text(HERE / "text.txt"), HERE / "data"
+    sentences = random.Random("paired").sample(text, min(count, len(text)))
     lines = manifest("music-paired", [{"text": sentence} for sentence in sentences], training_voices())
+    written, made = out / "paired.jsonl", []
+    kept = written.read_text(encoding="utf-8").splitlines() if written.exists() else []
+    written.unlink(missing_ok=True)  # it says what the audio is of, until the first is spoken anew
+    out.mkdir(exist_ok=True)
     for line in tqdm(lines, desc="speech"):
         path = out / line["audio"]
-        if not path.exists():
+        if json.dumps(line) not in kept or not path.exists():
             write_audio(path, synthesise(line["text"], line["voice"], line["id"]))
-    out.mkdir(exist_ok=True)
-    (out / "paired.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    click.echo(out / "paired.jsonl")
+        made.append(json.dumps(line) + "\n")
+    written.write_text("".join(made), encoding="utf-8")
+    click.echo(written)
 
 
 if __name__ == "__main__":

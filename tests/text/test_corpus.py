@@ -10,6 +10,7 @@ import soundfile
 from adapt.errors import DataError
 from adapt.text.corpus import Entity, Utterance, durations, prepare, read_hypotheses, read_manifest, read_text
 from adapt.text.normalise import basic
+from adapt.train.speech import read_speech
 
 
 def write(path, *rows):
@@ -77,9 +78,10 @@ def test_a_part_of_a_file_is_refused_where_its_audio_is_wanted(tmp_path):
     (tmp_path / "long.wav").touch()
     row = {"audio_filepath": "long.wav", "offset": 3.5, "duration": 1.0, "text": "a"}
     path = write(tmp_path / "nemo.jsonl", row)
-    assert [u.text for u in read_manifest(path, need_audio=False)] == ["a"]
-    with pytest.raises(DataError, match=r"nemo.jsonl:1: `offset` is 3\.5"):
-        read_manifest(path)
+    assert [u.text for u in read_manifest(path, need_audio=False, whole=False)] == ["a"]
+    for read in (read_manifest, lambda path: read_speech(path, str)):
+        with pytest.raises(DataError, match=r"nemo.jsonl:1: `offset` is 3\.5"):
+            read(path)
     assert read_manifest(write(path, row | {"offset": 0.0}))
 
 
