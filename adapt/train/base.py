@@ -117,7 +117,6 @@ def train_encoder(
     alphabet, save_every = encoder.config.alphabet, max(1, steps // 20)
     norms = [module for module in encoder.modules() if isinstance(module, torch.nn.BatchNorm1d)]
     trained = any(parameter.requires_grad for parameter in encoder.encoder.parameters())
-    encoder.to(memory_format=torch.channels_last)  # a CPU's first convolutions take half as long
 
     def batch_of(step: int) -> dict:
         items, batch = _readable(draw, speech, step)
@@ -398,7 +397,6 @@ def align(
     slot has the two alike.
     """
     model, encoder = speech_llm.model, speech_llm.model.encoder
-    encoder.to(memory_format=torch.channels_last)
     alphabet = encoder.config.alphabet
     draw = batches(
         speech,

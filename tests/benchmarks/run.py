@@ -179,31 +179,6 @@ def huge_pages() -> dict:
     return {"name": "huge_pages", "ours_s": ours, "plain_s": plain, "ratio": ours / plain}
 
 
-def channels_last() -> dict:
-    """A step of the encoder on 120 s of audio, weights of its convolutions channels last, as trained, beside first."""
-    import torch
-
-    from adapt.model.load import load
-    from adapt.train.fit import uses_bf16
-
-    def step_in(form: torch.memory_format):
-        encoder = load("tiny").model.encoder.train().requires_grad_(True).to(memory_format=form)
-        samples, lengths = torch.randn(40, 48_000, device=encoder.device), torch.full((40,), 48_000)
-        bf16 = uses_bf16("auto", encoder.device)
-
-        def step() -> None:
-            with torch.autocast(encoder.device.type, torch.bfloat16, enabled=bf16):
-                loss = encoder(*encoder.inputs(samples, lengths))[0].float().square().mean()
-            loss.backward()
-            loss.item()  # waits for a GPU
-
-        step()
-        return step
-
-    ours, plain = interleaved(step_in(torch.channels_last), step_in(torch.contiguous_format), 9)
-    return {"name": "channels_last", "ours_s": ours, "plain_s": plain, "ratio": ours / plain}
-
-
 def beam_search(utterances: int = 16, beams: int = 4, slots: int = 100, tokens: int = 24) -> dict:
     """Transcripts of `generate` in `adapt.decode.transcribe` beside those of the model's own `generate`."""
     import torch
@@ -386,7 +361,6 @@ BENCHMARKS = {
         training_bf16,
         training_step,
         huge_pages,
-        channels_last,
         beam_search,
         joint_ctc,
         *FUSION,
