@@ -20,6 +20,14 @@ def swap_entities(
     >>> queen, abba = Entry("Queen", "artist"), Entry("ABBA", "artist", ("abba", "a b b a"))
     >>> swap_entities(["play queen", "stop"], Lexicon("m", "", (queen, abba)), str.lower, 4, seed=0)
     ['play abba', 'play a b b a']
+
+    A name of which nothing is left when it is normalised takes no turn.
+
+    >>> swap_entities(["play queen"], Lexicon("m", "", (queen, Entry("!!!", "artist"))), str.casefold, 2, seed=0)
+    ['play !!!']
+    >>> bare = lambda text: text.casefold().strip("!")
+    >>> swap_entities(["play queen"], Lexicon("m", "", (queen, Entry("!!!", "artist"))), bare, 2, seed=0)
+    []
     """
     index, rng = phrase_index(lexicon, normalise), random.Random(seed)
     spoken: dict[str, list[list[str]]] = {}  # by type, of each entry the forms of which something is left
