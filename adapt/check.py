@@ -9,10 +9,10 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapt.model.bases import built_in, config_of, locate, parameters
-from adapt.pipeline import SETS, corpus_of, projects, with_audio
-from adapt.recipe import Recipe
-from adapt.score.entity import locate as mentions_in
+from adapt.model.bases import built_in, config_of, find_base, parameters
+from adapt.recipe.domain import Recipe
+from adapt.score.entity import place_entities
+from adapt.stages.plan import SETS, corpus_of, projects, with_audio
 from adapt.text.corpus import Corpus, durations, read_manifest
 from adapt.text.lexicon import PhraseIndex, entities_in, find_mentions, phrase_index, read_lexicon
 from adapt.text.normalise import NORMALISERS
@@ -37,7 +37,7 @@ def check(recipe: Recipe) -> list[Finding]:
     """
     normalise = NORMALISERS[recipe.data.normaliser]
     where = "built in" if recipe.base in built_in() else "folder"
-    size = f"{parameters(locate(recipe.base)) / 1e6:,.1f} M parameters"
+    size = f"{parameters(find_base(recipe.base)) / 1e6:,.1f} M parameters"
     findings = [Finding("ok", "base", f"{recipe.base} ({where}), {size}")]
     corpus = corpus_of(recipe)
     words = sum(len(line.split()) for line in corpus.train + corpus.dev)
@@ -84,7 +84,7 @@ def _words(recipe: Recipe, corpus: Corpus, index: PhraseIndex | None) -> Finding
     for utterance in read_manifest(recipe.data.dev, need_audio=False):
         said = normalise(utterance.text).split()
         if utterance.entities is not None:
-            mentions = mentions_in(said, utterance.entities, normalise)[0]
+            mentions = place_entities(said, utterance.entities, normalise)[0]
         else:
             mentions = find_mentions(said, index) if index else []
         named = {place for mention in mentions for place in range(mention.start, mention.end)}
@@ -106,12 +106,12 @@ def check_base(name: str, audio: Path | None, device: str, dtype: str, language:
 
     from adapt.decode.transcribe import generate
     from adapt.model.features import read_segments
-    from adapt.model.load import load
+    from adapt.model.load import load_speech_llm
 
-    kind = config_of(path := locate(name)).get("model_type", "of no type")
+    kind = config_of(path := find_base(name)).get("model_type", "of no type")
     findings = [Finding("ok", "base", f"{kind} in {path}")]
     started = time.perf_counter()
-    llm = load(name, device, dtype=dtype, language=language)
+    llm = load_speech_llm(name, device, dtype=dtype, language=language)
     took = time.perf_counter() - started
     decoder = sum(p.numel() for p in llm.model.get_decoder().parameters())
     count = sum(p.numel() for p in llm.model.parameters())
@@ -123,7 +123,7 @@ def check_base(name: str, audio: Path | None, device: str, dtype: str, language:
     findings.append(Finding("ok", "prompt", f"{_short(before)} [slot of {llm.hidden}] {_short(after)}"))
     findings.append(Finding("ok", "end", ", ".join(repr(llm.tokenizer.decode([i])) for i in llm.ends)))
     rows, mask, _ = llm.training_batch(
-        [llm.nothing.new_zeros(50, llm.hidden)] * SENTENCES, [llm.target_ids("word " * WORDS)] * SENTENCES
+        [llm.empty_slot.new_zeros(50, llm.hidden)] * SENTENCES, [llm.target_ids("word " * WORDS)] * SENTENCES
     )
     with torch.no_grad():
         llm.forward(rows, mask)
@@ -137,7 +137,7 @@ def check_base(name: str, audio: Path | None, device: str, dtype: str, language:
     findings.append(Finding("ok" if finite else "fail", "stage 2", told if finite else "logits are not finite"))
     if audio:
         segments = list(read_segments(audio, llm.max_seconds))
-        slots = llm.slot_vectors(segments)
+        slots = llm.audio_embeddings(segments)
         texts = [llm.decode(best) for best, *_ in generate(llm, [llm.prompt(slot) for slot in slots], 1)]
         seconds = sum(map(len, segments)) / 16_000
         findings.append(Finding("ok", "slot", f"{sum(map(len, slots))} vectors for {seconds:.1f} s of audio"))

@@ -123,11 +123,12 @@ def _report(result, note: str) -> None:
 
 @contextmanager
 def _running(recipe: str, overrides: Sequence[str], out: Path | None, device: str = "auto"):
-    from adapt.pipeline import Run
-    from adapt.recipe import load
+    from adapt.recipe.domain import Recipe
+    from adapt.recipe.load import load_recipe
     from adapt.run import RunFolder
+    from adapt.stages.context import Run
 
-    loaded = load(recipe, overrides)
+    loaded = load_recipe(Recipe, recipe, overrides)
     name = loaded.name
     if any(override.startswith("base=") for override in overrides):  # bases do not share a folder
         *above, last = Path(loaded.base).parts
@@ -158,14 +159,15 @@ def check(
 ) -> None:
     """Look before spending: a recipe's counts, duplicates, leaks and coverage, or a base of your own."""
     from adapt import check as checking
-    from adapt.recipe import keys, load
+    from adapt.recipe.domain import Recipe
+    from adapt.recipe.load import keys, load_recipe
 
     if not recipe and not base:
         raise click.UsageError("nothing to look at; give a RECIPE, or --base NAME, or both")
     findings = []
     if recipe:
-        loaded = load(recipe, (*overrides, *([f"base={base_argument(base)}"] if base else [])))
-        findings = [checking.Finding("ok", "recipe.yaml", f"{len(keys())} keys"), *checking.check(loaded)]
+        loaded = load_recipe(Recipe, recipe, (*overrides, *([f"base={base_argument(base)}"] if base else [])))
+        findings = [checking.Finding("ok", "recipe.yaml", f"{len(keys(Recipe))} keys"), *checking.check(loaded)]
     if base:
         findings += checking.check_base(base, audio, device, dtype, language)
     if as_json:
@@ -189,10 +191,11 @@ def check(
 def run(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str, as_json: bool) -> None:
     """Run every stage of a recipe, skipping what is done; print the score table."""
     from adapt import pipeline
+    from adapt.stages import plan
 
     with _running(recipe, overrides, out, device) as it:
-        if it.path(pipeline.TUNED).exists():
-            told = f"of {it.path(pipeline.TUNED)}, in place of the recipe's; delete it to use those"
+        if it.path(plan.TUNED).exists():
+            told = f"of {it.path(plan.TUNED)}, in place of the recipe's; delete it to use those"
             click.echo(f"{'fusion':<10} weights {told}", err=True)
         table = pipeline.run_all(it)
         if as_json:
@@ -214,13 +217,14 @@ def run(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str, 
 def project(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str) -> None:
     """Learn from paired audio the prompt around the slot, and what of the base is not frozen."""
     from adapt import pipeline
+    from adapt.stages import plan
 
     with _running(recipe, overrides, out, device) as it:
-        if not pipeline.projects(it.recipe):
+        if not plan.projects(it.recipe):
             told = "set project.method to tokens, mlp or residual, or project.projector to trained"
             raise click.UsageError(f"nothing to learn; {told}")
         pipeline.project(it)
-        click.echo(it.path(pipeline.TRAINED if pipeline.trained(it.recipe) else pipeline.PROJECTED))
+        click.echo(it.path(plan.TRAINED if plan.trained(it.recipe) else plan.PROJECTED))
 
 
 @main.command()
@@ -246,10 +250,10 @@ def prompts(
     as_json: bool,
 ) -> None:
     """How much the wording of the prompt matters: WER and EER of many, as they are and learned; which one to use."""
-    from adapt import sensitivity
+    from adapt import prompts as comparing
 
     with _running(recipe, overrides, out, device) as it:
-        found = sensitivity.prompts(it, file, methods or sensitivity.METHODS, seeds)
+        found = comparing.prompts(it, file, methods or comparing.METHODS, seeds)
         click.echo(json.dumps(found.to_json(), indent=2) if as_json else found.table())
 
 
@@ -262,11 +266,12 @@ def prompts(
 def prompt(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str) -> None:
     """Stage 1: learn the soft prompt from text, everything else frozen."""
     from adapt import pipeline
+    from adapt.stages import plan
 
     with _running(recipe, overrides, out, device) as it:
         pipeline.text(it)
         pipeline.prompt(it)
-        click.echo(it.path(pipeline.SOFT_PROMPT))
+        click.echo(it.path(plan.SOFT_PROMPT))
 
 
 @main.command()
@@ -300,6 +305,7 @@ def lm(recipe: str, given: Path | None, overrides: tuple[str, ...], out: Path | 
     """Estimate n-grams from the domain text: over the decoder's tokens, over words, and of the source."""
     from adapt import pipeline
     from adapt.lm import arpa
+    from adapt.stages.lm import perplexities
 
     if given:
         key = "words" if arpa.kind(given) == "words" else "tokens"
@@ -310,7 +316,7 @@ def lm(recipe: str, given: Path | None, overrides: tuple[str, ...], out: Path | 
         if given:
             told = f"the next run estimates its own again, unless the recipe has `lm: {{{key}: {given.absolute()}}}`"
             click.echo(f"{given}: taken this once; {told}", err=True)
-        orders = pipeline.perplexities(it)
+        orders = perplexities(it)
         if as_json:
             click.echo(json.dumps(orders, indent=2))
             return
@@ -331,6 +337,7 @@ def tune(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str,
     """Find the weights of LM, internal LM and lexicon on the development set; `adapt run` then uses them."""
     from adapt import pipeline
     from adapt import tune as tuning
+    from adapt.stages import plan
 
     with _running(recipe, overrides, out, device) as it:
         tuning.check(it)
@@ -338,7 +345,7 @@ def tune(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str,
         pipeline.lm(it)
         tuning.tune(it)
         if as_json:
-            click.echo(it.path(pipeline.TUNED).read_text(encoding="utf-8"), nl=False)
+            click.echo(it.path(plan.TUNED).read_text(encoding="utf-8"), nl=False)
             return
         click.echo(tuning.table(it))
         click.echo(f"Next: adapt run {recipe}")
@@ -367,7 +374,7 @@ def robustness(
 @click.option(
     "--explicit",
     type=click.Choice(["none", "letters", "cosine", "ctc"]),
-    help="Loss between slot vectors and token embeddings in align; short for -s align.explicit=...",
+    help="Loss between audio embeddings and token embeddings in align; short for -s align.explicit=...",
 )
 @set_option
 @out_option
@@ -390,9 +397,11 @@ def base(
     test      WER, of the decoder and of the encoder alone
     With a stage, what comes before it is run where it is not done; without, all four.
     """
-    from adapt.base_recipe import BaseRecipe
-    from adapt.build import STAGES, Build, Tested, run_until
-    from adapt.recipe import load
+    from adapt.build.context import Build
+    from adapt.build.run import STAGES, run_until
+    from adapt.build.test import Tested
+    from adapt.recipe.base import BaseRecipe
+    from adapt.recipe.load import load_recipe
     from adapt.run import RunFolder
 
     *stage, recipe = words
@@ -400,7 +409,8 @@ def base(
         raise click.UsageError(
             f"expected [STAGE] RECIPE, got {' '.join(words)!r}; a stage is one of {', '.join(STAGES)}"
         )
-    loaded = load(recipe, [*overrides, *([f"align.explicit={explicit}"] if explicit else [])], BaseRecipe)
+    given = [f"align.explicit={explicit}"] if explicit else []
+    loaded = load_recipe(BaseRecipe, recipe, [*overrides, *given])
     last = stage[0] if stage else "test" if loaded.data.test else "align"
     with RunFolder(out or Path("runs") / loaded.name, seed=loaded.seed) as folder:
         build = Build(loaded, folder, device, _report)
@@ -526,17 +536,17 @@ def transcribe(
     from adapt.decode.rescore import Rescorer
     from adapt.decode.transcribe import transcribe as write
     from adapt.decode.weights import Weights
-    from adapt.model import learned
+    from adapt.model import learned_prompt
     from adapt.model.adapter import attach
-    from adapt.model.load import load
+    from adapt.model.load import load_speech_llm
 
-    llm = load(base, device, dtype=dtype, quantise=int(quantise[0]) if quantise else None, language=language)
+    llm = load_speech_llm(base, device, dtype=dtype, quantise=int(quantise[0]) if quantise else None, language=language)
     if decoder == "ctc" and not llm.has_ctc:
         raise DataError(f"--decoder ctc: {base} has no encoder with a CTC head; leave it out")
     if ctc_weight and not llm.has_ctc:
         raise DataError(f"--ctc-weight: {base} has no encoder with a CTC head; leave it out")
     if prompt:
-        llm = learned.with_learned(llm, learned.load(prompt, llm))
+        llm = learned_prompt.with_learned(llm, learned_prompt.load_learned_prompt(prompt, llm))
     for name, folder in named.items():
         attach(llm, folder, name)
     fusion = None

@@ -11,9 +11,9 @@ import yaml
 
 from adapt.errors import DataError, ModelError
 from adapt.model import adapter
-from adapt.model.bases import TRAINED, built_in, config_of, fingerprint, locate
-from adapt.model.load import load
-from adapt.model.save import save
+from adapt.model.bases import TRAINED, built_in, config_of, find_base, fingerprint
+from adapt.model.load import load_speech_llm
+from adapt.model.save import save_speech_llm
 from adapt.model.support import OURS
 from adapt.run import read_json
 
@@ -53,7 +53,7 @@ def export(run: Path, out: Path, adapter_only: bool = False) -> Path:
             raise DataError(f"{run}: {told}, not on its base; leave out --adapter-only")
     if out.exists() and any(out.iterdir()) and not (out / MARK).exists():
         raise DataError(f"{out}: holds other files already; choose another folder with -o")
-    if out.resolve() == locate(metadata["base"]).resolve():
+    if out.resolve() == find_base(metadata["base"]).resolve():
         raise DataError(f"{out}: is the base that was adapted; choose another folder with -o")
     making = out.with_name(f"{out.name}.part")  # what an earlier export left stays until this one is whole
     shutil.rmtree(making, ignore_errors=True)
@@ -74,7 +74,7 @@ def export(run: Path, out: Path, adapter_only: bool = False) -> Path:
 
 
 def _merged(base: str, source: Path, out: Path) -> str:
-    llm = adapter.attach(load(base, "cpu", dtype="fp32"), source)
+    llm = adapter.attach(load_speech_llm(base, "cpu", dtype="fp32"), source)
     rows = llm.prompt(llm.model.get_input_embeddings().weight[:4])[None]  # a prompt may be nothing but its slot
     with torch.no_grad():
         wanted = llm.forward(rows)
@@ -83,11 +83,11 @@ def _merged(base: str, source: Path, out: Path) -> str:
     if not torch.allclose(wanted, given, atol=1e-2 * float(wanted.std()), rtol=1e-2):
         raise ModelError(f"{source}: merged into {base} it says something else; export --adapter-only")
     try:
-        save(llm, out)
+        save_speech_llm(llm, out)
     except ModelError as error:
         raise ModelError(f"{error}; export --adapter-only") from None
     # Who else would put the learned prompt around the slot?
-    ours = config_of(locate(base))["model_type"] == OURS or llm.learned is not None
+    ours = config_of(find_base(base))["model_type"] == OURS or llm.learned is not None
     return WITH_US if ours else PLAIN.replace("{cls}", type(model).__name__)
 
 

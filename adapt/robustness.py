@@ -15,9 +15,11 @@ import soundfile
 from adapt.decode.transcribe import transcribe
 from adapt.errors import DataError
 from adapt.model.features import SAMPLE_RATE, read_audio
-from adapt.pipeline import Run, audio_of, base_of, sets_of, system_of
 from adapt.score.report import hypotheses_path
 from adapt.score.score import Scores, score
+from adapt.stages.context import Run
+from adapt.stages.plan import audio_of, base_of, sets_of
+from adapt.stages.systems import system_of
 from adapt.text.corpus import Utterance, durations, read_hypotheses, read_manifest
 from adapt.text.lexicon import read_lexicon
 

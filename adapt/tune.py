@@ -28,10 +28,12 @@ from adapt.errors import DataError
 from adapt.model.bases import has_ctc
 from adapt.model.features import read_audio
 from adapt.model.speech_llm import SpeechLLM
-from adapt.pipeline import SOFT_PROMPT, TUNED, Run, System, audio_of, base_of, check_fusion, fusion_of, system_of
 from adapt.run import StageResult, read_json, write_json
-from adapt.score.entity import entity_errors, locate
+from adapt.score.entity import entity_errors, place_entities
 from adapt.score.wer import align, count
+from adapt.stages.context import Run
+from adapt.stages.plan import SOFT_PROMPT, TUNED, audio_of, base_of, check_fusion
+from adapt.stages.systems import System, fusion_of, system_of
 from adapt.text.corpus import Utterance
 from adapt.text.lexicon import PhraseIndex, find_mentions, phrase_index, read_lexicon
 from adapt.text.normalise import NORMALISERS
@@ -52,7 +54,7 @@ REFUSED = 1_000
 
 
 @dataclass(frozen=True)
-class Counts:
+class DevCounts:
     """What the development set counts, in all; source: of general speech."""
 
     errors: int
@@ -64,12 +66,12 @@ class Counts:
     source_words: int = 0
     source_alarms: int = 0
 
-    def refused(self, base: Counts) -> bool:
+    def refused(self, base: DevCounts) -> bool:
         """Does it harm more than it may?"""
         alarms = any(mine >= 2 * max(1, its) for mine, its in self._alarms(base))
         return alarms or self.source_errors > (1 + GUARD) * base.source_errors
 
-    def cost(self, base: Counts) -> float:
+    def cost(self, base: DevCounts) -> float:
         """WER as a share of the base's, plus, where there are mentions, the same of wrong ones and false alarms.
 
         Where it is refused, REFUSED more, and more yet for what it is refused for.
@@ -81,7 +83,7 @@ class Counts:
             cost += REFUSED + harm + sum(mine / max(1, its) for mine, its in self._alarms(base))
         return cost
 
-    def _alarms(self, base: Counts) -> tuple[tuple[int, int], ...]:
+    def _alarms(self, base: DevCounts) -> tuple[tuple[int, int], ...]:
         return (self.alarms, base.alarms), (self.source_alarms, base.source_alarms)
 
     @property
@@ -101,7 +103,7 @@ class Counts:
 class _Pool:
     """Every hypothesis that was met for each utterance, with what each part and the reference say of it."""
 
-    judge: list[Callable[[str], Counts]]
+    judge: list[Callable[[str], DevCounts]]
     hypotheses: list[dict[str, tuple]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -118,7 +120,7 @@ class _Pool:
         width = max(map(len, self.hypotheses))
         parts = {key: np.zeros((len(self.judge), width)) for key in ("model", "tokens", *START) if key != "reward"}
         parts["model"][:] = -np.inf
-        counted = np.zeros((len(self.judge), width, len(dataclasses.fields(Counts))), np.int64)
+        counted = np.zeros((len(self.judge), width, len(dataclasses.fields(DevCounts))), np.int64)
         for i, known in enumerate(self.hypotheses):
             for j, (hypothesis, counts) in enumerate(known.values()):
                 for key, values in parts.items():
@@ -134,7 +136,7 @@ def _ranked(parts: Mapping[str, np.ndarray], weights: Weights) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Tuned:
+class TunedSystem:
     """One system: its best weights, what the development set counts with them, and every point of the surface.
 
     surface: (weights, cost) over the pooled n-best lists, a point each; of the CTC path, over what was decoded.
@@ -142,55 +144,55 @@ class Tuned:
 
     of: str
     weights: dict[str, float]
-    counts: Counts
-    base: Counts
+    counts: DevCounts
+    base: DevCounts
     surface: list[tuple[dict[str, float], float]]
 
 
 def judges(
     utterances: Sequence[Utterance], index: PhraseIndex | None, normalise: Callable[[str], str], source: bool = False
-) -> list[Callable[[str], Counts]]:
+) -> list[Callable[[str], DevCounts]]:
     """For each utterance, what counts a transcript of it. source: of general speech, whose mentions do not count."""
 
-    def of(utterance: Utterance) -> Callable[[str], Counts]:
+    def of(utterance: Utterance) -> Callable[[str], DevCounts]:
         ref = tuple(normalise(utterance.text).split())
         if utterance.entities is not None:
-            mentions = locate(ref, utterance.entities, normalise)[0]
+            mentions = place_entities(ref, utterance.entities, normalise)[0]
         else:
             mentions = find_mentions(ref, index) if index else []
 
-        def judge(text: str) -> Counts:
+        def judge(text: str) -> DevCounts:
             hyp = tuple(normalise(text).split())
             ops = align(ref, hyp)
             c, e = count(ref, hyp, ops), entity_errors(ref, hyp, ops, mentions, index)
             errors, alarms = c.substitutions + c.deletions + c.insertions, e.false_alarms or 0
             if source:
-                return Counts(0, 0, 0, 0, 0, errors, c.words, alarms)
-            return Counts(errors, c.words, sum(j.wrong for j in e.judged), len(mentions), alarms)
+                return DevCounts(0, 0, 0, 0, 0, errors, c.words, alarms)
+            return DevCounts(errors, c.words, sum(j.wrong for j in e.judged), len(mentions), alarms)
 
         return judge
 
     return [of(utterance) for utterance in utterances]
 
 
-def _sum(counts: Sequence[Counts]) -> Counts:
-    return Counts(*map(sum, zip(*map(dataclasses.astuple, counts), strict=True)))
+def _sum(counts: Sequence[DevCounts]) -> DevCounts:
+    return DevCounts(*map(sum, zip(*map(dataclasses.astuple, counts), strict=True)))
 
 
 def search(
     decode: Callable[[Weights], Sequence[Sequence]],
-    judge: Sequence[Callable[[str], Counts]],
+    judge: Sequence[Callable[[str], DevCounts]],
     active: Sequence[str],
     of: str,
     bar: Callable[[], object] = lambda: None,
-) -> Tuned:
+) -> TunedSystem:
     """Weights of the `active` parts, none of them 0 but the reward.
 
     decode: n-best hypotheses (`fusion.Hypothesis`) of each utterance, best first.
     """
     pool, decoded = _Pool(list(judge)), {}
 
-    def tried(weights: Weights) -> Counts:
+    def tried(weights: Weights) -> DevCounts:
         if weights not in decoded:
             found = decode(weights)
             for place, hypotheses in enumerate(found):
@@ -208,7 +210,7 @@ def search(
     for _ in range(ROUNDS):
         parts, counted = pool.arrays()
         rows = np.arange(len(counted))
-        costs = [Counts(*counted[rows, _ranked(parts, w)].sum(0).tolist()).cost(base) for w in points]
+        costs = [DevCounts(*counted[rows, _ranked(parts, w)].sum(0).tolist()).cost(base) for w in points]
         ranked = [points[i] for i in np.argsort(costs, kind="stable")]
         if ranked[0] in decoded and not decoded[ranked[0]].refused(base):
             break
@@ -218,17 +220,17 @@ def search(
         tried(untried)
     best = min((w for w in decoded if w != Weights()), key=lambda w: decoded[w].cost(base))
     surface = [({k: getattr(w, k) for k in active}, cost) for w, cost in zip(points, costs, strict=True)]
-    return Tuned(of, dataclasses.asdict(best), decoded[best], base, surface)
+    return TunedSystem(of, dataclasses.asdict(best), decoded[best], base, surface)
 
 
 def search_ctc(
     decode: Callable[[Weights], Sequence[str]],
-    judge: Sequence[Callable[[str], Counts]],
+    judge: Sequence[Callable[[str], DevCounts]],
     active: Sequence[str],
     bar: Callable[[], object] = lambda: None,
-) -> Tuned:
+) -> TunedSystem:
     """As `search`, for a search that gives no scores apart: one weight after the other."""
-    decoded: dict[Weights, Counts] = {}
+    decoded: dict[Weights, DevCounts] = {}
 
     def tried(weights: Weights) -> float:
         if weights not in decoded:
@@ -242,7 +244,7 @@ def search_ctc(
         points = [dataclasses.replace(best, **{key: value}) for value in CTC_GRID[key]]
         best = min([best, *points] if key == "reward" else points, key=tried)
     surface = [({k: getattr(w, k) for k in active}, tried(w)) for w in decoded]
-    return Tuned("ctc", dataclasses.asdict(best), decoded[best], decoded[Weights()], surface)
+    return TunedSystem("ctc", dataclasses.asdict(best), decoded[best], decoded[Weights()], surface)
 
 
 def check(run: Run) -> None:
@@ -308,7 +310,7 @@ def tune(run: Run) -> StageResult:
                 bar.update((i + 1) * (ROUNDS + 2) - bar.n)
             found += [searched("ctc", by_ctc)] if by_ctc else []
         rows = {f"{row['of']} + {label}": row for row in found if (label := Weights(**row["weights"]).label)}
-        harmful = [name for name, row in rows.items() if Counts(**row["counts"]).refused(Counts(**row["base"]))]
+        harmful = [name for name, row in rows.items() if DevCounts(**row["counts"]).refused(DevCounts(**row["base"]))]
         systems = {name: row for name, row in rows.items() if name not in harmful}
         write_json(run.path(TUNED), {"systems": systems, "refused": harmful})
 
@@ -392,7 +394,7 @@ def table(run: Run) -> str:
     found = _read(run)
     lines = []
     for label, row in found["systems"].items():
-        counts, base = Counts(**row["counts"]), Counts(**row["base"])
+        counts, base = DevCounts(**row["counts"]), DevCounts(**row["base"])
         weights = "  ".join(f"{key} {value:g}" for key, value in row["weights"].items() if value)
         figures = f"WER {100 * base.wer:.1f} -> {100 * counts.wer:.1f}"
         if base.mentions:

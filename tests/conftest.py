@@ -18,7 +18,7 @@ def tiny(tmp_path_factory):
     from transformers import LlamaConfig, ParakeetCTCConfig, PreTrainedTokenizerFast
 
     from adapt.model.composed import ComposedConfig, ComposedForSpeechRecognition
-    from adapt.model.load import load
+    from adapt.model.load import load_speech_llm
 
     words = [
         "▁" + w
@@ -95,7 +95,7 @@ def tiny(tmp_path_factory):
         torch.nn.init.normal_(parameter, std=0.3)
     model.save_pretrained(folder)
     fast.save_pretrained(folder)
-    return load(str(folder), device="cpu")
+    return load_speech_llm(str(folder), device="cpu")
 
 
 @pytest.fixture(scope="session")

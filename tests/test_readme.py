@@ -10,10 +10,11 @@ from pathlib import Path
 import click
 import pytest
 
-from adapt import recipe
-from adapt.base_recipe import BaseRecipe
 from adapt.cli import main
 from adapt.errors import RecipeError
+from adapt.recipe.base import BaseRecipe
+from adapt.recipe.domain import Recipe
+from adapt.recipe.load import keys, load_recipe
 from adapt.text.template import parse
 
 ROOT = Path(__file__).parent.parent
@@ -36,12 +37,12 @@ def test_yaml_blocks_are_recipes(tmp_path):
     for name in ("wavlm", "qwen"):
         (tmp_path / name).mkdir()
     (tmp_path / "recipe.yaml").write_text(domain)
-    assert recipe.load(tmp_path).data.source_dev == tmp_path / "general-dev.jsonl"
+    assert load_recipe(Recipe, tmp_path).data.source_dev == tmp_path / "general-dev.jsonl"
     (tmp_path / "recipe.yaml").write_text(learned)
-    template = parse(recipe.load(tmp_path).project.template)
+    template = parse(load_recipe(Recipe, tmp_path).project.template)
     assert [s.text or s.count for s in template] == ["USER: ", "Transcribe speech to text. ", 0, 2, "\n ASSISTANT:"]
     (tmp_path / "recipe.yaml").write_text(base)
-    assert recipe.load(tmp_path, kind=BaseRecipe).llm.start == str(tmp_path / "qwen")
+    assert load_recipe(BaseRecipe, tmp_path).llm.start == str(tmp_path / "qwen")
 
 
 def test_commands_are_real():
@@ -57,7 +58,7 @@ def test_commands_are_real():
 
 def test_pseudo_audio_table_is_complete():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    spec, _ = recipe.keys()["decoder.pseudo_audio"]
+    spec, _ = keys(Recipe)["decoder.pseudo_audio"]
     assert [c for c in spec.metadata["choices"] if f"| `{c}` |" not in text] == []
 
 
@@ -66,17 +67,17 @@ RECIPES = {path.parent: "train:" in path.read_text() for path in sorted((ROOT / 
 
 @pytest.mark.parametrize("folder", [f for f, base in RECIPES.items() if not base], ids=lambda p: p.name)
 def test_every_recipe_of_a_domain_loads(folder):
-    loaded = recipe.load(folder)
+    loaded = load_recipe(Recipe, folder)
     assert loaded.name == folder.name
-    assert recipe.load(folder, ["decoder.steps=7"]).decoder.steps == 7
+    assert load_recipe(Recipe, folder, ["decoder.steps=7"]).decoder.steps == 7
 
 
 @pytest.mark.parametrize("folder", [f for f, base in RECIPES.items() if base], ids=lambda p: p.name)
 def test_every_recipe_of_a_base_loads_once_its_data_is_made(folder, tmp_path):
     shutil.copy(folder / "recipe.yaml", tmp_path)
     with pytest.raises(RecipeError, match=r"data\.train: no such file"):
-        recipe.load(tmp_path, kind=BaseRecipe)
+        load_recipe(BaseRecipe, tmp_path)
     (tmp_path / "data").mkdir()
     for name in ("train.jsonl", "dev.jsonl", "test.jsonl", "text.txt"):
         (tmp_path / "data" / name).touch()
-    assert recipe.load(tmp_path, ["align.steps=7"], BaseRecipe).align.steps == 7
+    assert load_recipe(BaseRecipe, tmp_path, ["align.steps=7"]).align.steps == 7

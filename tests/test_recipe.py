@@ -5,9 +5,10 @@ import sys
 import pytest
 import yaml
 
-from adapt import recipe
-from adapt.base_recipe import BaseRecipe
 from adapt.errors import RecipeError
+from adapt.recipe.base import BaseRecipe
+from adapt.recipe.domain import Recipe
+from adapt.recipe.load import describe, dump, load_recipe, sections
 
 
 @pytest.fixture
@@ -30,14 +31,14 @@ DATA = "data:\n  text: text/train.txt\n"
 
 def problems(home, *overrides) -> list[str]:
     with pytest.raises(RecipeError) as caught:
-        recipe.load(home, overrides)
+        load_recipe(Recipe, home, overrides)
     return list(caught.value.problems)
 
 
 def test_defaults_and_paths(folder):
     home = folder(DATA + "  test: ../music/test.jsonl\ndecoder:\n")
-    got = recipe.load(home)
-    assert got == recipe.load(home / "recipe.yaml")
+    got = load_recipe(Recipe, home)
+    assert got == load_recipe(Recipe, home / "recipe.yaml")
     assert (got.name, got.base, got.seed, got.folder) == ("music", "tiny", 1, home)
     assert (got.data.text, got.data.test) == (home / "text/train.txt", home / "test.jsonl")
     assert got.data.dev is None
@@ -48,7 +49,7 @@ def test_defaults_and_paths(folder):
 
 def test_values_mean_what_they_say(folder):
     tuned = "decoder: {learning_rate: 1e-4, anchor: 1}\n"
-    got = recipe.load(folder("\ufeffname: no\nbase: 12:30\n" + DATA + "  lexicon: ~\n" + tuned))
+    got = load_recipe(Recipe, folder("\ufeffname: no\nbase: 12:30\n" + DATA + "  lexicon: ~\n" + tuned))
     assert (got.name, got.base, got.data.lexicon) == ("no", "12:30", None)
     assert got.decoder.learning_rate == 1e-4
     assert isinstance(got.decoder.anchor, float)
@@ -56,7 +57,7 @@ def test_values_mean_what_they_say(folder):
 
 @pytest.mark.parametrize("value", ["1e-4", "1E-4", "1.0e-4", ".0001", "+0.0001"])
 def test_each_way_to_write_a_number(folder, value):
-    assert recipe.load(folder(DATA), [f"prompt.learning_rate={value}"]).prompt.learning_rate == 1e-4
+    assert load_recipe(Recipe, folder(DATA), [f"prompt.learning_rate={value}"]).prompt.learning_rate == 1e-4
 
 
 def test_all_problems_at_once_in_order_of_lines(folder):
@@ -146,7 +147,8 @@ def test_a_missing_recipe_names_its_neighbour(folder):
 def test_an_override_stands_in_for_the_line(folder):
     home = folder("data: {text: gone.txt, test: test.jsonl}\ndecoder: {steps: many}\n")
     (home / "models").mkdir()
-    got = recipe.load(
+    got = load_recipe(
+        Recipe,
         home,
         ["data.text=text/train.txt", "data.test=", "decoder.steps=7", "decoder.steps=8", "base=./models"],
     )
@@ -159,8 +161,8 @@ def test_dump_loads_as_the_same_recipe(folder):
     (home / "models").mkdir()
     (home.parent / "music.tsv").write_text("Abba\n")
     overrides = ["name=no", "base=./models", "prompt.learning_rate=1e-5", "data.lexicon=../music.tsv"]
-    before = recipe.load(home, overrides)
-    text = recipe.dump(before)
+    before = load_recipe(Recipe, home, overrides)
+    text = dump(before)
     plain = yaml.safe_load(text)  # other readers take the values the same way
     assert (plain["name"], plain["prompt"]["learning_rate"], plain["decoder"]["patience"]) == ("no", 1e-5, 3)
     assert plain["data"] | {"normaliser": 0, "dev_lines": 0, "entity_copies": 0} == {
@@ -172,16 +174,16 @@ def test_dump_loads_as_the_same_recipe(folder):
         "dev_lines": 0,
         "entity_copies": 0,
     }
-    assert recipe.load(folder(text)) == before
+    assert load_recipe(Recipe, folder(text)) == before
 
 
 def test_describe_is_a_recipe_of_all_defaults(folder):
-    text = recipe.describe()
+    text = describe(Recipe)
     home = folder(text)
     (home / "text.txt").write_text("play it\n")
-    assert recipe.load(home) == recipe.load(folder("data: {text: text.txt}\n"))
+    assert load_recipe(Recipe, home) == load_recipe(Recipe, folder("data: {text: text.txt}\n"))
     written = yaml.safe_load(text)
-    for section, cls in recipe.sections().items():
+    for section, cls in sections(Recipe).items():
         assert list(written[section]) == [f.name for f in dc.fields(cls)]
     lines = text.splitlines()
     keys = [i for i, line in enumerate(lines) if line and "#" not in line]
@@ -190,20 +192,20 @@ def test_describe_is_a_recipe_of_all_defaults(folder):
 
 
 def test_describe_of_a_base_recipe_loads_as_its_defaults(folder):
-    text = recipe.describe(BaseRecipe)
+    text = describe(BaseRecipe)
     assert text.startswith("# `data:` with `train:` and `dev:` must be there;")
     home = folder(text)
     for name in ("train.jsonl", "dev.jsonl"):
         (home / name).write_text("")
-    assert recipe.load(home, kind=BaseRecipe) == recipe.load(
-        folder("data: {train: train.jsonl, dev: dev.jsonl}\n"), kind=BaseRecipe
+    assert load_recipe(BaseRecipe, home) == load_recipe(
+        BaseRecipe, folder("data: {train: train.jsonl, dev: dev.jsonl}\n")
     )
-    assert yaml.safe_load(recipe.dump(recipe.load(home, ["encoder.start=./"], BaseRecipe)))["encoder"]["start"] == "."
+    assert yaml.safe_load(dump(load_recipe(BaseRecipe, home, ["encoder.start=./"])))["encoder"]["start"] == "."
 
 
 def test_torch_is_not_imported():
     code = (
-        "import sys, adapt.recipe, adapt.base_recipe, adapt.run; "
+        "import sys, adapt.recipe.domain, adapt.recipe.base, adapt.run; "
         "print({'torch', 'transformers', 'peft'} & {*sys.modules})"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

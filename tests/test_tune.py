@@ -9,7 +9,7 @@ from adapt.decode.weights import Weights
 from adapt.text.corpus import Entity, Utterance
 from adapt.text.lexicon import Entry, Lexicon, phrase_index
 from adapt.text.normalise import basic
-from adapt.tune import REFUSED, Counts, judges, search, search_ctc
+from adapt.tune import REFUSED, DevCounts, judges, search, search_ctc
 
 LEXICON = phrase_index(Lexicon("names", "", (Entry("jolene"), Entry("yes"))), basic)
 SAID = [Utterance(str(i), "play jolene now", entities=(Entity("jolene", "track"),)) for i in range(5)]
@@ -27,16 +27,20 @@ def decode(weights: Weights) -> list[list[Hypothesis]]:
 
 def test_the_search_ends_where_names_are_right_and_none_is_made_up():
     judge = judges(SAID, LEXICON, basic)
-    assert [judge[0](h.text) for h in HEARD] == [Counts(1, 3, 1, 1, 0), Counts(0, 3, 0, 1, 0), Counts(1, 3, 0, 1, 1)]
+    assert [judge[0](h.text) for h in HEARD] == [
+        DevCounts(1, 3, 1, 1, 0),
+        DevCounts(0, 3, 0, 1, 0),
+        DevCounts(1, 3, 0, 1, 1),
+    ]
     tuned = search(decode, judge, ("lm", "boost"), "base")
-    assert tuned.base == Counts(5, 15, 5, 5, 0) and tuned.counts == Counts(0, 15, 0, 5, 0)
+    assert tuned.base == DevCounts(5, 15, 5, 5, 0) and tuned.counts == DevCounts(0, 15, 0, 5, 0)
     costs = {(w["lm"], w["boost"]): cost for w, cost in tuned.surface}
     assert costs[0.5, 0.2] == costs[0.05, 0.8] == 0 and costs[0.05, 2.0] > REFUSED and min(map(min, costs)) > 0
     assert decode(Weights(**tuned.weights))[0][0].text == "play jolene now"
 
 
 def test_twice_the_false_alarms_are_refused():
-    base = Counts(100, 1000, 50, 100, 1)
+    base = DevCounts(100, 1000, 50, 100, 1)
     assert dataclasses.replace(base, wrong=30, alarms=1).cost(base) < 2
     assert dataclasses.replace(base, wrong=30, alarms=2).cost(base) > REFUSED
     of_the_source = dataclasses.replace(base, source_alarms=20)
@@ -47,8 +51,8 @@ def test_twice_the_false_alarms_are_refused():
 def test_general_speech_is_guarded():
     """Its words and mentions are none of the domain's; its false alarms are, and its WER may not rise."""
     source = judges([Utterance("s", "play it now")], LEXICON, basic, source=True)
-    assert source[0]("play jolene now") == Counts(0, 0, 0, 0, 0, 1, 3, source_alarms=1)
-    base = Counts(100, 1000, 50, 100, 1, source_errors=300, source_words=1000)
+    assert source[0]("play jolene now") == DevCounts(0, 0, 0, 0, 0, 1, 3, source_alarms=1)
+    base = DevCounts(100, 1000, 50, 100, 1, source_errors=300, source_words=1000)
     better = dataclasses.replace(base, errors=80, wrong=30)
     assert dataclasses.replace(better, source_errors=306).cost(base) < 2
     assert dataclasses.replace(better, source_errors=307).cost(base) > REFUSED

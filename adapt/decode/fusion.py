@@ -1,6 +1,6 @@
 """Language models and phrase lists inside the beam search of transformers' own `generate`, as logits processors.
 
-    lm = ngram.load("tokens.arpa", vocabulary=model.config.vocab_size, ends=[eos])
+    lm = ngram.load_ngrams("tokens.arpa", vocabulary=model.config.vocab_size, ends=[eos])
     model.generate(inputs_embeds=..., num_beams=8, logits_processor=[NgramFusion(lm, weight=0.3)])
 
 They work beside any decoder, without the rest of the toolkit. Nothing is normalised first: beam search hands over log
@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from transformers import DynamicCache, LogitsProcessor, PreTrainedModel
 
-from adapt.decode.followed import Followed
+from adapt.decode.beam_tracker import BeamTracker
 from adapt.decode.joint import JointCtc, spelled
 from adapt.decode.weights import Weights
 from adapt.errors import DataError, first_line
@@ -56,7 +56,7 @@ class NgramFusion(LogitsProcessor):
         self.prompt_length = prompt_length
         self._rows = dense_rows([a for a, _ in self.terms])
         self._reward = reward * (automaton.classes.sum(0) > 0)
-        self._followed = Followed(max(len(a.starts) for a, _ in self.terms))
+        self._tracker = BeamTracker(max(len(a.starts) for a, _ in self.terms))
         self._states: list[torch.Tensor] = []
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -69,7 +69,7 @@ class NgramFusion(LogitsProcessor):
         return score_all(scores, terms, self._rows)
 
     def _follow(self, ids: torch.Tensor) -> None:
-        sources = self._followed.sources(ids)
+        sources = self._tracker.sources(ids)
         automata = [a for a, _ in self.terms]
         if sources is not None:
             self._states = [
@@ -184,13 +184,13 @@ class InternalLM(LogitsProcessor):
     ):
         self.model, self.prompt, self.weight = model, prompt, weight
         self.special, self.prompt_length = list(special), prompt_length
-        self._followed = Followed()
+        self._tracker = BeamTracker()
         self._cache: DynamicCache | None = None
 
     @torch.no_grad()
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         ids = input_ids[:, self.prompt_length :]
-        sources = self._followed.sources(ids)
+        sources = self._tracker.sources(ids)
         embed = self.model.get_input_embeddings()
         if sources is None:
             self._cache = DynamicCache(config=self.model.config.get_text_config(decoder=True))
@@ -261,7 +261,7 @@ class Fusion:
         return other
 
     def _ngram(self, path: Path) -> Automaton:
-        return ngram.load(path, self._vocabulary, self._ends, self.special).to(self.speech_llm.device)
+        return ngram.load_ngrams(path, self._vocabulary, self._ends, self.special).to(self.speech_llm.device)
 
     def _tokenise(self, entries: Sequence[Entry]) -> list[Phrase]:
         tokenizer = self.speech_llm.tokenizer
@@ -311,7 +311,7 @@ class Fusion:
     ) -> list[LogitsProcessor]:
         """For a batch of utterances, each with phrases of its own or None.
 
-        posteriors: what CTC says of each (`SpeechLLM.slots_and_posteriors`), for its weight.
+        posteriors: what CTC says of each (`SpeechLLM.embeddings_and_posteriors`), for its weight.
         """
         weights, found = self.weights, []
         terms = [(self._lm, weights.lm), (self._source, -weights.source)]

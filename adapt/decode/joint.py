@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LogitsProcessor
 
-from adapt.decode.followed import Followed
+from adapt.decode.beam_tracker import BeamTracker
 from adapt.lm.phrases import raw
 
 NEVER = -1e10  # a log probability; finite, so that differences of it are numbers
@@ -82,12 +82,12 @@ class JointCtc(LogitsProcessor):
         for row, posterior in zip(logs, posteriors, strict=True):
             row[len(posterior) :, -1] = 0  # frames that are not there say the blank
         self._sums = pad(logs.cumsum(1), (0, 0, 1, 0))
-        self._followed = Followed(len(posteriors))
+        self._tracker = BeamTracker(len(posteriors))
         self._prefixes: _Prefixes | None = None
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         utterances, input_ids = self._utterances(len(input_ids)), input_ids.to(self._sums.device)
-        sources = self._followed.sources(input_ids)
+        sources = self._tracker.sources(input_ids)
         if sources is None:
             before = self._nothing(utterances)
             letters = self._written(input_ids.tolist())

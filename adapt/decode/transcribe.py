@@ -198,9 +198,9 @@ def _hear(
 ) -> list[dict]:
     """`{"text"}` of each recording, with its `nbest` where they are asked for; `listed` hypotheses are looked at."""
     if fusion and fusion.weights.ctc:
-        slots, posteriors = speech_llm.slots_and_posteriors(audio)
+        slots, posteriors = speech_llm.embeddings_and_posteriors(audio)
     else:
-        slots, posteriors = speech_llm.slot_vectors(audio), []
+        slots, posteriors = speech_llm.audio_embeddings(audio), []
     prompts = [speech_llm.prompt(slot) for slot in slots]
     processors = fusion.processors(phrases, posteriors) if fusion else ()
     found = generate(speech_llm, prompts, num_beams, max_new_tokens, processors, listed)

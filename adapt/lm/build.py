@@ -46,7 +46,7 @@ def build_tokens(
     """
     if given:
         check_vocabulary(given, tokenizer)
-        ngram.load(given, vocabulary)  # what is wrong with it is told before `out` is written over
+        ngram.load_ngrams(given, vocabulary)  # what is wrong with it is told before `out` is written over
     ids = [tokenizer.encode(line, add_special_tokens=False) for line in lines]
     held_out = [tokenizer.encode(line, add_special_tokens=False) for line in dev]
     orders = []
@@ -57,7 +57,7 @@ def build_tokens(
         else:
             _estimate(ids, vocabulary, k, prune, out)
         model = arpa.read_arpa(out)
-        automaton = ngram.load(out, vocabulary)
+        automaton = ngram.load_ngrams(out, vocabulary)
         tokens = sum(map(len, held_out)) + len(held_out)
         known = set(model.tokens[0][:, 0].tolist())
         orders.append(

@@ -15,7 +15,9 @@ ROOT, START = 0, 1  # no context, and <s>
 _NEVER = -99 * np.log(10)  # what files write for a probability of 0
 
 
-def load(path: str | os.PathLike, vocabulary: int, ends: Sequence[int] = (), special: Sequence[int] = ()) -> Automaton:
+def load_ngrams(
+    path: str | os.PathLike, vocabulary: int, ends: Sequence[int] = (), special: Sequence[int] = ()
+) -> Automaton:
     """Read an ARPA of token ids (`arpa.read_arpa`) for a decoder with `vocabulary` outputs.
 
     ends: the decoder's end-of-sentence tokens; they get what the model says of `</s>`. special: tokens that keep their

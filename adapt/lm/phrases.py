@@ -150,7 +150,7 @@ def boost(
 
     begins: `[V]`, from `word_beginnings`. A phrase of n tokens is worth weight * (1 + ln 2 + ... + ln n + n - 1), in
     nats: each token gives 1 + ln of its number. What the first gives comes with the last, for much else begins like it,
-    and a beam would lose that to what is never said to its end. ends, special: as in `ngram.load`.
+    and a beam would lose that to what is never said to its end. ends, special: as in `ngram.load_ngrams`.
     """
     vocabulary = len(begins)
     nodes = [_Node(0, -1, 0, 0)]

@@ -14,12 +14,13 @@ from safetensors.torch import load_file
 from transformers.pytorch_utils import Conv1D
 
 from adapt.errors import ModelError, first_line
-from adapt.model import learned, prompt
+from adapt.model import learned_prompt
 from adapt.model.bases import fingerprint
+from adapt.model.soft_prompt import save_soft_prompt
 from adapt.model.speech_llm import SpeechLLM
 
 WEIGHTS = "adapter_model.safetensors"
-LEARNED = learned.FILE
+LEARNED = learned_prompt.FILE
 
 CARD = """---
 base_model: {base}
@@ -75,7 +76,7 @@ def add_lora(speech_llm: SpeechLLM, rank: int, alpha: int, dropout: float) -> pe
     return model
 
 
-def save(
+def save_adapter(
     folder: Path,
     model: peft.PeftModel,
     metadata: dict,
@@ -89,7 +90,7 @@ def save(
     model.peft_config["default"].base_model_name_or_path = metadata["base"]
     model.save_pretrained(folder, save_embedding_layers=False)
     if soft_prompt is not None:
-        prompt.save(folder / "soft_prompt.safetensors", soft_prompt)
+        save_soft_prompt(folder / "soft_prompt.safetensors", soft_prompt)
     if speech_llm is not None and speech_llm.learned:
         speech_llm.learned.save(folder / LEARNED, speech_llm)
     about = {"format": 1, **metadata, "base_sha": fingerprint(metadata["base"])}
@@ -124,7 +125,7 @@ def attach(speech_llm: SpeechLLM, folder: Path, name: str = "default") -> Speech
     _compare(folder, speech_llm.adapters, name)
     speech_llm.model.eval()
     if (folder / LEARNED).exists():
-        speech_llm.prompts[name] = learned.load(folder / LEARNED, speech_llm)
+        speech_llm.prompts[name] = learned_prompt.load_learned_prompt(folder / LEARNED, speech_llm)
     speech_llm.use(name)
     return speech_llm
 

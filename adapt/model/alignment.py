@@ -1,4 +1,4 @@
-"""How slot vectors lie beside the embeddings of what was said: cosines, their order in time, and a picture."""
+"""How audio embeddings lie beside the embeddings of what was said: cosines, their order in time, and a picture."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHUFFLES = 8
 
 
 def cosines(speech_llm: SpeechLLM, slots: torch.Tensor, ids: Sequence[int]) -> np.ndarray:
-    """Cosine of each slot vector (`[slots, hidden]`) with the embedding of each token, `[slots, tokens]`."""
+    """Cosine of each audio embedding (`[slots, hidden]`) with the embedding of each token, `[slots, tokens]`."""
     table = F.normalize(speech_llm.embed(ids).detach().float(), dim=-1)
     return (F.normalize(slots.float(), dim=-1) @ table.T).cpu().numpy()
 

@@ -20,7 +20,7 @@ def built_in() -> list[str]:
     return sorted(path.parent.name for path in ASSETS.glob("*/config.json"))
 
 
-def locate(name: str) -> Path:
+def find_base(name: str) -> Path:
     """The folder of a base: a built-in one, the folder that `name` is, or a copy of `owner/name@revision` on the hub.
 
     Raises `ModelError` when there is no model.
@@ -66,7 +66,7 @@ TRAINED = "project/model"  # in a run folder, the base with what was trained of 
 def fingerprint(name: str) -> str:
     """A hash of a base's config, weights and chat template."""
     digest = hashlib.sha256()
-    for path in sorted(locate(name).iterdir()):
+    for path in sorted(find_base(name).iterdir()):
         if path.suffix in (".json", ".jinja", ".safetensors"):
             with path.open("rb") as content:
                 digest.update(hashlib.file_digest(content, "sha256").digest())
@@ -75,7 +75,7 @@ def fingerprint(name: str) -> str:
 
 def has_ctc(name: str) -> bool:
     """Is the base one of our own, whose encoder has a CTC head?"""
-    config = config_of(locate(name))
+    config = config_of(find_base(name))
     return config.get("model_type") == OURS and config.get("alphabet") != ""
 
 

@@ -1,7 +1,7 @@
 """A speech LLM built from parts: audio encoder with a CTC head, frame stacking, projector, any causal LM.
 
 samples -> encoder's input -> encoder [frames, hidden] -> every `stack` frames side by side -> projector
--> slot vectors [slots, LM hidden] -> the LM's input embeddings
+-> audio embeddings [slots, LM hidden] -> the LM's input embeddings
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class ComposedConfig(PreTrainedConfig):
     """Configuration of a composed speech LLM.
 
     `audio_config` and `alphabet`: those of a `CtcEncoderConfig`. `text_config`: the config of any causal LM. `stack`:
-    encoder frames in one slot vector. `projector`: one of PROJECTORS. `projector_size`: its hidden width. `prompt`:
-    its template. `audio_token_id`: the token that stands for a slot vector in `input_ids`; it need not be in the LM's
-    vocabulary. `max_seconds`: the longest recording that it was trained for; longer ones are cut. `whole_stacks`:
+    encoder frames in one audio embedding. `projector`: one of PROJECTORS. `projector_size`: its hidden width. `prompt`:
+    its template. `audio_token_id`: the token that stands for an audio embedding in `input_ids`; it need not be in the
+    LM's vocabulary. `max_seconds`: the longest recording that it was trained for; longer ones are cut. `whole_stacks`:
     frames beyond the last full stack are left out, as SLAM-LLM does, and not filled up with zeros.
     """
 
@@ -135,11 +135,11 @@ class ComposedForSpeechRecognition(PreTrainedModel, GenerationMixin):
     def get_audio_features(
         self, input_features: torch.Tensor, feature_attention_mask: torch.Tensor
     ) -> list[torch.Tensor]:
-        """Slot vectors `[slots, LM hidden]` of each utterance; as many as its encoder frames fill stacks."""
+        """Audio embeddings `[slots, LM hidden]` of each utterance; as many as its encoder frames fill stacks."""
         return self.project(*self.encoder.frames(input_features, feature_attention_mask))
 
     def project(self, frames: torch.Tensor, lengths: torch.Tensor) -> list[torch.Tensor]:
-        """Slot vectors of what `encoder.frames` gives."""
+        """Audio embeddings of what `encoder.frames` gives."""
         stack = self.config.stack
         slots = lengths // stack if self.config.whole_stacks else -(-lengths // stack)
         return [row[:count] for row, count in zip(self.projector(frames), slots.tolist(), strict=True)]
@@ -156,14 +156,14 @@ class ComposedForSpeechRecognition(PreTrainedModel, GenerationMixin):
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs,
     ) -> CausalLMOutputWithPast:
-        """Logits over the LM's vocabulary. Raises `ValueError` when slots and slot vectors differ in number."""
+        """Logits over the LM's vocabulary. Raises `ValueError` when slots and audio embeddings differ in number."""
         if inputs_embeds is None:
             places = (input_ids == self.config.audio_token_id)[..., None]
             inputs_embeds = self.get_input_embeddings()(input_ids.masked_fill(places[..., 0], 0))
             if input_features is not None:
                 slots = torch.cat(self.get_audio_features(input_features, feature_attention_mask))
                 if int(places.sum()) != len(slots):
-                    raise ValueError(f"{int(places.sum())} slot positions for {len(slots)} slot vectors")
+                    raise ValueError(f"{int(places.sum())} slot positions for {len(slots)} audio embeddings")
                 inputs_embeds = inputs_embeds.masked_scatter(places, slots.to(inputs_embeds.dtype))
         return self.language_model(
             inputs_embeds=inputs_embeds,

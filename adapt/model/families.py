@@ -180,7 +180,7 @@ def family_of(config: PreTrainedConfig) -> Family:
 
 
 def audio_token_id(config: PreTrainedConfig) -> int:
-    """The token that stands for a slot vector. Raises `ModelError` where a config names none."""
+    """The token that stands for an audio embedding. Raises `ModelError` where a config names none."""
     for part in (config, getattr(config, "audio_config", None)):
         for key in ("audio_token_id", "audio_token_index"):
             if isinstance(found := getattr(part, key, None), int):

@@ -21,8 +21,8 @@ from transformers import (
 from transformers.utils import logging
 
 from adapt.errors import ModelError, first_line
-from adapt.model import learned
-from adapt.model.bases import locate
+from adapt.model import learned_prompt
+from adapt.model.bases import find_base
 from adapt.model.composed import ComposedConfig, ComposedForSpeechRecognition
 from adapt.model.families import MAX_SECONDS, around, audio_token_id, family_of
 from adapt.model.speech_llm import SpeechLLM
@@ -31,7 +31,7 @@ from adapt.model.support import NEEDS, SUPPORTED, refusal
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def load(
+def load_speech_llm(
     name: str, device: str = "auto", *, dtype: str = "auto", quantise: int | None = None, language: str = "en"
 ) -> SpeechLLM:
     """Load a speech LLM.
@@ -44,7 +44,7 @@ def load(
 
     Raises `ModelError` when there is no such model, when it is none that can be adapted, and when weights are missing.
     """
-    path = locate(name)
+    path = find_base(name)
     config = read_config(path, name)
     logging.disable_progress_bar()  # weights of a second are not worth a bar
     device = device_of(device)
@@ -69,8 +69,10 @@ def load(
 
 def _with_prompt(speech_llm: SpeechLLM, path: Path) -> SpeechLLM:
     """Behind the learned prompt that lies beside its weights, if one does."""
-    if (path / learned.FILE).exists():
-        speech_llm.learned = speech_llm.prompts[None] = learned.load(path / learned.FILE, speech_llm)
+    if (path / learned_prompt.FILE).exists():
+        speech_llm.learned = speech_llm.prompts[None] = learned_prompt.load_learned_prompt(
+            path / learned_prompt.FILE, speech_llm
+        )
     return speech_llm
 
 
@@ -157,7 +159,7 @@ def _processor(path: Path, config: PreTrainedConfig) -> ProcessorMixin:
 
 def load_tokenizer(name: str) -> tuple[PreTrainedTokenizerBase, int]:
     """The tokenizer of a speech LLM, and how many outputs its decoder has."""
-    path = locate(name)
+    path = find_base(name)
     config = read_config(path, name)
     if isinstance(config, ComposedConfig):
         tokenizer = AutoTokenizer.from_pretrained(path)
@@ -170,7 +172,7 @@ def view(name: str, model: ComposedForSpeechRecognition, tokenizer: PreTrainedTo
     """The view of a model of our own that is in memory already."""
     ends = [tokenizer.eos_token_id]
     speech_llm = SpeechLLM(name, model, tokenizer, [], [], ends, model.config.max_seconds)
-    return learned.with_template(speech_llm, model.config.prompt)
+    return learned_prompt.with_template(speech_llm, model.config.prompt)
 
 
 def foreign_view(name: str, model: PreTrainedModel, processor: ProcessorMixin, language: str = "en") -> SpeechLLM:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from adapt.errors import ModelError, RecipeError, first_line
-from adapt.model import prompt as prompts
+from adapt.model import soft_prompt
 from adapt.model.composed import ComposedConfig, ComposedForSpeechRecognition
 from adapt.model.encoders import pretrained
 from adapt.text.template import CHAT, CHAT_MARK, SLOT, parse
@@ -120,5 +120,5 @@ def soft_prompt_of(folder: Path, out: Path) -> int:
     state = load_file(weights)
     if set(state) != {"prompt_embeddings"}:
         raise ModelError(f"{folder}: expected prompt_embeddings alone, got {', '.join(sorted(state))}")
-    prompts.save(out, state["prompt_embeddings"].float())
+    soft_prompt.save_soft_prompt(out, state["prompt_embeddings"].float())
     return len(state["prompt_embeddings"])

@@ -25,7 +25,7 @@ from adapt.model.generator import Generator
 from adapt.text.template import SLOT
 
 if TYPE_CHECKING:
-    from adapt.model.learned import LearnedPrompt
+    from adapt.model.learned_prompt import LearnedPrompt
 
 IGNORED = -100  # label of positions without a loss
 BLANK = "_"  # the CTC blank in a path that is written out
@@ -35,7 +35,7 @@ BLANK = "_"  # the CTC blank in a path that is written out
 class SpeechLLM:
     """A model with its tokenizer and the token ids around its slot.
 
-    What goes into the decoder are rows `[length, width]`: a token's embedding or a slot vector, and behind it, in
+    What goes into the decoder are rows `[length, width]`: a token's embedding or an audio embedding, and behind it, in
     families whose layers take inputs of their own, those. `before` and `after` are tokenised apart from the target, so
     that no merge across a boundary can take a sub-word out of the loss. ends: tokens that end a transcript; targets
     end in the first. processor: None for a model of our own. language: what the prompt says. scale: what the logits are
@@ -102,7 +102,7 @@ class SpeechLLM:
 
     @property
     def hidden(self) -> int:
-        """Width of a slot vector."""
+        """Width of an audio embedding."""
         return self.model.get_input_embeddings().weight.shape[1]
 
     @functools.cached_property
@@ -140,7 +140,7 @@ class SpeechLLM:
         return self.rows(torch.tensor(ids, dtype=torch.long, device=self.device))
 
     @property
-    def nothing(self) -> torch.Tensor:
+    def empty_slot(self) -> torch.Tensor:
         """An empty slot, `[0, hidden]`."""
         return self.model.get_input_embeddings().weight[:0]
 
@@ -224,19 +224,19 @@ class SpeechLLM:
         return family_of(self.model.config).spoken(self.tokenizer.decode(ids, skip_special_tokens=True).strip())
 
     @torch.no_grad()
-    def slot_vectors(self, samples: Sequence[np.ndarray]) -> list[torch.Tensor]:
+    def audio_embeddings(self, samples: Sequence[np.ndarray]) -> list[torch.Tensor]:
         """What real audio (mono, 16 kHz) puts into the slot: `[slots, hidden]` for each recording."""
-        return self.hear(samples)
+        return self.audio_embeddings_with_gradient(samples)
 
     @torch.no_grad()
-    def slots_and_posteriors(self, samples: Sequence[np.ndarray]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """`slot_vectors`, and what the CTC head says: log probabilities `[frames, alphabet + 1]`, the blank last."""
+    def embeddings_and_posteriors(self, samples: Sequence[np.ndarray]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """`audio_embeddings`, and the log posteriors `[frames, alphabet + 1]` of the CTC head; the blank comes last."""
         frames, lengths = self.frames(samples)
         logs = self.model.encoder.ctc(frames).float().log_softmax(-1)
         return self.model.project(frames, lengths), [row[:n] for row, n in zip(logs, lengths.tolist(), strict=True)]
 
-    def hear(self, samples: Sequence[np.ndarray]) -> list[torch.Tensor]:
-        """As `slot_vectors`, with the gradient, to train what hears."""
+    def audio_embeddings_with_gradient(self, samples: Sequence[np.ndarray]) -> list[torch.Tensor]:
+        """As `audio_embeddings`, with the gradient, to train what hears."""
         if self.processor is None:
             return self.model.project(*self.frames(samples))
         # One at a time: encoders differ in what padding does to them, and one is exact.
@@ -261,10 +261,10 @@ class SpeechLLM:
         return merged_embeddings(self.model, inputs, family)[0, first:end]
 
     @torch.no_grad()
-    def heard(
+    def ctc_paths(
         self, samples: Sequence[np.ndarray], to_inputs: Callable[..., tuple[torch.Tensor, torch.Tensor]] | None = None
     ) -> tuple[list[str], list[torch.Tensor]]:
-        """CTC path and slot vectors `[slots, hidden]` of each recording.
+        """CTC path and audio embeddings `[slots, hidden]` of each recording.
 
         A path is the encoder's most probable symbol of each frame, `_` for the blank. `to_inputs` takes the encoder,
         samples and lengths, and gives what `CtcEncoder.inputs` does, which None stands for.
@@ -296,7 +296,7 @@ class SpeechLLM:
 
     def prompt_without_audio(self) -> torch.Tensor:
         """Rows of the prompt with nothing in its slot: what the decoder then says is its internal LM."""
-        return self.prompt(self.nothing)
+        return self.prompt(self.empty_slot)
 
     def training_batch(
         self, slots: Sequence[torch.Tensor | None], targets: Sequence[Sequence[int]]

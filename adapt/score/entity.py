@@ -34,7 +34,7 @@ class EntityErrors:
     false_alarms: int | None
 
 
-def locate(
+def place_entities(
     words: Sequence[str], entities: Iterable[Entity], normalise: Callable[[str], str]
 ) -> tuple[list[Mention], int]:
     """Place annotated entities on normalised reference words, in order; also how many have no place there.
@@ -42,7 +42,7 @@ def locate(
     Longer ones are placed first, so that "queen" cannot take its word out of "dancing queen".
 
     >>> entities = [Entity("Queen", "a"), Entity("Dancing Queen", "t")]
-    >>> locate("dancing queen by queen".split(), entities, str.lower)
+    >>> place_entities("dancing queen by queen".split(), entities, str.lower)
     ... # doctest: +NORMALIZE_WHITESPACE
     ([Mention(start=0, end=2, type='t', written='Dancing Queen'),
       Mention(start=3, end=4, type='a', written='Queen')], 0)

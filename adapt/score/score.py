@@ -10,7 +10,7 @@ import numpy as np
 
 from adapt.errors import DataError
 from adapt.score.compare import interval, p_value, ratio, resample, signature
-from adapt.score.entity import Judged, entity_errors, locate, rare_word_errors
+from adapt.score.entity import Judged, entity_errors, place_entities, rare_word_errors
 from adapt.score.wer import align, align_is21, count
 from adapt.text.corpus import Utterance
 from adapt.text.lexicon import Lexicon, Mention, PhraseIndex, find_mentions, phrase_index
@@ -337,7 +337,7 @@ def _count(
     for place, utterance in enumerate(utterances):
         ref = tuple(normalise(utterance.text).split())
         if utterance.entities is not None:
-            mentions, lost = locate(ref, utterance.entities, normalise)
+            mentions, lost = place_entities(ref, utterance.entities, normalise)
             unplaced += lost
         else:
             mentions = find_mentions(ref, index) if index else []

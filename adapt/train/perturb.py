@@ -52,8 +52,8 @@ def _floor(samples: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
 def perturb_audio(
     samples: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Margins (half of the batches), a room (a fifth), a channel's spectral tilt (half), coloured noise at 10 to 40 dB
-    (half).
+    """Silence around the speech (half of the batches), room reverberation (a fifth of the rows), spectral tilt (half),
+    coloured noise at 10 to 40 dB SNR (half).
 
     `samples` float32 `[batch, length]`, zero beyond `lengths`, and again so on return, with the new lengths.
     """

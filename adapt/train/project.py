@@ -14,24 +14,24 @@ from adapt.errors import ModelError
 from adapt.model import adapter
 from adapt.model.families import audio_parameters
 from adapt.model.features import SAMPLE_RATE, pad
-from adapt.model.learned import LearnedPrompt, with_learned
-from adapt.model.prompt import SLOT_EXAMPLES, save_slot_examples
+from adapt.model.learned_prompt import LearnedPrompt, with_learned
 from adapt.model.save import precision as precision_of
-from adapt.model.save import save
+from adapt.model.save import save_speech_llm
+from adapt.model.soft_prompt import SLOT_EXAMPLES, save_slot_examples
 from adapt.model.speech_llm import SpeechLLM, token_loss
-from adapt.train.base import ctc_loss
+from adapt.train.common import TrainingResult, best_row, by_length, draw, mean_loss
+from adapt.train.ctc import ctc_loss
 from adapt.train.fit import fit, uses_bf16
 from adapt.train.perturb import perturb_audio
-from adapt.train.stages import Tuned, best_row, by_length, draw, mean_loss
 
 AUDIO_PARTS = ("encoder", "projector")
 LETTERS = 0.3  # weight of the encoder's CTC loss
-EXAMPLES = 12  # recordings whose slot vectors are kept beside the model
+EXAMPLES = 12  # recordings whose audio embeddings are kept beside the model
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Paired audio: target ids of each utterance, and slot vectors `[slots, hidden]`, or samples to make them of.
+    """Paired audio: target ids of each utterance, and audio embeddings `[slots, hidden]`, or samples to make them of.
 
     letters: places of the characters in the alphabet of the encoder's CTC head, if it has one.
     """
@@ -63,7 +63,7 @@ def ready(speech_llm: SpeechLLM, parts: Sequence[str]) -> list[torch.nn.Paramete
         weights = [p for p in audio_parameters(speech_llm.model, part) if p.requires_grad]
         if coarse := next((p.dtype for p in weights if p.dtype != torch.float32), None):
             raise ModelError(f"project.{part}: {coarse} is too coarse to train; set dtype: fp32")
-        heard = speech_llm.hear(quiet)[0].sum()
+        heard = speech_llm.audio_embeddings_with_gradient(quiet)[0].sum()
         grads = torch.autograd.grad(heard, weights, allow_unused=True) if heard.requires_grad else ()
         if all(grad is None for grad in grads):
             kind = speech_llm.model.config.model_type
@@ -77,7 +77,7 @@ def _perturbed(samples: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:
     return [row[:n].numpy() for row, n in zip(audio, lengths.tolist(), strict=True)]
 
 
-def learn(
+def learn_from_pairs(
     speech_llm: SpeechLLM,
     learned: LearnedPrompt | None,
     train: Pairs,
@@ -95,7 +95,7 @@ def learn(
     weights_rate: float = 3e-4,
     rank: int = 16,
     alpha: int = 32,
-) -> Tuned:
+) -> TrainingResult:
     """Train a prompt on paired audio, and `parts`: `encoder`, `projector`, `llm` (by LoRA). Keeps the best on `dev`.
 
     Without `parts` the model stays as it is and `out` is a file, the prompt. With them `out` is the folder of a model
@@ -133,7 +133,9 @@ def learn(
             slots, blank = speech_llm.model.project(frames, counts), len(encoder.config.alphabet)
             heard = LETTERS * ctc_loss(encoder.ctc(frames), counts, [train.letters[i] for i in places], blank)
         else:
-            slots = speech_llm.hear(_perturbed([train.samples[i] for i in places], batch["noise"]))
+            slots = speech_llm.audio_embeddings_with_gradient(
+                _perturbed([train.samples[i] for i in places], batch["noise"])
+            )
         rows, mask, labels = view.training_batch(slots, [train.targets[i] for i in places])
         return token_loss(*view.labelled(rows, mask, labels)) + heard
 
@@ -143,7 +145,7 @@ def learn(
         slots = dev.slots
         if hears:
             batches = (dev.samples[i : i + 16] for i in range(0, len(dev.samples), 16))
-            slots = [slot for batch in batches for slot in speech_llm.slot_vectors(batch)]
+            slots = [slot for batch in batches for slot in speech_llm.audio_embeddings(batch)]
         row = {"step": step, "dev_loss": mean_loss(view, slots, dev.targets)}
         if best_row([*log, row]) is row:
             torch.save(held.state_dict(), best)
@@ -170,9 +172,9 @@ def learn(
     if parts:
         if tuner:
             tuner.merge_and_unload()
-        save(view, out)
+        save_speech_llm(view, out)
         if hears and (out / SLOT_EXAMPLES).exists():
-            save_slot_examples(out / SLOT_EXAMPLES, speech_llm.slot_vectors(dev.samples[:EXAMPLES]))
+            save_slot_examples(out / SLOT_EXAMPLES, speech_llm.audio_embeddings(dev.samples[:EXAMPLES]))
     else:
         learned.save(out, speech_llm)
-    return Tuned(log, best_row(log)["step"])
+    return TrainingResult(log, best_row(log)["step"])

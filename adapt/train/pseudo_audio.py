@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from adapt.errors import ModelError
 from adapt.model.speech_llm import BLANK, SpeechLLM
-from adapt.train.channel import Channel
+from adapt.train.unit_selection import UnitInventory
 
 SPACES = ("▁", "Ġ")  # how tokenizers write it: sentencepiece, byte-level BPE
 
@@ -22,13 +22,13 @@ class Source:
 
     `soft_prompt`: pseudo audio embeddings `[length, hidden]`, None before they are learnt.
     `noise`: share of the letters of a simulated slot that are disturbed, 0 to 1.
-    `channel`: how the base hears letters; None spells them in their own embeddings, a frame or two each.
+    `inventory`: how the base hears letters; None spells them in their own embeddings, a frame or two each.
     """
 
     speech_llm: SpeechLLM
     soft_prompt: torch.Tensor | None = None
     noise: float = 0.12
-    channel: Channel | None = None
+    inventory: UnitInventory | None = None
 
 
 def disturbed(text: str, alphabet: str, noise: float, rng: random.Random) -> str:
@@ -108,9 +108,9 @@ def _letters(source: Source, text: str, rng: random.Random) -> str:
 
 
 def simulate(source: Source, text: str, rng: random.Random) -> torch.Tensor:
-    """The sentence letter by letter as the base hears it; without a channel, in single-letter token embeddings."""
-    if source.channel:
-        return source.channel.play(_letters(source, text, rng), rng)
+    """The sentence letter by letter as the base hears it; without an inventory, in single-letter token embeddings."""
+    if source.inventory:
+        return source.inventory.select(_letters(source, text, rng), rng)
     return source.speech_llm.embed(simulated_ids(source, text, rng)).detach()
 
 
@@ -131,7 +131,7 @@ def mixed(source: Source, text: str, rng: random.Random) -> torch.Tensor:
 
 def empty(source: Source, text: str, rng: random.Random) -> torch.Tensor:
     """The prompt with nothing in its slot."""
-    return source.speech_llm.nothing
+    return source.speech_llm.empty_slot
 
 
 def none(source: Source, text: str, rng: random.Random) -> None:

@@ -149,3 +149,12 @@ def batches(
         return [rng.choice(window) for window in rng.choices(windows, weights, k=count)]
 
     return batch_of
+
+
+def readable_batch(draw: Callable[[int], list[Spoken]], speech: Speech, step: int) -> tuple[list[Spoken], dict]:
+    """The recordings of batch `step` and their audio; of another batch when none of them can be read."""
+    for attempt in range(100):
+        items, samples, lengths = speech.audio(draw(step + attempt * 1_000_000_007))
+        if items:
+            return items, {"samples": samples, "lengths": lengths}
+    raise AssertionError("unreachable: speech.audio raises once more files are bad than may be")

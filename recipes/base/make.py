@@ -90,7 +90,7 @@ def speech(data: Path, count: int, processes: int) -> None:
 )
 @click.option("--out", type=click.Path(path_type=Path), default=HERE.parents[1] / "adapt/assets/tiny")
 def pack(models: tuple[Path, ...], out: Path) -> None:
-    """Half precision, with the tokenizer and examples of slot vectors, at most 16 MiB.
+    """Half precision, with the tokenizer and examples of audio embeddings, at most 16 MiB.
 
     Of several models, the ends of one training's stretches: the mean of their weights (Izmailov et al. 2018, "Averaging
     Weights Leads to Wider Optima and Better Generalization"), with the last one's examples.
@@ -98,12 +98,12 @@ def pack(models: tuple[Path, ...], out: Path) -> None:
     import torch
     from safetensors.torch import load_file, save_file
 
-    from adapt.model.load import load
-    from adapt.model.prompt import SLOT_EXAMPLES
+    from adapt.model.load import load_speech_llm
+    from adapt.model.soft_prompt import SLOT_EXAMPLES
 
     model = models[-1]
-    llm = load(str(model), device="cpu")
-    states = [load(str(other), device="cpu").model.state_dict() for other in models]
+    llm = load_speech_llm(str(model), device="cpu")
+    states = [load_speech_llm(str(other), device="cpu").model.state_dict() for other in models]
     for name, value in llm.model.state_dict().items():
         if value.is_floating_point():
             value.copy_(torch.stack([state[name] for state in states]).mean(0))

@@ -110,10 +110,10 @@ def _training_step(rows: int = 32, slots: int = 80):
     import torch
 
     from adapt.model.adapter import add_lora
-    from adapt.model.load import load
+    from adapt.model.load import load_speech_llm
     from adapt.model.speech_llm import token_loss
 
-    llm = load("tiny")
+    llm = load_speech_llm("tiny")
     model = add_lora(llm, rank=32, alpha=64, dropout=0.0)
     targets = [llm.target_ids("could you play the second song of that album again")] * rows
     embeds, mask, labels = llm.training_batch([torch.randn(slots, 256)] * rows, targets)
@@ -157,8 +157,8 @@ def huge_pages() -> dict:
     """
     code = (
         "import time, torch\n"
-        "from adapt.model.load import load\n"
-        "encoder = load('tiny', device='cpu').model.encoder.train().requires_grad_(True)\n"
+        "from adapt.model.load import load_speech_llm\n"
+        "encoder = load_speech_llm('tiny', device='cpu').model.encoder.train().requires_grad_(True)\n"
         "samples, lengths = torch.randn(40, 48_000), torch.full((40,), 48_000)\n"
         "def step():\n"
         "    with torch.autocast('cpu', torch.bfloat16, torch.cpu._is_avx512_bf16_supported()):\n"
@@ -185,9 +185,9 @@ def beam_search(utterances: int = 16, beams: int = 4, slots: int = 100, tokens: 
     from transformers import LogitsProcessorList, SuppressTokensLogitsProcessor
 
     from adapt.decode.transcribe import generate
-    from adapt.model.load import load
+    from adapt.model.load import load_speech_llm
 
-    llm = load("tiny")
+    llm = load_speech_llm("tiny")
     prompts = [llm.prompt(torch.randn(slots, llm.hidden, device=llm.device)) for _ in range(utterances)]
     embeds = torch.stack(prompts)
     mask = torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device)
@@ -218,13 +218,13 @@ def joint_ctc(utterances: int = 64, beams: int = 4, batch: int = 16) -> dict:
     from adapt.decode.transcribe import generate
     from adapt.decode.weights import Weights
     from adapt.model.features import read_audio
-    from adapt.model.load import load
+    from adapt.model.load import load_speech_llm
     from adapt.text.corpus import read_manifest
     from adapt.text.normalise import none
 
-    llm = load("tiny")
+    llm = load_speech_llm("tiny")
     spoken = read_manifest(Path(__file__).parents[2] / "recipes/music/dev.jsonl")[:utterances]
-    slots, posteriors = llm.slots_and_posteriors([read_audio(u.audio) for u in spoken])
+    slots, posteriors = llm.embeddings_and_posteriors([read_audio(u.audio) for u in spoken])
     prompts, fusion = [llm.prompt(slot) for slot in slots], Fusion(llm, Weights(ctc=0.1), normalise=none)
     batches = [slice(start, start + batch) for start in range(0, utterances, batch)]
 
@@ -285,8 +285,8 @@ def _fusion_overhead(vocabulary: int, utterances: int = 8, beams: int = 8, steps
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tokens.arpa"
         write_arpa(estimate(_zipf_sentences(vocabulary, 1_200_000), vocabulary, 4), path)
-        loading = seconds(lambda: ngram.load(path, vocabulary, ends=[2]))
-        lm, plain = ngram.load(path, vocabulary, ends=[2]), kenlm.Model(str(path))
+        loading = seconds(lambda: ngram.load_ngrams(path, vocabulary, ends=[2]))
+        lm, plain = ngram.load_ngrams(path, vocabulary, ends=[2]), kenlm.Model(str(path))
     begins = torch.rand(vocabulary).numpy() < 0.5
     firsts = begins.nonzero()[0].tolist()
     spelled = {

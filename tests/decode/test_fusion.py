@@ -35,7 +35,7 @@ def parts(tiny, tmp_path):
     ids = [tiny.tokenizer.encode(line, add_special_tokens=False) for line in LINES]
     vocabulary = tiny.model.config.get_text_config().vocab_size
     write_arpa(estimate(ids, vocabulary, 3), tmp_path / "tokens.arpa")
-    lm = ngram.load(tmp_path / "tokens.arpa", vocabulary, ends=[2])
+    lm = ngram.load_ngrams(tmp_path / "tokens.arpa", vocabulary, ends=[2])
     begins = word_beginnings(tiny.tokenizer.convert_ids_to_tokens(list(range(vocabulary))))
     phrases = [Phrase(tuple(i), tuple(i)) for i in (ids[2], ids[0][1:])]
     return tmp_path / "tokens.arpa", lm, boost([phrases], begins, ends=[2])
@@ -66,7 +66,7 @@ def reference(model, prompt, num_beams, length, score) -> list[int]:
 @pytest.mark.parametrize("num_beams", [1, 4])
 def test_fused_beams_equal_a_search_written_out(tiny, noise, parts, num_beams):
     _, lm, phrases = parts
-    slots = tiny.slot_vectors(noise)
+    slots = tiny.audio_embeddings(noise)
     tiny.model.double()
     prompts = [tiny.prompt(slot.double()) for slot in slots]
 
@@ -88,7 +88,7 @@ def test_fused_beams_equal_a_search_written_out(tiny, noise, parts, num_beams):
 
 
 def test_the_internal_lm_is_the_decoder_without_audio(tiny, noise, parts):
-    slots = tiny.slot_vectors(noise)
+    slots = tiny.audio_embeddings(noise)
     tiny.model.double()
     prompts = [tiny.prompt(slot.double()) for slot in slots]
     empty = tiny.prompt(torch.empty(0, 32, dtype=torch.double)).double()
@@ -107,7 +107,7 @@ def test_the_internal_lm_is_the_decoder_without_audio(tiny, noise, parts):
 def test_kenlm_from_its_own_file_gives_the_same(tiny, noise, parts):
     pytest.importorskip("kenlm")
     path, lm, _ = parts
-    prompts = [tiny.prompt(slot) for slot in tiny.slot_vectors(noise)]
+    prompts = [tiny.prompt(slot) for slot in tiny.audio_embeddings(noise)]
     ours = generate(tiny, prompts, 4, 8, [NgramFusion(lm, 0.5)])
     assert ours == generate(tiny, prompts, 4, 8, [KenlmFusion(path, 0.5, ends=[2], top_k=len(lm.root))])
     sequences = [tiny.tokenizer.encode(line, add_special_tokens=False) for line in (LINES[2], "play it", "")]
@@ -131,14 +131,14 @@ def test_states_follow_reordered_rows_and_prompts(parts):
         ids = ids[torch.randint(6, (6,), generator=rng)]
         ids = torch.cat([ids, torch.randint(4, len(lm.root), (6, 1), generator=rng)], 1)
         prompted = torch.cat([torch.full((6, 2), 9), ids], 1)
-        fresh._followed.ids = None  # as if it came in the middle
+        fresh._tracker.ids = None  # as if it came in the middle
         torch.testing.assert_close(fusion(ids, scores.clone()), fresh(prompted, scores.clone()))
 
 
 def test_wider_outputs_than_tokens_and_rewards(parts):
     path, lm, _ = parts
     ids, wider = torch.empty(2, 0, dtype=torch.long), torch.zeros(2, len(lm.root) + 5)
-    lm = ngram.load(path, len(lm.root), ends=[2], special=[0, 1, 3])
+    lm = ngram.load_ngrams(path, len(lm.root), ends=[2], special=[0, 1, 3])
     fused = NgramFusion(lm, 0.5, reward=0.25)(ids, wider.clone())
     narrow = NgramFusion(lm, 0.5)(ids, wider[:, :-5].clone())
     assert torch.equal(fused[:, -5:], wider[:, -5:])
@@ -154,7 +154,7 @@ def test_hypotheses_score_what_beam_search_ranks_by(tiny, noise, parts):
     lexicon = Lexicon("names", "", (Entry("the song"), Entry("Stop it")))
     common = {"lm": path, "source": path, "lexicon": lexicon, "internal": tiny.prompt(torch.empty(0, 32))}
     fusion = Fusion(tiny, weights, normalise=basic, **common)
-    prompts = [tiny.prompt(slot) for slot in tiny.slot_vectors(noise)]
+    prompts = [tiny.prompt(slot) for slot in tiny.audio_embeddings(noise)]
     own, endings = [None, ["louder now"], []], 0
     no_special = SuppressTokensLogitsProcessor(fusion.special)  # weights at random are fond of them
     found = generate(tiny, prompts, 4, 20, [*fusion.processors(own), no_special], nbest=4)
@@ -185,7 +185,7 @@ def test_what_is_listed_twice_is_boosted_once(tiny, listed, weight):
 
 def test_a_reward_alone_favours_long_hypotheses(tiny, noise, parts):
     path, *_ = parts
-    prompts = [tiny.prompt(slot) for slot in tiny.slot_vectors(noise)]
+    prompts = [tiny.prompt(slot) for slot in tiny.audio_embeddings(noise)]
     lengths = []
     for reward in (-5.0, 5.0):
         fusion = Fusion(tiny, Weights(reward=reward), lm=path, normalise=basic)

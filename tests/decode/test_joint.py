@@ -12,7 +12,7 @@ from adapt.decode.joint import RAREST, JointCtc, spelled
 from adapt.decode.transcribe import generate, transcribe
 from adapt.decode.weights import Weights
 from adapt.model.features import read_audio
-from adapt.model.load import load
+from adapt.model.load import load_speech_llm
 from adapt.text.corpus import Utterance, read_manifest
 from adapt.text.normalise import none
 
@@ -67,14 +67,14 @@ def test_pieces_are_spelled_as_their_tokenizer_writes_them():
 
 @pytest.fixture(scope="module")
 def built_in():
-    return load("tiny")
+    return load_speech_llm("tiny")
 
 
 def test_beams_are_ranked_by_what_decoder_and_ctc_say(built_in):
     fusion = Fusion(built_in, Weights(ctc=0.3), normalise=none)
-    slots, posteriors = built_in.slots_and_posteriors([read_audio(u.audio) for u in UTTERANCES])
+    slots, posteriors = built_in.embeddings_and_posteriors([read_audio(u.audio) for u in UTTERANCES])
     prompts = [built_in.prompt(slot) for slot in slots]
-    assert all(map(torch.equal, slots, built_in.slot_vectors([read_audio(u.audio) for u in UTTERANCES])))
+    assert all(map(torch.equal, slots, built_in.audio_embeddings([read_audio(u.audio) for u in UTTERANCES])))
     found = generate(built_in, prompts, 4, 60, fusion.processors([None] * len(slots), posteriors), nbest=4)
     for prompt, heard, tokens in zip(prompts, posteriors, found, strict=True):
         judged = fusion.judged([prompt] * 4, tokens, [None] * 4, [heard])

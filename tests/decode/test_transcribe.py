@@ -17,7 +17,7 @@ from adapt.text.corpus import Utterance
 
 def test_one_prefill_gives_the_tokens_of_plain_beam_search(tiny, noise, monkeypatch):
     monkeypatch.setattr(beams, "ROOM", 5)
-    prompts = [tiny.prompt(slot) for slot in tiny.slot_vectors(noise)]
+    prompts = [tiny.prompt(slot) for slot in tiny.audio_embeddings(noise)]
     for num_beams in (1, 4):
         plain = []
         for prompt in prompts:
@@ -30,7 +30,7 @@ def test_one_prefill_gives_the_tokens_of_plain_beam_search(tiny, noise, monkeypa
 
 
 def test_ctc_hears_what_the_encoder_says(tiny, noise):
-    paths, _ = tiny.heard(noise)
+    paths, _ = tiny.ctc_paths(noise)
     together, alone = heard(tiny, noise), [heard(tiny, [samples])[0] for samples in noise]
     assert any(row.text for row in together)
     for path, row, same in zip(paths, together, alone, strict=True):

@@ -23,7 +23,7 @@ from transformers import AutoTokenizer
 
 from adapt.lm.arpa import Arpa, read_arpa
 from adapt.lm.estimate import estimate, write_arpa
-from adapt.model.bases import locate
+from adapt.model.bases import find_base
 
 HERE = Path(__file__).parent
 CASES = ["2", "3", "4", "5", "3 0 0 1", "4 0 1 2", "5 0 0 1"]  # order, and the thresholds of pruning
@@ -32,7 +32,7 @@ SHOWN = 300
 
 def tokens(text: Path) -> list[list[int]]:
     lines = [line.lower() for line in text.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return AutoTokenizer.from_pretrained(locate("tiny"))(lines[::-1], add_special_tokens=False)["input_ids"]
+    return AutoTokenizer.from_pretrained(find_base("tiny"))(lines[::-1], add_special_tokens=False)["input_ids"]
 
 
 def lmplz(sentences: list[list[int]], case: str, folder: Path) -> Arpa:

@@ -17,7 +17,7 @@ from adapt.lm import ngram
 from adapt.lm.arpa import kind, read_arpa, to_decimals
 from adapt.lm.build import build_tokens, build_words
 from adapt.lm.estimate import estimate, write_arpa
-from adapt.model.bases import locate
+from adapt.model.bases import find_base
 
 HERE = Path(__file__).parent
 MUSIC = HERE.parents[1] / "recipes/music/text.txt"
@@ -29,7 +29,7 @@ def sentences() -> list[list[int]]:
     from transformers import AutoTokenizer
 
     lines = [line for line in MUSIC.read_text(encoding="utf-8").lower().splitlines() if line.strip()]
-    return AutoTokenizer.from_pretrained(locate("tiny"))(lines[::-1], add_special_tokens=False)["input_ids"]
+    return AutoTokenizer.from_pretrained(find_base("tiny"))(lines[::-1], add_special_tokens=False)["input_ids"]
 
 
 @pytest.mark.parametrize("case", ["2", "3", "4", "5", "3 0 0 1", "4 0 1 2", "5 0 0 1"])
@@ -58,7 +58,7 @@ def model(sentences, tmp_path_factory) -> Path:
 
 def test_the_same_as_kenlm_over_ten_thousand_contexts(model, sentences):
     kenlm = pytest.importorskip("kenlm")
-    theirs, ours = kenlm.Model(str(model)), ngram.load(model, 1000, ends=[2])
+    theirs, ours = kenlm.Model(str(model)), ngram.load_ngrams(model, 1000, ends=[2])
     rng = np.random.default_rng(0)
     # Sentences that the model has seen, that it has not, and with tokens at random, unknown ones among them.
     texts = [*sentences[:350], *sentences[-350:]]
@@ -114,14 +114,14 @@ def test_what_models_of_others_leave_out(tmp_path):
     kenlm = pytest.importorskip("kenlm")
     path = tmp_path / "a.arpa"
     path.write_text(ARPA.format(4, 5))
-    ours, theirs = ngram.load(path, 8, ends=[0], special=[3]), kenlm.Model(str(path))
+    ours, theirs = ngram.load_ngrams(path, 8, ends=[0], special=[3]), kenlm.Model(str(path))
     for text in ([4, 5, 5, 5], [5, 4, 5], [6, 4, 5, 5, 4], []):
         log = theirs.score(" ".join(map(str, text))) * math.log(10)
         assert float(ours.totals([text])[0]) == pytest.approx(log, abs=1e-5)
     assert ours.advance(ours.start(1))[0][0, 3] == 0  # special tokens keep what they have
     unigrams = tmp_path / "unigrams.arpa"
     unigrams.write_text("\\data\\\nngram 1=3\n\n\\1-grams:\n-0.3\t</s>\n-0.4\t4\n-1.2\t<unk>\n\n\\end\\\n")
-    alone = ngram.load(unigrams, 8, ends=[0])
+    alone = ngram.load_ngrams(unigrams, 8, ends=[0])
     assert float(alone.totals([[4, 5]])[0]) == pytest.approx(-1.9 * math.log(10), abs=1e-5)
     # A suffix that is not listed (4 5 without 5): what is shorter still is backed off to.
     missing = tmp_path / "missing.arpa"
@@ -130,7 +130,7 @@ def test_what_models_of_others_leave_out(tmp_path):
         "\\1-grams:\n-1\t<unk>\n-0.6\t</s>\n-0.5\t4\t-0.3\n-0.7\t5\t-0.1\n\n"
         "\\2-grams:\n-0.2\t4 4\t-0.4\n-0.3\t5 4\t-0.2\n\n\\3-grams:\n-0.1\t5 4 5\n\n\\end\\\n"
     )
-    found = ngram.load(missing, 8, ends=[0])
+    found = ngram.load_ngrams(missing, 8, ends=[0])
     _, after = found.step(found.start(1), torch.tensor([[5]]))
     _, after = found.step(after[:, 0], torch.tensor([[4]]))
     score, after = found.step(after[:, 0], torch.tensor([[5]]))
@@ -151,7 +151,9 @@ def test_nemos_way_of_writing_ids(tmp_path):
     spaced.write_bytes(chars.read_bytes().replace(b"\t", b" "))
     to_decimals(spaced, tmp_path / "unspaced.arpa")
     assert (tmp_path / "unspaced.arpa").read_bytes() == back.read_bytes()
-    assert float(ngram.load(back, 40).totals([[4, 33]])[0]) == float(ngram.load(ids, 40).totals([[4, 33]])[0])
+    assert float(ngram.load_ngrams(back, 40).totals([[4, 33]])[0]) == float(
+        ngram.load_ngrams(ids, 40).totals([[4, 33]])[0]
+    )
 
 
 def test_files_that_are_none(tmp_path, model):
@@ -169,11 +171,11 @@ def test_files_that_are_none(tmp_path, model):
     for text, told in cases.items():
         path.write_text(text)
         with pytest.raises(DataError, match=told):
-            ngram.load(path, 1000)
+            ngram.load_ngrams(path, 1000)
     with pytest.raises(DataError, match="no such file"):
-        ngram.load(tmp_path / "none.arpa", 1000)
+        ngram.load_ngrams(tmp_path / "none.arpa", 1000)
     with pytest.raises(DataError, match="another tokenizer's"):
-        ngram.load(model, 500)
+        ngram.load_ngrams(model, 500)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +196,7 @@ def test_what_cannot_be_estimated(arguments, told):
 def test_a_model_sums_to_one(tmp_path):
     path = tmp_path / "small.arpa"
     write_arpa(estimate([[0, 1, 2], [0, 2], [1, 1, 1]], 5, 3), path)
-    found = ngram.load(path, 6, ends=[5])
+    found = ngram.load_ngrams(path, 6, ends=[5])
     states = torch.arange(1, len(found.rest))
     sums = found.advance(states)[0].exp().sum(1)
     # Tokens 3 and 4 were never seen: each has the probability of <unk>, which is in the sum once.

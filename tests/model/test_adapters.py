@@ -17,7 +17,7 @@ from adapt.decode.transcribe import transcribe
 from adapt.errors import DataError, ModelError
 from adapt.export import export
 from adapt.model import adapter
-from adapt.model.load import load
+from adapt.model.load import load_speech_llm
 from adapt.text.corpus import Utterance, read_hypotheses, read_manifest
 
 from .families import FAMILIES
@@ -26,12 +26,12 @@ from .families import FAMILIES
 def lora(base: str, folder, seed: int, spread: float = 0.3):
     """An adapter of random weights, as a run would leave it."""
     torch.manual_seed(seed)
-    llm = load(base, "cpu")
+    llm = load_speech_llm(base, "cpu")
     model = adapter.add_lora(llm, rank=2, alpha=4, dropout=0.0)
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             torch.nn.init.normal_(parameter, std=spread)
-    adapter.save(folder, model, {"name": folder.name, "base": base, "pseudo_audio": "empty", "step": 1})
+    adapter.save_adapter(folder, model, {"name": folder.name, "base": base, "pseudo_audio": "empty", "step": 1})
     return folder
 
 
@@ -55,17 +55,17 @@ def test_each_utterance_is_heard_by_the_adapter_of_its_domain(tiny, recordings, 
     base = tiny.name
     folders = {name: lora(base, tmp_path / name, seed) for seed, name in enumerate(("bank", "music"))}
     calls = read_manifest(recordings)
-    both = load(base, "cpu")
+    both = load_speech_llm(base, "cpu")
     for name, folder in folders.items():
         adapter.attach(both, folder, name)
     together = heard(both, calls, tmp_path / "both.jsonl")
     alone = {None: heard(tiny, calls, tmp_path / "base.jsonl")}
     for name, folder in folders.items():
-        alone[name] = heard(adapter.attach(load(base, "cpu"), folder), calls, tmp_path / f"{name}.jsonl")
+        alone[name] = heard(adapter.attach(load_speech_llm(base, "cpu"), folder), calls, tmp_path / f"{name}.jsonl")
     assert together == {u.id: alone[u.domain][u.id] for u in calls}
     assert len({json.dumps(texts) for texts in alone.values()}) == 3
     wrong = [Utterance("x", "", calls[0].audio, domain="bnak")]
-    alone = adapter.attach(load(base, "cpu"), folders["bank"], "bank")
+    alone = adapter.attach(load_speech_llm(base, "cpu"), folders["bank"], "bank")
     assert heard(alone, [u for u in calls if u.domain != "music"], tmp_path / "one.jsonl").items() <= together.items()
     with pytest.raises(DataError, match="no adapter for its domain 'bnak'; there is bank, music"):
         heard(both, wrong, tmp_path / "wrong.jsonl")
@@ -78,15 +78,15 @@ def test_an_adapter_of_another_base_and_one_of_the_llm_within_are_refused(tiny, 
     weights = load_file(other / "model.safetensors")
     save_file({k: v + 1e-3 for k, v in weights.items()}, other / "model.safetensors", {"format": "pt"})
     with pytest.raises(ModelError, match=r"made for .* give --base its own base"):
-        adapter.attach(load(str(other), "cpu"), folder)
+        adapter.attach(load_speech_llm(str(other), "cpu"), folder)
     (folder / "adapt.json").write_text('{"base": "ti')
     with pytest.raises(ModelError, match=r"adapt\.json: not the JSON that was written there; copy the folder again"):
-        adapter.attach(load(tiny.name, "cpu"), folder)
-    inner = load(tiny.name, "cpu").model.language_model
+        adapter.attach(load_speech_llm(tiny.name, "cpu"), folder)
+    inner = load_speech_llm(tiny.name, "cpu").model.language_model
     config = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"])
     peft.get_peft_model(inner, config).save_pretrained(tmp_path / "inner")
     with pytest.raises(ModelError, match=r"a LoRA of the LLM alone: .*'language_model\.model\.layers\.0\.self_attn"):
-        adapter.attach(load(tiny.name, "cpu"), tmp_path / "inner")
+        adapter.attach(load_speech_llm(tiny.name, "cpu"), tmp_path / "inner")
 
 
 def test_a_base_with_a_lora_of_its_own_is_exported_with_both(recordings, tmp_path):
@@ -98,16 +98,18 @@ def test_a_base_with_a_lora_of_its_own_is_exported_with_both(recordings, tmp_pat
     run.mkdir()
     lora(str(base), run / "adapter", 0, 0.1)
     calls = read_manifest(recordings)
-    adapted = heard(adapter.attach(load(str(base), "cpu"), run / "adapter"), calls, tmp_path / "adapted.jsonl")
+    adapted = heard(
+        adapter.attach(load_speech_llm(str(base), "cpu"), run / "adapter"), calls, tmp_path / "adapted.jsonl"
+    )
     out = export(run, tmp_path / "out")
-    assert heard(load(str(out), "cpu"), calls, tmp_path / "exported.jsonl") == adapted
+    assert heard(load_speech_llm(str(out), "cpu"), calls, tmp_path / "exported.jsonl") == adapted
     assert not (out / "adapter_config.json").exists()
 
 
 def test_what_is_no_speech_llm_is_refused_in_a_line(tiny, tmp_path):
     def refused(match, name=None):
         with pytest.raises(ModelError, match=match) as error:
-            load(str(name or tmp_path / "it"), "cpu")
+            load_speech_llm(str(name or tmp_path / "it"), "cpu")
         assert "\n" not in str(error.value)
 
     refused("no '.*it'; give the folder of a model")
@@ -143,29 +145,31 @@ def test_an_exported_model_is_a_plain_one_that_hears_the_same(tiny, kind, record
     run.mkdir()
     lora(str(base), run / "adapter", 0, 0.1)
     calls = [u for u in read_manifest(recordings)]
-    adapted = heard(adapter.attach(load(str(base), "cpu"), run / "adapter"), calls, tmp_path / "adapted.jsonl")
+    adapted = heard(
+        adapter.attach(load_speech_llm(str(base), "cpu"), run / "adapter"), calls, tmp_path / "adapted.jsonl"
+    )
     out = export(run, tmp_path / "out")
-    assert heard(load(str(out), "cpu"), calls, tmp_path / "exported.jsonl") == adapted
+    assert heard(load_speech_llm(str(out), "cpu"), calls, tmp_path / "exported.jsonl") == adapted
     assert not [f.name for f in out.parent.iterdir() if f.name.endswith(".part")]
-    assert heard(load(str(base), "cpu"), calls, tmp_path / "plain.jsonl") != adapted
+    assert heard(load_speech_llm(str(base), "cpu"), calls, tmp_path / "plain.jsonl") != adapted
     ours, theirs = (json.loads((folder / "config.json").read_text()) for folder in (out, base))
     assert ours == theirs and (out / "LICENSE").exists()
     assert export(run, tmp_path / "out") == out  # again, over what it wrote itself
     if kind != "ours":  # with no toolkit
         model = getattr(transformers, theirs["architectures"][0]).from_pretrained(out).eval()
         processor = transformers.AutoProcessor.from_pretrained(out)
-        inputs = load(str(out), "cpu")
+        inputs = load_speech_llm(str(out), "cpu")
         samples = np.random.default_rng(0).standard_normal(16_000).astype(np.float32)
         from adapt.model.families import Request, family_of
 
         request = family_of(model.config).request(processor, Request(samples, "en", ""))
         with torch.no_grad():
             plain = model(**request).logits
-            seen = inputs.forward(inputs.prompt(inputs.slot_vectors([samples])[0])[None])
+            seen = inputs.forward(inputs.prompt(inputs.audio_embeddings([samples])[0])[None])
         torch.testing.assert_close(plain, seen, atol=2e-3, rtol=2e-3)
     only = export(run, tmp_path / "only", adapter_only=True)
     assert not (only / "model.safetensors").exists()
-    again = peft.PeftModel.from_pretrained(load(str(base), "cpu").model, str(only))
+    again = peft.PeftModel.from_pretrained(load_speech_llm(str(base), "cpu").model, str(only))
     assert any("lora_" in name for name, _ in again.named_parameters())
     assert "it has not been scored" in (out / "README.md").read_text().lower()
     with pytest.raises(DataError, match="holds other files already"):

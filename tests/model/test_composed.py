@@ -12,13 +12,13 @@ from adapt.model import adapter
 from adapt.model.composed import PROJECTORS, ComposedConfig, ComposedForSpeechRecognition
 from adapt.model.encoders import conformer, pretrained, relettered
 from adapt.model.features import log_mel, pad
-from adapt.model.load import load
+from adapt.model.load import load_speech_llm
 from adapt.model.tokenizer import train_tokenizer, unwritable, with_letters
 
 
 def test_slot_length_is_the_encoders_own_and_padding_changes_nothing(tiny, noise):
-    alone = [tiny.slot_vectors([samples])[0] for samples in noise]
-    together = tiny.slot_vectors(noise)
+    alone = [tiny.audio_embeddings([samples])[0] for samples in noise]
+    together = tiny.audio_embeddings(noise)
     for samples, one, batched in zip(noise, alone, together, strict=True):
         frames = len(samples) // 160 + 1
         encoded = math.ceil(math.ceil(frames / 2) / 2)
@@ -27,7 +27,7 @@ def test_slot_length_is_the_encoders_own_and_padding_changes_nothing(tiny, noise
 
 
 def test_ids_with_audio_equal_embeddings_with_slot_vectors(tiny, noise):
-    slots = tiny.slot_vectors(noise[1:2])
+    slots = tiny.audio_embeddings(noise[1:2])
     audio = tiny.model.config.audio_token_id
     ids = torch.tensor([[*tiny.before, *[audio] * len(slots[0]), *tiny.after]])
     features, mask = tiny.model.encoder.inputs(*pad([noise[1]]))
@@ -40,7 +40,7 @@ def test_ids_with_audio_equal_embeddings_with_slot_vectors(tiny, noise):
 
 
 def test_generate_takes_audio_as_other_speech_llms_do(tiny, noise):
-    slots = tiny.slot_vectors(noise[1:2])
+    slots = tiny.audio_embeddings(noise[1:2])
     audio = tiny.model.config.audio_token_id
     ids = torch.tensor([[*tiny.before, *[audio] * len(slots[0]), *tiny.after]])
     features, mask = tiny.model.encoder.inputs(*pad([noise[1]]))
@@ -53,20 +53,20 @@ def test_generate_takes_audio_as_other_speech_llms_do(tiny, noise):
 def test_reload_is_bit_identical(tiny, noise, tmp_path):
     tiny.model.save_pretrained(tmp_path)
     tiny.tokenizer.save_pretrained(tmp_path)
-    again = load(str(tmp_path), device="cpu")
-    for before, after in zip(tiny.slot_vectors(noise), again.slot_vectors(noise), strict=True):
+    again = load_speech_llm(str(tmp_path), device="cpu")
+    for before, after in zip(tiny.audio_embeddings(noise), again.audio_embeddings(noise), strict=True):
         assert torch.equal(before, after)
     assert again.target_ids("play it") == tiny.target_ids("play it")
 
 
 def test_unknown_and_misfitting_models_are_refused(tiny, tmp_path):
     with pytest.raises(ModelError, match="no 'tinny'"):
-        load("tinny")
+        load_speech_llm("tinny")
     tiny.model.save_pretrained(tmp_path)
     config = tmp_path / "config.json"
     config.write_text(config.read_text().replace('"projector_size": 16', '"projector_size": 17'))
     with pytest.raises(ModelError, match="3 weights do not fit"):
-        load(str(tmp_path))
+        load_speech_llm(str(tmp_path))
 
 
 def test_log_mel_of_a_tone_peaks_at_its_bin():
@@ -171,7 +171,7 @@ def test_a_tokenizer_has_a_piece_for_each_letter_that_the_encoder_hears():
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_decoder_that_goes_on_is_given_the_letters_it_lacks(tied, tmp_path):
-    tokenizer = load("tiny").tokenizer
+    tokenizer = load_speech_llm("tiny").tokenizer
     shape = {"vocab_size": 1000, "hidden_size": 8, "num_attention_heads": 1, "intermediate_size": 8}
     config = transformers.LlamaConfig(**shape, num_hidden_layers=1, tie_word_embeddings=tied)
     llm = transformers.LlamaForCausalLM(config)

@@ -22,7 +22,7 @@ from adapt.decode.transcribe import generate
 from adapt.errors import ModelError
 from adapt.lm.phrases import Phrase, boost, word_beginnings
 from adapt.model import adapter
-from adapt.model import learned as learning
+from adapt.model import learned_prompt as learning
 from adapt.model.families import (
     INSTRUCTION,
     Request,
@@ -34,12 +34,13 @@ from adapt.model.families import (
     tokenizers_chat,
 )
 from adapt.model.features import resampled
-from adapt.model.learned import LearnedPrompt, with_learned, with_template
-from adapt.model.load import _ends, _lost_scaling, _merge_own_lora, load
+from adapt.model.learned_prompt import LearnedPrompt, with_learned, with_template
+from adapt.model.load import _ends, _lost_scaling, _merge_own_lora, load_speech_llm
 from adapt.model.speech_llm import SpeechLLM, token_loss
 from adapt.model.support import SUPPORTED
-from adapt.train.project import Pairs, learn, ready
-from adapt.train.stages import learn_prompt, tune_decoder
+from adapt.train.decoder import tune_decoder
+from adapt.train.project import Pairs, learn_from_pairs, ready
+from adapt.train.soft_prompt import learn_prompt
 
 from .families import FAMILIES, WITHOUT_MODEL, WITHOUT_PROCESSOR
 
@@ -82,7 +83,7 @@ def llm(request, made) -> SpeechLLM:
         pytest.skip(WITHOUT_PROCESSOR[request.param])
     transformers.utils.logging.set_verbosity_error()
     folder = made(request.param)
-    return decoder_alone(folder) if request.param in WITHOUT_PROCESSOR else load(str(folder), "cpu")
+    return decoder_alone(folder) if request.param in WITHOUT_PROCESSOR else load_speech_llm(str(folder), "cpu")
 
 
 def drawn(llm: SpeechLLM, *lengths: int) -> list[torch.Tensor]:
@@ -187,7 +188,7 @@ def test_its_own_way_with_audio_is_ours(llm, seconds):
     inputs = family.request(llm.processor, request)
     with torch.no_grad():
         theirs = llm.model(**inputs, **dict(family.more)).logits / llm.scale
-        ours = llm.forward(llm.prompt(llm.slot_vectors([samples])[0])[None])
+        ours = llm.forward(llm.prompt(llm.audio_embeddings([samples])[0])[None])
     close(ours, theirs)
     ids = inputs["input_ids"][0].tolist()
     assert audio_token_id(llm.model.config) in ids[len(llm.before) : len(ids) - len(llm.after)]
@@ -228,18 +229,18 @@ def test_what_hears_and_what_writes_can_be_trained_too(llm, tmp_path):
         there.remove("encoder")
     before = {part: [p.detach().clone() for p in audio_parameters(llm.model, part)] for part in there}
     samples = [np.random.default_rng(i).standard_normal(8_000).astype(np.float32) / 10 for i in range(2)]
-    pairs = Pairs([llm.target_ids(t) for t in TEXT[:2]], llm.slot_vectors(samples), samples)
+    pairs = Pairs([llm.target_ids(t) for t in TEXT[:2]], llm.audio_embeddings(samples), samples)
     more = {"folder": tmp_path / "work", "out": tmp_path / "model", "seed": 1, "precision": "fp32", "rank": 2}
     more |= {"steps": 3, "batch_size": 2, "learning_rate": 1e-3, "eval_every": 1, "weights_rate": 1e-2}
-    tuned = learn(llm, None, pairs, pairs, parts=[*there, "llm"], **more)
+    tuned = learn_from_pairs(llm, None, pairs, pairs, parts=[*there, "llm"], **more)
     assert tuned.best_step, tuned.log
     for part in there:
         changed = [not torch.equal(*pair) for pair in zip(before[part], audio_parameters(llm.model, part), strict=True)]
         # One has a second encoder for who speaks, and positions that are held fixed stay as they are.
         assert sum(changed) > len(changed) * (0.4 if kind == "nemo_speechlm" else 0.8), (part, sum(changed))
-    again = load(str(tmp_path / "model"), "cpu")
+    again = load_speech_llm(str(tmp_path / "model"), "cpu")
     with torch.no_grad():
-        ours, theirs = (m.forward(m.prompt(m.slot_vectors(samples[:1])[0])[None]) for m in (llm, again))
+        ours, theirs = (m.forward(m.prompt(m.audio_embeddings(samples[:1])[0])[None]) for m in (llm, again))
     close(ours, theirs)
 
 
@@ -253,7 +254,7 @@ def test_both_stages_and_what_loads_what_they_leave(llm, tmp_path):
     assert min(learnt[1:]) < learnt[0]
     soft = load_file(tmp_path / "soft.safetensors")["soft_prompt"]
     text |= {"folder": tmp_path / "two", "out": tmp_path / "adapter"}
-    decoder = {"name": "it", "pseudo_audio": "soft-prompt", "soft_prompt": soft, "channel": None, "replayed": None}
+    decoder = {"name": "it", "pseudo_audio": "soft-prompt", "soft_prompt": soft, "inventory": None, "replayed": None}
     decoder |= {
         "guard": None,
         "noise": 0.0,
@@ -337,7 +338,7 @@ def test_learnable_tokens_before_around_and_behind_the_slot(llm, template, tmp_p
             for parameter in prompt.parameters():
                 parameter.add_(0.1 * torch.randn(parameter.shape))
             prompt.save(tmp_path / "prompt.safetensors", llm)
-            again = learning.load(tmp_path / "prompt.safetensors", llm)
+            again = learning.load_learned_prompt(tmp_path / "prompt.safetensors", llm)
             ours, theirs = (
                 view.forward(view.prompt(slot)[None]) for view in (with_learned(llm, p) for p in (prompt, again))
             )

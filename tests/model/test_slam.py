@@ -10,9 +10,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, WavLMConfig, WavLMModel
 
 from adapt.decode.transcribe import generate
 from adapt.errors import ModelError
-from adapt.model.load import load
-from adapt.model.prompt import load as load_prompt
+from adapt.model.load import load_speech_llm
 from adapt.model.slam import from_slam, soft_prompt_of
+from adapt.model.soft_prompt import load_soft_prompt
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 WAVE = {"conv_dim": (16,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
@@ -54,7 +54,7 @@ def theirs(tiny, tmp_path):
 def test_it_hears_as_it_did_there(tiny, theirs, noise, tmp_path):
     encoder, projector, llm = theirs
     from_slam(tmp_path / "model.pt", str(tmp_path / "wavlm"), str(tmp_path / "llm"), tmp_path / "out", PROMPT)
-    ours = load(str(tmp_path / "out"), "cpu")
+    ours = load_speech_llm(str(tmp_path / "out"), "cpu")
     assert ours.before == [] and ours.after[0] == 1 and not ours.has_ctc and ours.model.config.stack == 5
     samples = torch.from_numpy(noise[2])
     samples = (samples - samples.mean()) / samples.std(correction=0)
@@ -62,7 +62,7 @@ def test_it_hears_as_it_did_there(tiny, theirs, noise, tmp_path):
         slot = projector(encoder(samples[None]).last_hidden_state)
         ids = torch.tensor([ours.after])
         wanted = llm(inputs_embeds=torch.cat([slot, llm.get_input_embeddings()(ids)], 1)).logits
-        (heard,) = ours.slot_vectors([noise[2]])
+        (heard,) = ours.audio_embeddings([noise[2]])
         given = ours.forward(ours.prompt(heard)[None])
     torch.testing.assert_close(heard, slot[0], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(given, wanted, atol=1e-3, rtol=1e-3)
@@ -104,7 +104,7 @@ def test_tuned_prompts_become_soft_prompts(tiny, theirs, tmp_path):
     tuned = get_peft_model(llm, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=6))
     tuned.save_pretrained(tmp_path / "tuned")
     assert soft_prompt_of(tmp_path / "tuned", tmp_path / "soft.safetensors") == 6
-    vectors = load_prompt(tmp_path / "soft.safetensors", tiny)
+    vectors = load_soft_prompt(tmp_path / "soft.safetensors", tiny)
     torch.testing.assert_close(vectors, tuned.prompt_encoder["default"].embedding.weight.detach())
     with pytest.raises(ModelError, match=r"no adapter_config\.json"):
         soft_prompt_of(tmp_path / "llm", tmp_path / "x.safetensors")

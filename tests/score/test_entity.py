@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adapt.score.entity import entity_errors, locate
+from adapt.score.entity import entity_errors, place_entities
 from adapt.score.wer import align
 from adapt.text.corpus import Entity
 from adapt.text.lexicon import Entry, Lexicon, find_mentions, phrase_index
@@ -60,7 +60,7 @@ def test_errors_of_mentions(ref, hyp, wrong, biased_errors, false_alarms):
 def test_annotated_entities_need_no_lexicon():
     words = ["from", "queen", "to", "dancing", "queen"]
     entities = [Entity("Queen", "artist"), Entity("Dancing Queen", "track"), Entity("Abba", "artist")]
-    mentions, unplaced = locate(words, entities, str.lower)
+    mentions, unplaced = place_entities(words, entities, str.lower)
     assert [(m.start, m.end, m.type) for m in mentions] == [(1, 2, "artist"), (3, 5, "track")]
     assert unplaced == 1
     errors = entity_errors(words, words[:4], align(words, words[:4]), mentions)

@@ -10,10 +10,13 @@ import pytest
 import torch
 
 from adapt.errors import DataError, TrainingError
-from adapt.train.base import AlignSettings, align, ctc_loss, greedy, heard_behind, train_decoder, train_encoder
+from adapt.train.align import AlignSettings, align
+from adapt.train.ctc import ctc_loss, greedy
+from adapt.train.encoder import train_encoder
 from adapt.train.fit import fit
 from adapt.train.perturb import MARGIN, _with_margins, perturbed
 from adapt.train.pseudo_audio import symbol_ids, timed
+from adapt.train.reader import heard_behind, train_decoder
 from adapt.train.speech import Speech, batches, read_speech
 
 ENCODER = {"batch_seconds": 5.0, "warmup_steps": 5, "temperature": 1.0, "short": 0.1, "seed": 1, "bf16": False}
@@ -126,7 +129,7 @@ def test_a_piece_is_to_be_known_by_the_letter_behind_it():
 
 
 def test_a_decoder_that_reads_is_asked_for_each_piece_in_its_slot(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("adapt.train.base.fit", lambda model, batch_of, *args, **kwargs: batch_of(0))
+    monkeypatch.setattr("adapt.train.reader.fit", lambda model, batch_of, *args, **kwargs: batch_of(0))
     text, more = "stop the music", {"steps": 9, "batch_size": 1, "learning_rate": 1e-3, "seed": 1, "bf16": False}
     batch = train_decoder(tiny, [text], [text], reads=True, noise=0.0, folder=tmp_path, **more)
     target, ids, labels = tiny.target_ids(text), batch["input_ids"][0].tolist(), batch["labels"][0].tolist()
@@ -170,7 +173,7 @@ def test_each_stage_lowers_its_loss_and_lora_is_merged(tiny, manifest, tmp_path)
 
 @pytest.mark.parametrize("explicit", ["letters", "cosine", "ctc"])
 def test_an_explicit_loss_brings_slots_nearer_to_tokens_with_all_else_frozen(explicit, tiny, manifest, tmp_path):
-    from adapt.train.base import EXPLICIT, Slots
+    from adapt.train.align import EXPLICIT, Slots
 
     speech = read_speech(manifest, str)
     items, samples, lengths = speech.audio(speech.items)

@@ -8,11 +8,13 @@ from safetensors.torch import load_file
 
 from adapt.errors import ModelError
 from adapt.model import adapter
-from adapt.model.load import load
+from adapt.model.load import load_speech_llm
+from adapt.train import decoder as decoding
 from adapt.train import fit as fitting
-from adapt.train import stages
+from adapt.train.common import Replay, mean_loss
+from adapt.train.decoder import tune_decoder
 from adapt.train.pseudo_audio import PSEUDO_AUDIO, Source, slots
-from adapt.train.stages import Replay, learn_prompt, mean_loss, tune_decoder
+from adapt.train.soft_prompt import learn_prompt
 
 TEXT = [
     "play the song",
@@ -55,11 +57,11 @@ DECODER = {
 
 
 def tune(tiny, noise, folder, **changes):
-    heard = Replay(tiny.slot_vectors(noise), [tiny.target_ids(t) for t in TEXT[:3]])
+    heard = Replay(tiny.audio_embeddings(noise), [tiny.target_ids(t) for t in TEXT[:3]])
     prompt = torch.cat(list(heard.slots))[:5].clone()
     more = {
         "soft_prompt": prompt,
-        "channel": None,
+        "inventory": None,
         "replayed": heard,
         "guard": heard,
         "folder": folder,
@@ -70,7 +72,7 @@ def tune(tiny, noise, folder, **changes):
 
 def test_prompt_lowers_the_loss_and_leaves_the_model_alone(tiny, noise, tmp_path):
     before = {k: v.clone() for k, v in tiny.model.state_dict().items()}
-    examples = tiny.slot_vectors(noise)
+    examples = tiny.audio_embeddings(noise)
     out = tmp_path / "soft_prompt.safetensors"
     tuned = learn_prompt(tiny, TEXT[:12], TEXT[12:], examples=examples, folder=tmp_path / "ckpt", out=out, **PROMPT)
     assert all(torch.equal(v, before[k]) for k, v in tiny.model.state_dict().items())
@@ -97,7 +99,7 @@ def test_interrupted_decoder_ends_in_the_same_weights(tiny, noise, tmp_path, mon
     original = fitting._Progress.on_step_end
     monkeypatch.setattr(fitting._Progress, "on_step_end", kill)
     with pytest.raises(Killed):
-        tune(load(path, "cpu"), noise, tmp_path / "killed")
+        tune(load_speech_llm(path, "cpu"), noise, tmp_path / "killed")
     monkeypatch.undo()
     assert (tmp_path / "killed/checkpoint-4").exists()
     torch.manual_seed(99)
@@ -108,7 +110,7 @@ def test_interrupted_decoder_ends_in_the_same_weights(tiny, noise, tmp_path, mon
         return original(self, args, state, control, **kwargs)
 
     monkeypatch.setattr(fitting._Progress, "on_step_end", count)
-    tune(load(path, "cpu"), noise, tmp_path / "killed")
+    tune(load_speech_llm(path, "cpu"), noise, tmp_path / "killed")
     assert steps == list(range(5, 13))  # from the checkpoint, not from the start
     one, other = (load_file(tmp_path / n / "adapter/adapter_model.safetensors") for n in ("whole", "killed"))
     assert one.keys() == other.keys()
@@ -162,9 +164,9 @@ def test_a_kill_in_the_midst_of_a_checkpoint_or_behind_the_end(tmp_path):
 def test_what_the_base_says_may_be_kept_or_computed_anew(tiny, noise, tmp_path, monkeypatch):
     path, exact = tiny.name, {"precision": "fp32"}
     tune(tiny, noise, tmp_path / "kept", **exact)
-    monkeypatch.setattr(stages, "KEPT", 0)
-    tune(load(path, "cpu"), noise, tmp_path / "anew", **exact)
-    tune(load(path, "cpu"), noise, tmp_path / "free", anchor=0.0, **exact)
+    monkeypatch.setattr(decoding, "KEPT", 0)
+    tune(load_speech_llm(path, "cpu"), noise, tmp_path / "anew", **exact)
+    tune(load_speech_llm(path, "cpu"), noise, tmp_path / "free", anchor=0.0, **exact)
     kept, anew, free = (load_file(tmp_path / n / "adapter/adapter_model.safetensors") for n in ("kept", "anew", "free"))
     torch.testing.assert_close(kept, anew, rtol=1e-3, atol=1e-5)
     assert any((kept[k] - free[k]).abs().max() > 1e-3 for k in kept)
@@ -172,14 +174,14 @@ def test_what_the_base_says_may_be_kept_or_computed_anew(tiny, noise, tmp_path, 
 
 def test_plain_peft_reproduces_our_logits_exactly(tiny, noise, tmp_path):
     path = tiny.name
-    base = load(path, "cpu")
+    base = load_speech_llm(path, "cpu")
     tune(tiny, noise, tmp_path)
-    embeds = tiny.prompt(tiny.slot_vectors(noise)[0])[None]
+    embeds = tiny.prompt(tiny.audio_embeddings(noise)[0])[None]
     with torch.no_grad():
         ours = tiny.model(inputs_embeds=embeds).logits
         untouched = base.model(inputs_embeds=embeds).logits
         plain = peft.PeftModel.from_pretrained(base.model, tmp_path / "adapter").eval()(inputs_embeds=embeds).logits
-        attached = adapter.attach(load(path, "cpu"), tmp_path / "adapter").model(inputs_embeds=embeds).logits
+        attached = adapter.attach(load_speech_llm(path, "cpu"), tmp_path / "adapter").model(inputs_embeds=embeds).logits
     assert torch.equal(ours, plain) and torch.equal(ours, attached)
     assert not torch.allclose(ours, untouched, atol=1e-3)
 
@@ -187,7 +189,7 @@ def test_plain_peft_reproduces_our_logits_exactly(tiny, noise, tmp_path):
 def test_recomputed_activations_change_nothing(tiny, noise, tmp_path):
     path, kept = tiny.name, tmp_path / "kept"
     tune(tiny, noise, kept, dropout=0.0)
-    tune(load(path, "cpu"), noise, tmp_path / "again", dropout=0.0, activations="recomputed")
+    tune(load_speech_llm(path, "cpu"), noise, tmp_path / "again", dropout=0.0, activations="recomputed")
     weights = [load_file(folder / "adapter" / adapter.WEIGHTS) for folder in (kept, tmp_path / "again")]
     for key, value in weights[0].items():
         torch.testing.assert_close(value, weights[1][key], atol=1e-5, rtol=1e-4)
@@ -211,13 +213,13 @@ def test_an_adapter_of_another_base_is_refused(tiny, noise, tmp_path):
         tmp_path / "adapter" / adapter.WEIGHTS,
     )
     with pytest.raises(ModelError, match="no place"):
-        adapter.attach(load(path, "cpu"), tmp_path / "adapter")
+        adapter.attach(load_speech_llm(path, "cpu"), tmp_path / "adapter")
     with pytest.raises(ModelError, match="no adapter_model"):
-        adapter.attach(load(path, "cpu"), tmp_path)
+        adapter.attach(load_speech_llm(path, "cpu"), tmp_path)
 
 
 def test_a_guard_that_cannot_be_held_keeps_the_base(tiny, noise, tmp_path):
-    heard = tiny.slot_vectors(noise)
+    heard = tiny.audio_embeddings(noise)
     with torch.no_grad():  # what the base says first: any other text makes it less likely
         said = [tiny.model(inputs_embeds=tiny.prompt(s)[None]).logits[0, -1].argmax().item() for s in heard]
     guard = Replay(heard, [[token] for token in said])

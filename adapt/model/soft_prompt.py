@@ -16,7 +16,7 @@ SLOT_EXAMPLES = "slot_examples.safetensors"
 
 
 def slot_examples(speech_llm: SpeechLLM, replayed: Sequence[torch.Tensor] = ()) -> list[torch.Tensor]:
-    """Slot vectors of real audio: `replayed` if there are any, else those kept in the base's folder.
+    """Audio embeddings of real audio: `replayed` if there are any, else those kept in the base's folder.
 
     Raises `ModelError` when there are neither.
     """
@@ -33,7 +33,7 @@ def slot_examples(speech_llm: SpeechLLM, replayed: Sequence[torch.Tensor] = ()) 
 
 
 def save_slot_examples(path: Path, slots: Sequence[torch.Tensor]) -> None:
-    """Keep slot vectors of real audio in the folder of a base."""
+    """Keep audio embeddings of real audio in the folder of a base."""
     counts = torch.tensor([len(slot) for slot in slots])
     save_file({"vectors": torch.cat(list(slots)).cpu().contiguous(), "lengths": counts}, path)
 
@@ -44,7 +44,7 @@ def initial(kind: str, length: int, examples: Sequence[torch.Tensor], speech_llm
     `audio`: a run of real audio embeddings. `stats`: normal, with their mean and deviation per dimension.
     `text`: embeddings of random tokens. `random`: normal, with the deviation of all token embeddings.
     """
-    vectors = torch.cat(list(examples)) if examples else speech_llm.nothing
+    vectors = torch.cat(list(examples)) if examples else speech_llm.empty_slot
     if kind == "audio":
         repeats = -(-length // len(vectors))
         return vectors.repeat(repeats, 1)[:length].clone()
@@ -59,13 +59,13 @@ def initial(kind: str, length: int, examples: Sequence[torch.Tensor], speech_llm
     return torch.randn(length, speech_llm.hidden, device=drawn.device) * drawn.float().std()
 
 
-def save(path: Path, vectors: torch.Tensor) -> None:
+def save_soft_prompt(path: Path, vectors: torch.Tensor) -> None:
     """Write `[length, hidden]` vectors as safetensors under the key `soft_prompt`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({"soft_prompt": vectors.detach().cpu().contiguous()}, path)
 
 
-def load(path: Path, speech_llm: SpeechLLM) -> torch.Tensor:
+def load_soft_prompt(path: Path, speech_llm: SpeechLLM) -> torch.Tensor:
     """The vectors that `save` wrote. Raises `ModelError` for another file, or when their width is not the base's."""
     try:
         vectors = load_file(path, device=str(speech_llm.device)).get("soft_prompt")

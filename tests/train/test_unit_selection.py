@@ -5,17 +5,17 @@ from itertools import groupby
 
 import torch
 
-from adapt.train.channel import learn
+from adapt.train.unit_selection import build_inventory
 
 TEXTS = ["call the clinic", "cancel it", "the coffee", "all of it", "nine candles"] * 10
 
 
 def taught(paths, texts):
-    """A channel whose slot vectors are numbers of frames, and how to read what it plays as a path."""
+    """A inventory whose audio embeddings are numbers of frames, and how to read what it plays as a path."""
     ends = [sum(map(len, paths[: i + 1])) for i in range(len(paths))]
     slots = [torch.arange(end - len(path), end) for path, end in zip(paths, ends, strict=True)]
-    channel, spoken = learn(zip(paths, texts, slots, strict=True)), "".join(paths)
-    return lambda text, seed: "".join(spoken[frame] for frame in channel.play(text, random.Random(seed)).tolist())
+    inventory, spoken = build_inventory(zip(paths, texts, slots, strict=True)), "".join(paths)
+    return lambda text, seed: "".join(spoken[frame] for frame in inventory.select(text, random.Random(seed)).tolist())
 
 
 def collapsed(path: str) -> str:
@@ -52,8 +52,8 @@ def test_mistakes_are_played_as_often_as_they_were_heard():
 
 def test_stacked_slots_belong_to_the_letter_that_begins_them():
     slots = torch.arange(4)
-    channel = learn([("aaabbb_c", "abc", slots)], stack=2)
-    played = [channel.play(text, random.Random(1)).tolist() for text in ("abc", "a", "b", "c")]
+    inventory = build_inventory([("aaabbb_c", "abc", slots)], stack=2)
+    played = [inventory.select(text, random.Random(1)).tolist() for text in ("abc", "a", "b", "c")]
     assert played == [[0, 1, 2, 3], [0, 1], [2, 3], []]
 
 

@@ -15,9 +15,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from adapt.errors import DataError
-from adapt.pipeline import Run, audio_of, base_of, paired
 from adapt.run import write_json
 from adapt.score.score import score
+from adapt.stages.context import Run
+from adapt.stages.plan import audio_of, base_of
+from adapt.stages.project import paired
 from adapt.text.corpus import read_lines
 from adapt.text.lexicon import read_lexicon
 from adapt.text.template import CHAT, LEARNED, SPEECH, Segment, parse, projectable, read_template, written
@@ -28,7 +30,7 @@ METHODS = ("plain", "tokens-8", "mlp", "residual")
 
 
 @dataclass(frozen=True)
-class Row:
+class Trial:
     """One prompt by one method with one seed, on the development set. eer: None without mentions."""
 
     template: str
@@ -40,7 +42,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    rows: list[Row]
+    rows: list[Trial]
 
     def to_json(self) -> dict:
         return {"rows": [dataclasses.asdict(row) for row in self.rows], "methods": self._summaries()}
@@ -102,8 +104,8 @@ def prompts(run: Run, file: Path | None, methods: Sequence[str], seeds: int) -> 
     import torch
 
     from adapt.decode.transcribe import generate
-    from adapt.model.learned import LearnedPrompt, with_learned, with_template
-    from adapt.train.project import learn
+    from adapt.model.learned_prompt import LearnedPrompt, with_learned, with_template
+    from adapt.train.project import learn_from_pairs
 
     recipe, llm = run.recipe, run.speech_llm()
     templates = templates_of(file)
@@ -142,7 +144,7 @@ def prompts(run: Run, file: Path | None, methods: Sequence[str], seeds: int) -> 
             texts |= {utterances[i].id: view.decode(best) for i, (best, *_) in zip(places, found, strict=True)}
         return texts
 
-    def tried(method: str, template: str, kind: str, seed: int) -> Row:
+    def tried(method: str, template: str, kind: str, seed: int) -> Trial:
         key = json.dumps([template, method, seed, heard_how, [] if method == "plain" else learned_how], sort_keys=True)
         file = run.path("prompts", hashlib.sha256(key.encode()).hexdigest()[:16] + ".json")
         if not file.exists():
@@ -154,15 +156,15 @@ def prompts(run: Run, file: Path | None, methods: Sequence[str], seeds: int) -> 
                 learned = LearnedPrompt(llm, template, kind, **more)
                 scratch, out = run.path("checkpoints", f"prompts-{file.stem}"), file.with_suffix(".safetensors")
                 how = {"folder": scratch, "out": out, "seed": seed, "precision": recipe.precision}
-                learn(llm, learned, train, dev, **how, **given)
+                learn_from_pairs(llm, learned, train, dev, **how, **given)
                 shutil.rmtree(scratch)
                 view = with_learned(llm, learned)
             texts = heard(view)
             how = {"normaliser": recipe.data.normaliser, "resamples": 1}
             found = score({"dev": utterances}, {"dev": {"it": texts}}, lexicon, **how)
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_json(file, dataclasses.asdict(Row(template, method, seed, found.rows[0].wer, found.rows[0].eer)))
-        return Row(**json.loads(file.read_text(encoding="utf-8")))
+            write_json(file, dataclasses.asdict(Trial(template, method, seed, found.rows[0].wer, found.rows[0].eer)))
+        return Trial(**json.loads(file.read_text(encoding="utf-8")))
 
     form = "{desc:<10} [{bar:20}] {n_fmt}/{total_fmt} trials  {remaining} left\n"
     rows = [tried(*trial) for trial in tqdm(trials, desc="prompts", bar_format=form)]
@@ -176,7 +178,7 @@ def _sha(path: Path | None) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path else None
 
 
-def _plot(rows: Sequence[Row], out: Path) -> None:
+def _plot(rows: Sequence[Trial], out: Path) -> None:
     from matplotlib.figure import Figure
 
     methods = list(dict.fromkeys(row.method for row in rows))

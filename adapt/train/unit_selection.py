@@ -1,4 +1,4 @@
-"""Pseudo audio pieced together from real slot vectors: for each stretch of text, what was heard for it before."""
+"""Pseudo audio pieced together from real audio embeddings: for each stretch of text, what was heard for it before."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ EDGE = "\n"  # stands before and after a sentence: silence belongs to its first 
 
 
 class Recording(NamedTuple):
-    """text: what was said, between edges. stretches: (first, end) of each of its letters in the channel's slots."""
+    """text: what was said, between edges. stretches: (first, end) of each of its letters in the inventory's slots."""
 
     text: str
     stretches: list[tuple[int, int]]
 
 
 @dataclass(frozen=True)
-class Channel:
+class UnitInventory:
     """What an encoder hears for each stretch of text, learned from recordings with transcripts.
 
     slots: vectors `[slots, hidden]` of all recordings, end to end. heard: context -> (recording, place of the letter)
@@ -39,15 +39,15 @@ class Channel:
     recordings: list[Recording]
     slots: torch.Tensor
 
-    def play(self, text: str, rng: random.Random) -> torch.Tensor:
-        """Slot vectors `[slots, hidden]` for `text`, stretch by stretch as they were heard before.
+    def select(self, text: str, rng: random.Random) -> torch.Tensor:
+        """Audio embeddings `[slots, hidden]` for `text`, stretch by stretch as they were heard before.
 
         For each letter some of the occurrences of the longest context that occurred ENOUGH times are drawn, and the
         one is played whose recording goes on as the text does for the longest, as far as it does: mistakes that
         belong together stay together. A letter that was never said is left out.
 
-        >>> channel = learn([("_hh_e_y_", "hey", torch.arange(8)), ("__y_e_h", "yeh", torch.arange(8, 15))])
-        >>> channel.play("heh", random.Random(1)).tolist(), channel.play("z", random.Random(1)).tolist()
+        >>> inventory = build_inventory([("_hh_e_y_", "hey", torch.arange(8)), ("__y_e_h", "yeh", torch.arange(8, 15))])
+        >>> inventory.select("heh", random.Random(1)).tolist(), inventory.select("z", random.Random(1)).tolist()
         ([0, 1, 2, 3, 12, 13, 14], [])
         """
         padded, contexts = f"{EDGE}{text}{EDGE}", _contexts(text)
@@ -83,11 +83,11 @@ def _contexts(text: str) -> list[tuple[str, str, str]]:
     return [(padded[i : i + 3], padded[i + 1 : i + 3], letter) for i, letter in enumerate(text)]
 
 
-def learn(recordings: Iterable[tuple[str, str, torch.Tensor]], stack: int = 1) -> Channel:
-    """From the greedy CTC path (a symbol a frame, `_` the blank), transcript and slot vectors of each recording.
+def build_inventory(recordings: Iterable[tuple[str, str, torch.Tensor]], stack: int = 1) -> UnitInventory:
+    """From the greedy CTC path (a symbol a frame, `_` the blank), transcript and audio embeddings of each recording.
 
-    A slot vector stands for `stack` frames. The collapsed path and the transcript are aligned by edit distance; blanks
-    belong to the symbol before them, and what was heard beside the transcript to the letter before it.
+    An audio embedding stands for `stack` frames. The collapsed path and the transcript are aligned by edit distance;
+    blanks belong to the symbol before them, and what was heard beside the transcript to the letter before it.
     """
     heard: dict[str, list[tuple[int, int]]] = defaultdict(list)
     learned, slots, offset = [], [], 0
@@ -117,4 +117,4 @@ def learn(recordings: Iterable[tuple[str, str, torch.Tensor]], stack: int = 1) -
         learned.append(Recording(f"{EDGE}{text}{EDGE}", stretches))
         slots.append(vectors)
         offset += len(vectors)
-    return Channel(dict(heard), learned, torch.cat(slots))
+    return UnitInventory(dict(heard), learned, torch.cat(slots))

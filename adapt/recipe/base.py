@@ -6,12 +6,12 @@ import dataclasses as dc
 from dataclasses import field
 from pathlib import Path
 
-from adapt.recipe import Common, Score, Transcribe
+from adapt.recipe.domain import Common, Score, Transcribe
 from adapt.text.normalise import NORMALISERS
 
 
 @dc.dataclass(frozen=True)
-class Data:
+class SpeechData:
     """Paired audio, and text beside it. Paths are relative to the folder of the recipe."""
 
     train: Path = field(metadata={"help": "manifest to train on", "example": "train.jsonl"})
@@ -105,7 +105,7 @@ class Align:
     """Projector and decoder on real audio."""
 
     prompt: str = field(default="<speech>", metadata={"help": "template: what stands around the slot, <speech>"})
-    stack: int = field(default=2, metadata={"help": "encoder frames in one slot vector", "low": 1})
+    stack: int = field(default=2, metadata={"help": "encoder frames in one audio embedding", "low": 1})
     projector: str = field(
         default="mlp",
         metadata={"help": "what maps them to the decoder's embeddings", "choices": ("linear", "mlp", "conv")},
@@ -138,7 +138,7 @@ class Align:
     explicit: str = field(
         default="none",
         metadata={
-            "help": "loss between slot vectors and token embeddings: to the letters that CTC hears, cosine, or CTC",
+            "help": "loss between audio embeddings and token embeddings: to the letters that CTC hears, cosine, or CTC",
             "choices": ("none", "letters", "cosine", "ctc"),
         },
     )
@@ -150,7 +150,7 @@ class BaseRecipe(Common):
     """A speech LLM from parts."""
 
     workers: int = field(default=0, metadata={"help": "processes that read audio ahead of training", "low": 0})
-    data: Data
+    data: SpeechData
     encoder: Encoder = Encoder()
     llm: Llm = Llm()
     align: Align = Align()

@@ -19,7 +19,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from adapt.errors import ModelError
-from adapt.model import prompt as prompts
+from adapt.model import soft_prompt
 from adapt.text.template import CHAT, CHAT_MARK, LEARNED, SPEECH, TEXT, Segment, parse, written
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class LearnedPrompt(nn.Module):
 
     template: `text.template`. method: `tokens` learns the `<p:...>` of the template as free vectors; `mlp` and
     `residual` learn a projector for those with a text, or, where the template has none, for all its text. init: what
-    tokens without a text begin as, as in `prompt.initial`. size: hidden width of the projector; None: that of the
+    tokens without a text begin as, as in `soft_prompt.initial`. size: hidden width of the projector; None: that of the
     embeddings for `mlp`, a quarter of it for `residual`.
     """
 
@@ -124,7 +124,7 @@ class LearnedPrompt(nn.Module):
         width, self.vectors = speech_llm.hidden, nn.ParameterDict()
         for i, (segment, ids) in enumerate(zip(segments, self._ids, strict=True)):
             if segment.kind == LEARNED and (segment.count or method == "tokens"):
-                start = prompts.initial(init, segment.count, examples, speech_llm) if segment.count else None
+                start = soft_prompt.initial(init, segment.count, examples, speech_llm) if segment.count else None
                 start = speech_llm.embed(ids)[:, :width].detach() if start is None else start
                 self.vectors[str(i)] = nn.Parameter(start.float().clone())
         hidden = size or (width if method == "mlp" else max(1, width // 4))
@@ -166,7 +166,7 @@ class LearnedPrompt(nn.Module):
         save_file({**state, "soft_prompt": vectors}, path, {"adapt": json.dumps(about)})
 
 
-def load(path: Path, speech_llm: SpeechLLM, template: str | None = None) -> LearnedPrompt:
+def load_learned_prompt(path: Path, speech_llm: SpeechLLM, template: str | None = None) -> LearnedPrompt:
     """What `LearnedPrompt.save` wrote; a projector can be put on another template.
 
     Raises `ModelError` for another kind of file, another width, and for tokens on another template.

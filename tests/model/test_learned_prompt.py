@@ -8,15 +8,14 @@ from safetensors.torch import load_file
 
 from adapt.decode.transcribe import generate
 from adapt.errors import ModelError
-from adapt.model import learned as learning
-from adapt.model.learned import LearnedPrompt, ids_around, with_learned, with_template
-from adapt.model.load import load
-from adapt.model.prompt import load as load_prompt
-from adapt.model.prompt import save as save_prompt
+from adapt.model import learned_prompt as learning
+from adapt.model.learned_prompt import LearnedPrompt, ids_around, with_learned, with_template
+from adapt.model.load import load_speech_llm
+from adapt.model.soft_prompt import load_soft_prompt, save_soft_prompt
 from adapt.text.template import LEARNED, Segment, parse
-from adapt.train.base import ctc_ids, ctc_loss
-from adapt.train.project import Pairs, learn, ready
-from adapt.train.stages import mean_loss
+from adapt.train.common import mean_loss
+from adapt.train.ctc import ctc_ids, ctc_loss
+from adapt.train.project import Pairs, learn_from_pairs, ready
 
 TEMPLATE = "<p:play the song><speech>now <p:3>"
 
@@ -81,32 +80,33 @@ def test_a_token_of_id_0_begins_as_its_embedding(tiny):
 @pytest.mark.parametrize("method", ["tokens", "mlp", "residual"])
 def test_learning_helps_and_what_is_saved_says_the_same(tiny, noise, slot, method, tmp_path):
     texts = ["play the song", "stop the music now", "tell me what it is"] * 2
-    pairs = Pairs([tiny.target_ids(t) for t in texts], tiny.slot_vectors(noise) * 2)
+    pairs = Pairs([tiny.target_ids(t) for t in texts], tiny.audio_embeddings(noise) * 2)
     torch.manual_seed(0)
     prompt = LearnedPrompt(tiny, TEMPLATE, method, init="stats", examples=pairs.slots)
     before = mean_loss(with_learned(tiny, prompt), pairs.slots, pairs.targets)
     untouched = {name: p.detach().clone() for name, p in tiny.model.named_parameters()}
     more = {"folder": tmp_path / "work", "out": tmp_path / "prompt.safetensors", "seed": 1, "precision": "fp32"}
-    learn(tiny, prompt, pairs, pairs, steps=20, batch_size=3, learning_rate=0.01, eval_every=5, **more)
+    learn_from_pairs(tiny, prompt, pairs, pairs, steps=20, batch_size=3, learning_rate=0.01, eval_every=5, **more)
     assert mean_loss(with_learned(tiny, prompt), pairs.slots, pairs.targets) < before - 0.1
     assert all(torch.equal(p, untouched[name]) for name, p in tiny.model.named_parameters())
-    again = learning.load(tmp_path / "prompt.safetensors", tiny)
+    again = learning.load_learned_prompt(tmp_path / "prompt.safetensors", tiny)
     ours, theirs = (with_learned(tiny, p) for p in (prompt, again))
     assert torch.equal(logits(ours, slot), logits(theirs, slot))
     assert generate(ours, [ours.prompt(slot)], 2, 5) == generate(theirs, [theirs.prompt(slot)], 2, 5)
-    plain = load_prompt(tmp_path / "prompt.safetensors", tiny)  # as a soft prompt
+    plain = load_soft_prompt(tmp_path / "prompt.safetensors", tiny)  # as a soft prompt
     count = len(tiny.tokenizer.encode("play the song", add_special_tokens=False)) + 3
     assert plain.shape == (count, tiny.hidden)
     torch.testing.assert_close(plain[:-3], prompt.rows(tiny)[0][1:].detach())
     other = "<p:stop the music><speech><p:3>"
     if method == "tokens":
         with pytest.raises(ModelError, match="only a projector takes another template"):
-            learning.load(tmp_path / "prompt.safetensors", tiny, other)
+            learning.load_learned_prompt(tmp_path / "prompt.safetensors", tiny, other)
     else:
         assert (
             logits(
                 with_learned(
-                    tiny, learning.load(tmp_path / "prompt.safetensors", tiny, "<p:stop it><speech>now <p:3>")
+                    tiny,
+                    learning.load_learned_prompt(tmp_path / "prompt.safetensors", tiny, "<p:stop it><speech>now <p:3>"),
                 ),
                 slot,
             )
@@ -120,11 +120,11 @@ def test_what_is_refused(tiny, tmp_path):
         LearnedPrompt(tiny, "play <speech>", "tokens")
     with pytest.raises(ModelError, match="has nothing to learn by 'mlp'"):
         LearnedPrompt(tiny, "<speech>", "mlp")
-    save_prompt(tmp_path / "soft.safetensors", torch.ones(2, tiny.hidden))
+    save_soft_prompt(tmp_path / "soft.safetensors", torch.ones(2, tiny.hidden))
     with pytest.raises(ModelError, match="a soft prompt alone"):
-        learning.load(tmp_path / "soft.safetensors", tiny)
+        learning.load_learned_prompt(tmp_path / "soft.safetensors", tiny)
     with pytest.raises(ModelError, match="cannot be read"):
-        learning.load(tmp_path / "none.safetensors", tiny)
+        learning.load_learned_prompt(tmp_path / "none.safetensors", tiny)
     LearnedPrompt(tiny, "<p:play><speech>", "mlp", size=8).save(tmp_path / "it.safetensors", tiny)
     assert "soft_prompt" in load_file(tmp_path / "it.safetensors")
 
@@ -132,13 +132,13 @@ def test_what_is_refused(tiny, tmp_path):
 @pytest.mark.parametrize("parts", [["projector"], ["encoder", "projector"], ["llm"], ["encoder", "projector", "llm"]])
 def test_what_is_not_frozen_changes_and_nothing_else(tiny, noise, parts, tmp_path):
     texts = ["play the song", "stop the music now", "tell me what it is"] * 2
-    pairs = Pairs([tiny.target_ids(t) for t in texts], tiny.slot_vectors(noise) * 2, noise * 2)
+    pairs = Pairs([tiny.target_ids(t) for t in texts], tiny.audio_embeddings(noise) * 2, noise * 2)
     before = {name: p.detach().clone() for name, p in tiny.model.named_parameters()}
     torch.manual_seed(0)
     prompt = LearnedPrompt(tiny, TEMPLATE, "residual", init="stats", examples=pairs.slots)
     more = {"folder": tmp_path / "work", "out": tmp_path / "model", "seed": 1, "precision": "fp32", "parts": parts}
     more |= {"steps": 10, "batch_size": 3, "learning_rate": 0.01, "eval_every": 5, "weights_rate": 0.01}
-    tuned = learn(tiny, prompt, pairs, pairs, **more)
+    tuned = learn_from_pairs(tiny, prompt, pairs, pairs, **more)
     assert tuned.best_step
     of = {"encoder.": "encoder", "projector.": "projector", "language_model.": "llm"}
     changed = {
@@ -148,9 +148,9 @@ def test_what_is_not_frozen_changes_and_nothing_else(tiny, noise, parts, tmp_pat
         if name.startswith(prefix) and not torch.equal(p, before[name])
     }
     assert changed == set(parts)
-    again = load(str(tmp_path / "model"), "cpu")  # with the prompt beside its weights
+    again = load_speech_llm(str(tmp_path / "model"), "cpu")  # with the prompt beside its weights
     ours = with_learned(tiny, prompt)
-    a, b = (logits(m, m.slot_vectors(noise[:1])[0]) for m in (ours, again))
+    a, b = (logits(m, m.audio_embeddings(noise[:1])[0]) for m in (ours, again))
     torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
 
 
@@ -167,7 +167,7 @@ def test_the_ctc_head_learns_along_with_its_encoder(tiny, noise, tmp_path):
     before = heard()
     more = {"folder": tmp_path / "work", "out": tmp_path / "model", "seed": 1, "precision": "fp32"}
     more |= {"steps": 30, "batch_size": 3, "learning_rate": 0.01, "eval_every": 10, "weights_rate": 3e-3}
-    learn(tiny, None, pairs, pairs, parts=["encoder", "projector"], **more)
+    learn_from_pairs(tiny, None, pairs, pairs, parts=["encoder", "projector"], **more)
     assert heard() < before - 0.3
 
 
@@ -181,7 +181,7 @@ def test_a_kill_while_the_model_is_trained_too_changes_nothing(tiny, noise, tmp_
         pass
 
     def trained(name: str, killed_at: int | None = None) -> dict:
-        llm = load(tiny.name, "cpu")
+        llm = load_speech_llm(tiny.name, "cpu")
         torch.manual_seed(0)
         prompt = LearnedPrompt(llm, TEMPLATE, "residual", init="random")
         forward, calls = llm.frames, iter(range(10**6))
@@ -192,7 +192,7 @@ def test_a_kill_while_the_model_is_trained_too_changes_nothing(tiny, noise, tmp_
             return forward(samples)
 
         llm.frames = frames
-        learn(llm, prompt, pairs, pairs, folder=tmp_path / name, out=tmp_path / f"{name}-model", **more)
+        learn_from_pairs(llm, prompt, pairs, pairs, folder=tmp_path / name, out=tmp_path / f"{name}-model", **more)
         return load_file(tmp_path / f"{name}-model/model.safetensors")
 
     whole = trained("whole")
@@ -203,15 +203,15 @@ def test_a_kill_while_the_model_is_trained_too_changes_nothing(tiny, noise, tmp_
 
 
 def test_what_cannot_be_trained_or_written_again_is_refused_first(tiny, tmp_path):
-    half = load(tiny.name, "cpu", dtype="bf16")
+    half = load_speech_llm(tiny.name, "cpu", dtype="bf16")
     with pytest.raises(ModelError, match=r"is in float32, and was loaded in torch.bfloat16"):
         ready(half, ["llm"])
     tiny.model.to(torch.bfloat16).save_pretrained(tmp_path)
     tiny.tokenizer.save_pretrained(tmp_path)
-    ready(load(str(tmp_path), "cpu"), ["encoder", "projector", "llm"])
-    ready(load(str(tmp_path), "cpu", dtype="bf16"), ["llm"])
+    ready(load_speech_llm(str(tmp_path), "cpu"), ["encoder", "projector", "llm"])
+    ready(load_speech_llm(str(tmp_path), "cpu", dtype="bf16"), ["llm"])
     with pytest.raises(ModelError, match=r"project.projector: torch.bfloat16 is too coarse to train; set dtype: fp32"):
-        ready(load(str(tmp_path), "cpu", dtype="bf16"), ["projector"])
+        ready(load_speech_llm(str(tmp_path), "cpu", dtype="bf16"), ["projector"])
 
 
 def test_a_chat_template_that_loses_what_is_said_is_refused(tiny, monkeypatch):
@@ -222,13 +222,13 @@ def test_a_chat_template_that_loses_what_is_said_is_refused(tiny, monkeypatch):
 
 
 def test_what_is_best_on_the_development_set_is_kept_not_what_is_last(tiny, noise, tmp_path):
-    slots = tiny.slot_vectors(noise)
+    slots = tiny.audio_embeddings(noise)
     train = Pairs([tiny.target_ids(t) for t in ("play the song", "stop the music now", "tell me")], slots)
     dev = Pairs([tiny.target_ids(t) for t in ("zzz qqq", "xx jj xx", "vv kk")], slots)
     torch.manual_seed(0)
     prompt = LearnedPrompt(tiny, TEMPLATE, "tokens", init="stats", examples=slots)
     more = {"folder": tmp_path / "work", "out": tmp_path / "prompt.safetensors", "seed": 1, "precision": "fp32"}
-    tuned = learn(tiny, prompt, train, dev, steps=30, batch_size=3, learning_rate=2.0, eval_every=3, **more)
+    tuned = learn_from_pairs(tiny, prompt, train, dev, steps=30, batch_size=3, learning_rate=2.0, eval_every=3, **more)
     losses = {row["step"]: row["dev_loss"] for row in tuned.log if "dev_loss" in row}
     assert tuned.best_step != 30 and losses[tuned.best_step] < losses[30]
     kept = mean_loss(with_learned(tiny, prompt), dev.slots, dev.targets)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 
-class Followed:
+class BeamTracker:
     """What a processor knows of each row, found again by the row's tokens after beams were reordered."""
 
     def __init__(self, lists: int = 1):

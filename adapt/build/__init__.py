@@ -1,0 +1,1 @@
+"""`adapt base`: build a speech LLM from parts."""

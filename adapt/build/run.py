@@ -1,0 +1,28 @@
+"""The stages of `adapt base` in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from adapt.build.align import align
+from adapt.build.context import Build
+from adapt.build.encoder import encoder
+from adapt.build.read import read
+from adapt.build.starts import check_shapes
+from adapt.build.test import test, test_set
+from adapt.text.template import parse
+
+STAGES: dict[str, Callable[[Build], object]] = {"encoder": encoder, "read": read, "align": align, "test": test}
+
+
+def run_until(build: Build, last: str) -> object:
+    """Every stage up to `last`, skipping what is done; what that one returns."""
+    check_shapes(build.recipe)  # this and more: now, not after the encoder's hours
+    parse(build.recipe.align.prompt)
+    if last == "test":
+        test_set(build.recipe)
+    for name, stage in STAGES.items():
+        result = stage(build)
+        if name == last:
+            return result
+    raise KeyError(last)
