@@ -1,4 +1,4 @@
-"""What there is to know before spending: of a recipe, from its files alone; of a base, by loading it."""
+"""`adapt check`: what to know before time is spent. Of a recipe, from its files alone; of a base, by loading it."""
 
 from __future__ import annotations
 
@@ -8,17 +8,24 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from adapt.model.bases import built_in, config_of, find_base, parameters
 from adapt.recipe.domain import Recipe
 from adapt.score.entity import place_entities
-from adapt.stages.plan import SETS, corpus_of, projects, with_audio
-from adapt.text.corpus import Corpus, durations, read_manifest
+from adapt.stages import plan
+from adapt.stages.manifests import Manifests
+from adapt.text.corpus import Corpus
 from adapt.text.lexicon import PhraseIndex, entities_in, find_mentions, phrase_index, read_lexicon
 from adapt.text.normalise import NORMALISERS
 
+if TYPE_CHECKING:
+    import torch
+
+    from adapt.model.speech_llm import SpeechLLM
+
 SENTENCES, WORDS = 8, 12  # of the batch that is timed
-STRANGE = 0.1  # share of words that the text lacks, from which it is too narrow (recipes/RESULTS.md: 0.23 was)
+UNCOVERED = 0.1  # share of uncovered words that is warned about: with 0.23 an n-gram LM was of little use
 
 
 @dataclass(frozen=True)
@@ -31,130 +38,164 @@ class Finding:
 
 
 def check(recipe: Recipe) -> list[Finding]:
-    """What there is to know before spending: counts, duplicates, leaks, coverage of words and of the lexicon.
+    """Counts, duplicates, leaks, and what text and lexicon cover.
 
     Raises DataError for files that cannot be read, the audio among them.
     """
-    normalise = NORMALISERS[recipe.data.normaliser]
-    where = "built in" if recipe.base in built_in() else "folder"
-    size = f"{parameters(find_base(recipe.base)) / 1e6:,.1f} M parameters"
-    findings = [Finding("ok", "base", f"{recipe.base} ({where}), {size}")]
-    corpus = corpus_of(recipe)
-    words = sum(len(line.split()) for line in corpus.train + corpus.dev)
-    total = len(corpus.train) + len(corpus.dev)
-    findings.append(
-        Finding("ok", "text", f"{total:,} lines, {words:,} words; {corpus.duplicates:,} duplicates dropped")
-    )
-    if corpus.leaks:
-        told = f"{len(corpus.leaks):,} lines are also in a scored set, such as {corpus.leaks[0]!r}; they are dropped"
-        findings.append(Finding("warn", "leak", told))
-    index = None
-    if recipe.data.lexicon:
-        lexicon = read_lexicon(recipe.data.lexicon)
-        index = phrase_index(lexicon, normalise)
-        in_text = entities_in(corpus.train + corpus.dev, index, normalise)
-        types = len({entry.type for entry in lexicon.entries})
-        told = f"{len(lexicon.entries):,} entries, {types} types; {len(in_text):,} occur in the text"
-        if recipe.data.test:
-            tested = entities_in([u.text for u in read_manifest(recipe.data.test)], index, normalise)
-            told += f", {len(tested):,} in the test set"
-        findings.append(Finding("ok" if in_text else "warn", "lexicon", told))
+    manifests, normalise = Manifests(), NORMALISERS[recipe.data.normaliser]
+    corpus = plan.corpus(recipe, manifests)
+    index = phrase_index(read_lexicon(recipe.data.lexicon), normalise) if recipe.data.lexicon else None
+    findings = [_base(recipe), *_text(corpus)]
+    if index:
+        findings.append(_lexicon(recipe, manifests, corpus, index))
     if recipe.data.dev:
-        findings.append(_words(recipe, corpus, index))
-    if projects(recipe) and not recipe.data.paired:
+        findings.append(_coverage(recipe, manifests, corpus, index))
+    if plan.learns_from_pairs(recipe) and not recipe.data.paired:
         findings.append(Finding("fail", "paired", "none; name data.paired, or leave out the section project"))
-    for name, key in {**SETS, "paired": "paired", "replay": "source_replay", "guard": "source_dev"}.items():
+    for name, key in {**plan.SETS, "paired": "paired", "replay": "source_replay", "guard": "source_dev"}.items():
         if path := getattr(recipe.data, key):
-            utterances = with_audio(read_manifest(path))
-            durations(utterances)
+            utterances = manifests.spoken(path)
+            manifests.seconds(path)  # raises where audio cannot be read
             mentions = sum(len(u.entities or ()) for u in utterances)
-            told = f"{len(utterances):,} utterances" + (f", {mentions:,} mentions" if mentions else "")
-            findings.append(Finding("ok", name, told))
+            counts = f"{len(utterances):,} utterances" + (f", {mentions:,} mentions" if mentions else "")
+            findings.append(Finding("ok", name, counts))
         elif name in ("replay", "guard"):
             way_out = f"name data.{key}, paired audio of the source domain"
-            findings.append(Finding("warn", name, f"none; forgetting will not be held back: {way_out}"))
+            findings.append(Finding("warn", name, f"none; nothing prevents forgetting: {way_out}"))
     return findings
 
 
-def _words(recipe: Recipe, corpus: Corpus, index: PhraseIndex | None) -> Finding:
-    """How many of the development set's words, those of its mentions apart, the text does not have."""
+def _base(recipe: Recipe) -> Finding:
+    where = "built in" if recipe.base in built_in() else "folder"
+    size = f"{parameters(find_base(recipe.base)) / 1e6:,.1f} M parameters"
+    return Finding("ok", "base", f"{recipe.base} ({where}), {size}")
+
+
+def _text(corpus: Corpus) -> list[Finding]:
+    lines = corpus.train + corpus.dev
+    words = sum(len(line.split()) for line in lines)
+    counts = f"{len(lines):,} lines, {words:,} words; {corpus.duplicates:,} duplicates dropped"
+    findings = [Finding("ok", "text", counts)]
+    if corpus.leaks:
+        leaks = f"{len(corpus.leaks):,} lines are also in a set of recordings, such as {corpus.leaks[0]!r}"
+        findings.append(Finding("warn", "leak", f"{leaks}; they are dropped"))
+    return findings
+
+
+def _lexicon(recipe: Recipe, manifests: Manifests, corpus: Corpus, index: PhraseIndex) -> Finding:
+    normalise, lexicon = NORMALISERS[recipe.data.normaliser], read_lexicon(recipe.data.lexicon)
+    in_text = entities_in(corpus.train + corpus.dev, index, normalise)
+    types = len({entry.type for entry in lexicon.entries})
+    counts = f"{len(lexicon.entries):,} entries, {types} types; {len(in_text):,} occur in the text"
+    if recipe.data.test:
+        transcripts = [u.text for u in manifests.spoken(recipe.data.test)]
+        counts += f", {len(entities_in(transcripts, index, normalise)):,} in the test set"
+    return Finding("ok" if in_text else "warn", "lexicon", counts)
+
+
+def _coverage(recipe: Recipe, manifests: Manifests, corpus: Corpus, index: PhraseIndex | None) -> Finding:
+    """How many words of the development set, those of its mentions apart, the text does not have."""
     normalise = NORMALISERS[recipe.data.normaliser]
     known = {word for line in corpus.train + corpus.dev for word in line.split()}
-    words, strange = 0, Counter()
-    for utterance in read_manifest(recipe.data.dev, need_audio=False):
-        said = normalise(utterance.text).split()
+    words, uncovered = 0, Counter()
+    for utterance in manifests.utterances(recipe.data.dev):
+        transcript = normalise(utterance.text).split()
         if utterance.entities is not None:
-            mentions = place_entities(said, utterance.entities, normalise)[0]
+            mentions = place_entities(transcript, utterance.entities, normalise)[0]
         else:
-            mentions = find_mentions(said, index) if index else []
-        named = {place for mention in mentions for place in range(mention.start, mention.end)}
-        others = [word for place, word in enumerate(said) if place not in named]
+            mentions = find_mentions(transcript, index) if index else []
+        in_mentions = {place for mention in mentions for place in range(mention.start, mention.end)}
+        others = [word for place, word in enumerate(transcript) if place not in in_mentions]
         words += len(others)
-        strange.update(word for word in others if word not in known)
-    share = strange.total() / max(1, words)
-    told = f"{share:.0%} of the words of {recipe.data.dev.name}, names apart, are nowhere in the text"
-    if strange:
-        told += ", such as " + ", ".join(repr(word) for word, _ in strange.most_common(3))
-    too_narrow = share > STRANGE
-    told += "; an LM of it knows too little: give more varied text" if too_narrow else ""
-    return Finding("warn" if too_narrow else "ok", "words", told)
+        uncovered.update(word for word in others if word not in known)
+    share = uncovered.total() / max(1, words)
+    text = f"{share:.0%} of the words of {recipe.data.dev.name} outside of mentions do not occur in the text"
+    if uncovered:
+        text += ", such as " + ", ".join(repr(word) for word, _ in uncovered.most_common(3))
+    if share > UNCOVERED:
+        return Finding("warn", "words", f"{text}; an LM of it covers too little: give more varied text")
+    return Finding("ok", "words", text)
 
 
 def check_base(name: str, audio: Path | None, device: str, dtype: str, language: str) -> list[Finding]:
-    """Load a base, find its slot, time it, and transcribe `audio` if there is any."""
-    import torch
-
-    from adapt.decode.transcribe import generate
-    from adapt.model.features import read_segments
+    """Load a base, find its slot, time a training step, and transcribe `audio` if it is given."""
     from adapt.model.load import load_speech_llm
 
     kind = config_of(path := find_base(name)).get("model_type", "of no type")
-    findings = [Finding("ok", "base", f"{kind} in {path}")]
     started = time.perf_counter()
-    llm = load_speech_llm(name, device, dtype=dtype, language=language)
-    took = time.perf_counter() - started
-    decoder = sum(p.numel() for p in llm.model.get_decoder().parameters())
-    count = sum(p.numel() for p in llm.model.parameters())
-    told = f"{count / 1e6:,.1f} M parameters, {decoder / 1e6:,.1f} M of them the decoder's"
-    findings.append(
-        Finding("ok", "weights", f"{told}; {str(llm.model.dtype)[6:]} on {llm.device}, loaded in {took:.0f} s")
-    )
-    before, after = (llm.tokenizer.decode(ids) for ids in (llm.before, llm.after))
-    findings.append(Finding("ok", "prompt", f"{_short(before)} [slot of {llm.hidden}] {_short(after)}"))
-    findings.append(Finding("ok", "end", ", ".join(repr(llm.tokenizer.decode([i])) for i in llm.ends)))
-    rows, mask, _ = llm.training_batch(
-        [llm.empty_slot.new_zeros(50, llm.hidden)] * SENTENCES, [llm.target_ids("word " * WORDS)] * SENTENCES
-    )
+    speech_llm = load_speech_llm(name, device, dtype=dtype, language=language)
+    seconds = time.perf_counter() - started
+    findings = [Finding("ok", "base", f"{kind} in {path}"), _weights(speech_llm, seconds), *_slot(speech_llm)]
+    findings.append(_stage_2(speech_llm))
+    if audio:
+        findings += _transcript(speech_llm, audio)
+    return [*findings, Finding("ok", "memory", _memory(speech_llm.device))]
+
+
+def _weights(speech_llm: SpeechLLM, seconds: float) -> Finding:
+    model = speech_llm.model
+    decoder = sum(p.numel() for p in model.get_decoder().parameters())
+    count = sum(p.numel() for p in model.parameters())
+    size = f"{count / 1e6:,.1f} M parameters, {decoder / 1e6:,.1f} M of them the decoder's"
+    loaded = f"{str(model.dtype)[6:]} on {speech_llm.device}, loaded in {seconds:.0f} s"
+    return Finding("ok", "weights", f"{size}; {loaded}")
+
+
+def _slot(speech_llm: SpeechLLM) -> list[Finding]:
+    before, after = (_short(speech_llm.tokenizer.decode(ids)) for ids in (speech_llm.before, speech_llm.after))
+    ends = ", ".join(repr(speech_llm.tokenizer.decode([i])) for i in speech_llm.ends)
+    return [
+        Finding("ok", "prompt", f"{before} [slot of width {speech_llm.hidden}] {after}"),
+        Finding("ok", "end", ends),
+    ]
+
+
+def _stage_2(speech_llm: SpeechLLM) -> Finding:
+    """How long stage 2 takes, by one forward pass."""
+    import torch
+
+    slots = [speech_llm.empty_slot.new_zeros(50, speech_llm.hidden)] * SENTENCES
+    rows, mask, _ = speech_llm.training_batch(slots, [speech_llm.target_ids("word " * WORDS)] * SENTENCES)
     with torch.no_grad():
-        llm.forward(rows, mask)
+        speech_llm.forward(rows, mask)
         started = time.perf_counter()
-        logits = llm.forward(rows, mask)
+        logits = speech_llm.forward(rows, mask)
         finite = bool(logits.isfinite().all())
         once = time.perf_counter() - started
-    # Forward, backward with respect to what is below, and the base's own forward pass on replayed audio.
+    if not finite:
+        return Finding("fail", "stage 2", "logits are not finite")
+    # Forward, backward through the layers, and the forward pass of the base on replayed audio.
     minutes = 400 * 32 / SENTENCES * once * 3 / 60
-    told = f"about {max(1, round(minutes)):,} min for 400 steps of 32 sentences of {WORDS} words"
-    findings.append(Finding("ok" if finite else "fail", "stage 2", told if finite else "logits are not finite"))
-    if audio:
-        segments = list(read_segments(audio, llm.max_seconds))
-        slots = llm.audio_embeddings(segments)
-        texts = [llm.decode(best) for best, *_ in generate(llm, [llm.prompt(slot) for slot in slots], 1)]
-        seconds = sum(map(len, segments)) / 16_000
-        findings.append(Finding("ok", "slot", f"{sum(map(len, slots))} vectors for {seconds:.1f} s of audio"))
-        findings.append(Finding("ok", audio.name, " ".join(texts) or "(nothing)"))
-    return [*findings, Finding("ok", "memory", _memory(llm.device))]
+    return Finding(
+        "ok", "stage 2", f"about {max(1, round(minutes)):,} min for 400 steps of 32 sentences of {WORDS} words"
+    )
+
+
+def _transcript(speech_llm: SpeechLLM, audio: Path) -> list[Finding]:
+    from adapt.decode.transcribe import generate
+    from adapt.model.features import SAMPLE_RATE, read_segments
+
+    segments = list(read_segments(audio, speech_llm.max_seconds))
+    embeddings = speech_llm.audio_embeddings(segments)
+    hypotheses = generate(speech_llm, [speech_llm.prompt(slot) for slot in embeddings], 1)
+    text = " ".join(speech_llm.decode(best) for best, *_ in hypotheses)
+    seconds = sum(map(len, segments)) / SAMPLE_RATE
+    return [
+        Finding("ok", "slot", f"{sum(map(len, embeddings))} audio embeddings for {seconds:.1f} s of audio"),
+        Finding("ok", audio.name, text or "(nothing)"),
+    ]
 
 
 def _short(text: str) -> str:
     return repr(text if len(text) <= 60 else f"{text[:25]}...{text[-25:]}")
 
 
-def _memory(device) -> str:
+def _memory(device: torch.device) -> str:
     import torch
 
     # ru_maxrss is in KiB, but on macOS in bytes
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    told = f"{used / 2**30:.1f} GiB at most"
-    return told + (
-        f", {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB of CUDA's" if device.type == "cuda" else ""
-    )
+    text = f"{used / 2**30:.1f} GiB at most"
+    if device.type == "cuda":
+        text += f", {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB of CUDA's"
+    return text

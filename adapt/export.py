@@ -1,8 +1,7 @@
-"""An adapted model as a plain one: the adapter merged into the base's own layout, its processor, and a model card."""
+"""`adapt export`: an adapted model as a plain one, its adapter merged, with its processor and a model card."""
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 
@@ -11,13 +10,15 @@ import yaml
 
 from adapt.errors import DataError, ModelError
 from adapt.model import adapter
-from adapt.model.bases import TRAINED, built_in, config_of, find_base, fingerprint
+from adapt.model.bases import built_in, config_of, find_base, fingerprint
 from adapt.model.load import load_speech_llm
 from adapt.model.save import save_speech_llm
 from adapt.model.support import OURS
 from adapt.run import read_json
+from adapt.stages import plan
+from adapt.stages.transcribe import stage_name
 
-MARK = "adapt_export.json"  # in the folders that an export may write over
+MARK = "adapt_export.json"  # marks the folders that an export may overwrite
 PLAIN = """```python
 from transformers import AutoProcessor, {cls}
 processor = AutoProcessor.from_pretrained("{folder}")
@@ -36,26 +37,26 @@ model = PeftModel.from_pretrained(base, "{folder}")
 def export(run: Path, out: Path, adapter_only: bool = False) -> Path:
     """Write what a run has adapted to a folder: a whole model, or its LoRA alone.
 
-    The weights have the base's names, shapes and precision. Raises DataError where the run has no adapter or the folder
-    holds something else already, and ModelError where what was written is not what was adapted.
+    The weights have the names, shapes and precision of the base. Raises DataError where the run has no adapter or the
+    folder holds other files, and ModelError where the model that was written differs from the adapted one.
     """
-    source = run / "adapter"
+    source = run / plan.ADAPTER
     about = source / "adapt.json"
     if not about.exists():
-        raise DataError(f"{run}: has no adapter; name a run folder in which `adapt run` has tuned a decoder")
+        raise DataError(f"{run}: has no adapter; name a folder in which `adapt run` has tuned a decoder")
     metadata = adapter.metadata_of(source)
-    trained = (run / TRAINED).resolve()
+    trained = (run / plan.TRAINED_BASE).resolve()
     if trained.exists() and fingerprint(str(trained)) == metadata.get("base_sha"):
         metadata["base"] = str(trained)  # wherever the run lies by now
         metadata |= {"trained": read_json(run / "project/log.json")}
         if adapter_only:
-            told = "its LoRA belongs on a model that was trained there too"
-            raise DataError(f"{run}: {told}, not on its base; leave out --adapter-only")
+            problem = "its LoRA fits the model that was trained in this run, not its base"
+            raise DataError(f"{run}: {problem}; leave out --adapter-only")
     if out.exists() and any(out.iterdir()) and not (out / MARK).exists():
         raise DataError(f"{out}: holds other files already; choose another folder with -o")
     if out.resolve() == find_base(metadata["base"]).resolve():
         raise DataError(f"{out}: is the base that was adapted; choose another folder with -o")
-    making = out.with_name(f"{out.name}.part")  # what an earlier export left stays until this one is whole
+    making = out.with_name(f"{out.name}.part")  # an earlier export stays until this one is whole
     shutil.rmtree(making, ignore_errors=True)
     try:
         if adapter_only:
@@ -75,33 +76,34 @@ def export(run: Path, out: Path, adapter_only: bool = False) -> Path:
 
 def _merged(base: str, source: Path, out: Path) -> str:
     llm = adapter.attach(load_speech_llm(base, "cpu", dtype="fp32"), source)
-    rows = llm.prompt(llm.model.get_input_embeddings().weight[:4])[None]  # a prompt may be nothing but its slot
+    rows = llm.prompt(llm.model.get_input_embeddings().weight[:4])[None]  # a prompt may consist of its slot alone
     with torch.no_grad():
         wanted = llm.forward(rows)
         model = llm.adapters.merge_and_unload()
         given = llm.forward(rows)
     if not torch.allclose(wanted, given, atol=1e-2 * float(wanted.std()), rtol=1e-2):
-        raise ModelError(f"{source}: merged into {base} it says something else; export --adapter-only")
+        raise ModelError(f"{source}: merged into {base} its logits differ; export --adapter-only")
     try:
         save_speech_llm(llm, out)
     except ModelError as error:
         raise ModelError(f"{error}; export --adapter-only") from None
-    # Who else would put the learned prompt around the slot?
+    # No other software would put the learned prompt around the slot.
     ours = config_of(find_base(base))["model_type"] == OURS or llm.learned is not None
     return WITH_US if ours else PLAIN.replace("{cls}", type(model).__name__)
 
 
 def _scored(run: Path) -> bool:
-    """Whether the scores of a run are of the adapter that it holds now."""
+    """Whether the scores of a run are those of the adapter that it holds now."""
     stages = read_json(run / "run.json")["stages"] if (run / "run.json").exists() else {}
-    heard = {name: stage for name, stage in stages.items() if re.fullmatch("transcribe-(target|source)-adapted", name)}
-    if not heard or "score" not in stages or not (run / "scores/metrics.json").exists():
+    names = [stage_name("transcribe", name, "adapted") for name in plan.SCORED]
+    transcribed = [stages[name] for name in names if name in stages]
+    if not transcribed or "score" not in stages or not (run / "scores/metrics.json").exists():
         return False
-    weights = "adapter/adapter_model.safetensors"
-    made = {weights: stages["decoder"]["outputs"][weights]}
-    made |= {path: sha for stage in heard.values() for path, sha in stage["outputs"].items()}
-    read = [*heard.values(), stages["score"]]
-    return all(sha == made.get(path, sha) for stage in read for path, sha in stage["inputs"].items())
+    weights = f"{plan.ADAPTER}/{adapter.WEIGHTS}"
+    written = {weights: stages["decoder"]["outputs"][weights]}
+    written |= {path: sha for stage in transcribed for path, sha in stage["outputs"].items()}
+    readers = [*transcribed, stages["score"]]
+    return all(sha == written.get(path, sha) for stage in readers for path, sha in stage["inputs"].items())
 
 
 def _card(run: Path, metadata: dict, use: str) -> str:
@@ -119,9 +121,9 @@ def _card(run: Path, metadata: dict, use: str) -> str:
         for (_, system), row in measured.items()
         if system == "adapted"
     ]
-    base, heard = metadata["base"], ""
+    base, trained = metadata["base"], ""
     if project := metadata.get("trained"):
-        base, heard = project["base"], f" {' and '.join(project['parts'])} trained on paired audio,"
+        base, trained = project["base"], f" {' and '.join(project['parts'])} trained on paired audio,"
     header = {
         "base_model": base,
         "license": "apache-2.0" if base in built_in() else "other",
@@ -144,15 +146,15 @@ def _card(run: Path, metadata: dict, use: str) -> str:
     parts = [
         "---\n" + yaml.safe_dump(header, sort_keys=False, allow_unicode=True).rstrip() + "\n---",
         f"# {name}",
-        f"`{base}`,{heard} its decoder adapted to a domain with adapt-asr on text alone "
-        f"(in its slot, while it was tuned: {metadata['pseudo_audio']}).",
+        f"`{base}`,{trained} its decoder adapted to a domain with adapt-asr on text alone "
+        f"(pseudo audio in its slot while it was tuned: {metadata['pseudo_audio']}).",
         use,
         "## Scores" if measured else "",
-        "\n".join(table) if measured else "It has not been scored.",
+        "\n".join(table) if measured else "This adapter has not been scored.",
         "## What got worse",
-        "\n".join(worse) or ("Nothing that was measured." if measured else "Nobody has measured it."),
+        "\n".join(worse) or ("No figure that was measured." if measured else "Nothing has been measured."),
         "## Licence",
-        "That of its base, whose terms hold for it too; the text that it learned from may add its own.",
+        "The terms of its base apply. The licence of the text that it learned from may add its own.",
     ]
     if recipe.exists():
         parts += ["## Recipe", f"```yaml\n{recipe.read_text(encoding='utf-8').rstrip()}\n```"]

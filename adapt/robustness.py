@@ -1,4 +1,4 @@
-"""Where a system fails: WER in noise, between silences, by voice, by speaking rate and by length, beside the base."""
+"""`adapt robustness`: WER in noise, between silences, by voice, by speaking rate and by length; base and adapted."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import functools
 import tempfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +18,16 @@ from adapt.errors import DataError
 from adapt.model.features import SAMPLE_RATE, read_audio
 from adapt.score.report import hypotheses_path
 from adapt.score.score import Scores, score
+from adapt.stages import plan
 from adapt.stages.context import Run
-from adapt.stages.plan import audio_of, base_of, sets_of
 from adapt.stages.systems import system_of
-from adapt.text.corpus import Utterance, durations, read_hypotheses, read_manifest
+from adapt.stages.transcribe import stage_name, transcription
+from adapt.text.corpus import Utterance, read_hypotheses
 from adapt.text.lexicon import read_lexicon
 
 SNRS = (20, 10, 5, 0)  # dB, over the whole recording
-TALKERS = 6  # other utterances that make babble
-SILENCES = (0.5, 1.0)  # seconds, before and behind what is said
+TALKERS = 6  # other utterances that make up babble
+SILENCES = (0.5, 1.0)  # seconds before and behind the speech
 
 Noise = Callable[[int, np.random.Generator, Sequence[Utterance]], np.ndarray]
 Distortion = Callable[[np.ndarray, Utterance], np.ndarray]
@@ -37,7 +39,7 @@ def white(length: int, rng: np.random.Generator, others: Sequence[Utterance]) ->
 
 
 def babble(length: int, rng: np.random.Generator, others: Sequence[Utterance]) -> np.ndarray:
-    """TALKERS of the others at once, equally loud, each again from its beginning when it ends."""
+    """TALKERS of the other utterances at once, equally loud, each repeated to the length that is wanted."""
     talkers = [read_audio(others[i].audio) for i in rng.choice(len(others), min(TALKERS, len(others)), replace=False)]
     return sum(np.resize(talker, length) / (np.sqrt(np.mean(talker**2)) + 1e-9) for talker in talkers)
 
@@ -46,7 +48,7 @@ NOISES: dict[str, Noise] = {"white": white, "babble": babble}
 
 
 def add_noise(speech: np.ndarray, noise: np.ndarray, snr: float) -> np.ndarray:
-    """`speech` and `noise`, as long, the noise at `snr` dB below the speech in mean power.
+    """`speech` with `noise` of the same length, whose mean power is `snr` dB below that of the speech.
 
     >>> mixed = add_noise(np.array([2.0, -2.0]), np.array([1.0, 1.0]), 20.0)
     >>> mixed.round(3).tolist()
@@ -59,14 +61,14 @@ def add_noise(speech: np.ndarray, noise: np.ndarray, snr: float) -> np.ndarray:
 def distorted(
     noise: str, snr: float, utterances: Sequence[Utterance], seed: int, samples: np.ndarray, utterance: Utterance
 ) -> np.ndarray:
-    """`samples` of an utterance in noise that is the same each time."""
+    """`samples` of an utterance in noise, which is the same each time."""
     rng = np.random.default_rng([seed, zlib.crc32(utterance.id.encode()), zlib.crc32(noise.encode())])
     others = [other for other in utterances if other.id != utterance.id]
     return add_noise(samples, NOISES[noise](len(samples), rng, others), snr)
 
 
 def between_silences(seconds: float, samples: np.ndarray, utterance: Utterance) -> np.ndarray:
-    """`samples` of an utterance with so much of their own quietest 0.1 s before and behind them."""
+    """`samples` with `seconds` of their own quietest 0.1 s, repeated, before and behind them."""
     size = min(len(samples), SAMPLE_RATE // 10)
     energy = np.cumsum(np.concatenate([[0.0], np.square(samples, dtype=np.float64)]))
     quietest = int(np.argmin(energy[size:] - energy[:-size]))
@@ -75,7 +77,7 @@ def between_silences(seconds: float, samples: np.ndarray, utterance: Utterance) 
 
 
 def changed(utterance: Utterance, distort: Distortion, out: Path) -> Utterance:
-    """The utterance with its audio distorted, written to `out`."""
+    """The utterance with distorted audio, which is written to `out`."""
     soundfile.write(out, distort(read_audio(utterance.audio), utterance), SAMPLE_RATE, subtype="FLOAT")
     return dataclasses.replace(utterance, audio=out)
 
@@ -99,31 +101,41 @@ def groups(utterances: Sequence[Utterance], seconds: Mapping[str, float]) -> dic
     return found
 
 
-def robustness(run: Run, name: str) -> Scores:
-    """Scores of base and, where it is there, adapted system on the recipe's set `name`, under each condition.
+@dataclass(frozen=True)
+class Condition:
+    """A set under one condition. distort: None leaves the audio as it is."""
 
-    Raises `DataError` when the recipe has no such set.
-    """
-    recipe, manifests = run.recipe, sets_of(run.recipe)
-    if name not in manifests:
-        raise DataError(f"{recipe.name}: has no set {name!r}; choose one of {', '.join(manifests) or 'none'}")
-    utterances = read_manifest(manifests[name])
-    seconds = durations(utterances)
-    systems = ["base", *(["adapted"] if run.path("adapter").exists() else [])]
-    conditions = {"clean": None}
+    set: str
+    name: str
+    distort: Distortion | None
+
+
+def conditions(name: str, utterances: Sequence[Utterance], seed: int) -> list[Condition]:
+    """Clean, each noise at each SNR, and each length of silence."""
+    listed = [Condition(name, "clean", None)]
     for noise in NOISES:
         for snr in SNRS:
-            conditions[f"{noise} {snr} dB"] = functools.partial(distorted, noise, snr, utterances, recipe.seed)
+            distort = functools.partial(distorted, noise, snr, utterances, seed)
+            listed.append(Condition(name, f"{noise} {snr} dB", distort))
     for silence in SILENCES:
-        conditions[f"silence {silence:g} s"] = functools.partial(between_silences, silence)
-    hyps = {
-        condition: {
-            system: _transcripts(run, manifests[name], utterances, name, condition, distort, system)
-            for system in systems
-        }
-        for condition, distort in conditions.items()
-    }
-    sets = dict.fromkeys(conditions, utterances)
+        listed.append(Condition(name, f"silence {silence:g} s", functools.partial(between_silences, silence)))
+    return listed
+
+
+def robustness(run: Run, name: str) -> Scores:
+    """Score the base, and the adapted system where the run has one, on a set of the recipe under each condition.
+
+    Raises DataError where the recipe has no set `name`.
+    """
+    recipe, manifests = run.recipe, plan.sets(run.recipe)
+    if name not in manifests:
+        raise DataError(f"{recipe.name}: has no set {name!r}; choose one of {', '.join(manifests) or 'none'}")
+    utterances, seconds = run.manifests.spoken(manifests[name]), run.manifests.seconds(manifests[name])
+    systems = ["base", *(["adapted"] if run.path(plan.ADAPTER).exists() else [])]
+    sets, hyps = {}, {}
+    for condition in conditions(name, utterances, recipe.seed):
+        sets[condition.name] = utterances
+        hyps[condition.name] = {system: _transcripts(run, condition, system) for system in systems}
     for group, members in groups(utterances, seconds).items():
         sets[group] = members
         hyps[group] = {system: {u.id: texts[u.id] for u in members} for system, texts in hyps["clean"].items()}
@@ -131,29 +143,23 @@ def robustness(run: Run, name: str) -> Scores:
     return score(sets, hyps, lexicon, recipe.data.normaliser, resamples=recipe.score.resamples, seed=recipe.seed)
 
 
-def _transcripts(
-    run: Run,
-    manifest: Path,
-    utterances: Sequence[Utterance],
-    name: str,
-    condition: str,
-    distort: Distortion | None,
-    system: str,
-) -> dict[str, str]:
-    out = hypotheses_path(Path("robustness") / name, condition, system)
-    settings = {"transcribe": dataclasses.asdict(run.recipe.transcribe), "base": base_of(run.recipe)}
-    settings |= {"condition": condition, "seed": run.recipe.seed}
+def _transcripts(run: Run, condition: Condition, system: str) -> dict[str, str]:
+    recipe, label = run.recipe, f"{condition.name}, {system}"
+    manifest = plan.sets(recipe)[condition.set]
+    out = hypotheses_path(Path("robustness") / condition.set, condition.name, system)
+    settings = {"transcribe": dataclasses.asdict(recipe.transcribe), "base": plan.base_record(recipe)}
+    settings |= {"condition": condition.name, "seed": recipe.seed}
+    inputs = run.manifests.files(manifest) + (run.paths(plan.ADAPTER) if system == "adapted" else [])
 
-    def work(scratch: Path) -> None:
-        partial = scratch / "hyps.jsonl"
-        more = {**dataclasses.asdict(run.recipe.transcribe), "label": f"{condition}, {system}"}
+    def write(unfinished: Path) -> None:
+        utterances, distort = run.manifests.spoken(manifest), condition.distort
         with tempfile.TemporaryDirectory() as folder:
-            heard = [changed(u, distort, Path(folder, f"{i}.wav")) for i, u in enumerate(utterances)] if distort else ()
-            transcribe(system_of(run, system), heard or utterances, partial, **more)
-        run.path(str(out.parent)).mkdir(parents=True, exist_ok=True)
-        partial.replace(run.path(str(out)))
+            if distort:
+                utterances = [changed(u, distort, Path(folder, f"{i}.wav")) for i, u in enumerate(utterances)]
+            options = dataclasses.asdict(recipe.transcribe)
+            transcribe(system_of(run, system), utterances, unfinished, label=label, **options)
 
-    inputs = [manifest, *audio_of(manifest), *([run.path("adapter")] if system == "adapted" else [])]
-    stage = f"robustness-{name}-{condition}-{system}".replace(" ", "-")
-    run.report(run.folder.stage(stage, settings, inputs, [str(out)], work), f"{name}, {condition}, {system}")
+    name = stage_name("robustness", condition.set, condition.name, system)
+    result = transcription(run.folder, name, settings, inputs, out, write)
+    run.report(result, f"{condition.set}, {label}")
     return read_hypotheses(run.path(str(out)))

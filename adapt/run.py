@@ -1,4 +1,4 @@
-"""The run folder: what is done, what must be done again and why, and files that are never half written."""
+"""The run folder: which stages are done, which must be redone and why, and files that are never half written."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StageResult:
-    """What became of a stage. reason: why it was done, or 'unchanged'. seconds: of the work, now or then."""
+    """The outcome of a stage. reason: why it was done, or 'unchanged'. seconds: how long its work took when it was."""
 
     name: str
     skipped: bool
@@ -39,19 +39,20 @@ class StageResult:
 
 
 class RunFolder:
-    """One run's folder and its run.json; while it is open, no other process can open it.
+    """The folder of one run and its run.json. While it is open, no other process can open it.
 
-    Use it in a `with`, or call `close`. device and seed are for the record alone: None is unknown, they
-    may be set later, and are written whenever a stage has been done. Raises DataError when the folder
-    cannot be used, holds what no run has written, is open elsewhere, or its run.json is broken.
+    Use it in a `with`, or call `close`. device and seed are recorded and nothing else; None means unknown. They may be
+    set later and are written after each stage. Raises DataError where the folder cannot be used, holds files that no
+    run has written, is open elsewhere, or has a broken run.json.
     """
 
     def __init__(self, path: str | os.PathLike, device: str | None = None, seed: int | None = None):
         self.path = Path(path)
         self.device, self.seed = device, seed
+        self._known: dict[tuple, str] = {}  # hashes of files outside of the folder, which no stage writes
         there = {path.name for path in self.path.iterdir()} if self.path.is_dir() else set()
         if there and not there & {".lock", "run.json"}:
-            raise DataError(f"{self.path}: holds other files than a run's; choose another folder with -o")
+            raise DataError(f"{self.path}: holds files that no run has written; choose another folder with -o")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.path / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 (held until close)
@@ -59,7 +60,7 @@ class RunFolder:
             raise DataError(f"{self.path}: cannot be a run folder: {e.strerror}; choose another") from e
         try:
             self._take_lock()
-            self._stages = _read_stages(self.path / "run.json")
+            self._stages = read_stages(self.path / "run.json")
         except BaseException:
             self.close()
             raise
@@ -71,7 +72,7 @@ class RunFolder:
         self.close()
 
     def close(self) -> None:
-        """Lets other processes use the folder."""
+        """Let other processes use the folder."""
         if fcntl and not self._lock.closed:
             with suppress(OSError):  # closing is not enough: a forked child may hold the file open
                 fcntl.flock(self._lock, fcntl.LOCK_UN)
@@ -85,8 +86,8 @@ class RunFolder:
         except BlockingIOError:
             self._lock.seek(0)
             owner = self._lock.read().strip() or "unknown"
-            told = f"{self.path}: in use by process {owner}; wait until it ends, or give the run another name"
-            raise DataError(told) from None
+            problem = f"in use by process {owner}; wait until it ends, or give the run another name"
+            raise DataError(f"{self.path}: {problem}") from None
         except OSError:
             return  # a file system without locks
         self._lock.truncate(0)
@@ -101,14 +102,14 @@ class RunFolder:
         outputs: Sequence[str],
         work: Callable[[Path], None],
     ) -> StageResult:
-        """Does a stage's work, unless its settings, inputs and outputs are as they were when it was done.
+        """Do the work of a stage, unless its settings, inputs and outputs are as they were when it was done.
 
-        settings: what JSON holds, and paths; nested by section, so that a reason reads `decoder.steps
-        changed: 400 -> 300`. inputs: files and folders that are read, those of earlier stages too.
-        outputs: files and folders that are written, relative to the run folder; hidden files in a folder
-        do not count. work: gets a scratch folder, where it finds again what it left before a kill; the
-        folder is emptied once settings or inputs have changed, and deleted when the stage is done. The
-        reason is logged before the work starts. Raises DataError when an input is not there.
+        settings: values that JSON can hold, and paths; nested by section, so that a reason reads `decoder.steps
+        changed: 400 -> 300`. inputs: the files and folders that the stage reads, including those that earlier stages
+        wrote. outputs: the files and folders that it writes, relative to the run folder; hidden files are ignored.
+        work: called with a scratch folder. After a kill it finds there what it left; the folder is emptied when
+        settings or inputs have changed, and deleted when the stage is done. The reason is logged before the work
+        starts. Raises DataError for an input that does not exist.
         """
         key = {
             "settings": json.loads(json.dumps(settings, default=self._jsonable, allow_nan=False)),
@@ -144,8 +145,13 @@ class RunFolder:
         _delete(scratch)
         return StageResult(name, False, reason, seconds)
 
+    def digest(self, files: Sequence[str | os.PathLike]) -> str:
+        """One hash of many files, for the settings of stages that are too many to list them all as inputs."""
+        hashes = json.dumps(self._hashes(files), sort_keys=True)
+        return hashlib.sha256(hashes.encode()).hexdigest()[:16]
+
     def _why(self, name: str, key: dict, outputs: Sequence[str]) -> str | None:
-        """Why the stage has to be done; None when nothing changed."""
+        """Why the stage has to be done; None where nothing has changed."""
         if name not in self._stages:
             return "never run"
         old, reasons = self._stages[name], []
@@ -162,8 +168,8 @@ class RunFolder:
             if sha_before and (stage := writers.get((path, sha))):
                 reasons.append(f"stage {stage} was redone")
             else:
-                told = "no longer read" if sha is None else "read now" if sha_before is None else "changed"
-                reasons.append(f"{path.replace('../', '')} {told}")
+                change = "no longer read" if sha is None else "read now" if sha_before is None else "changed"
+                reasons.append(f"{path.replace('../', '')} {change}")
         there = self._hashes([p for o in outputs if (p := self.path / o).exists()])
         wanted = [*old["outputs"], *(o for o in outputs if not _holds(old["outputs"], o))]
         reasons += [f"{p} is missing" for p in wanted if p not in there]
@@ -172,25 +178,35 @@ class RunFolder:
         return ", ".join(dict.fromkeys(reasons)) or None
 
     def _hashes(self, paths: Sequence[str | os.PathLike]) -> dict[str, str]:
-        """sha256 of each file, those in folders too, by label. DataError: all that are not there."""
+        """The sha256 of each file, including those in folders, by label. Raises DataError for all that do not exist."""
         problems, hashes = [], {}
         for path in map(Path, paths):
             if not path.exists():
-                problems.append(f"{path}: no such file; mend its path, or do the stage that writes it")
+                problems.append(f"{path}: no such file; correct its path, or run the stage that writes it")
                 continue
             files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
             for file in files:
                 if not any(part.startswith(".") for part in file.relative_to(path).parts):
                     try:
-                        hashes[self._label(file)] = _sha(file)
+                        hashes[self._label(file)] = self._sha(file)
                     except OSError as e:
-                        problems.append(f"{file}: cannot be read: {e.strerror}; mend its permissions")
+                        problems.append(f"{file}: cannot be read: {e.strerror}; correct its permissions")
         if problems:
             raise DataError(*problems)
         return hashes
 
+    def _sha(self, file: Path) -> str:
+        """The sha256 of a file. One outside of the run folder is read once, unless it changes while the run lasts."""
+        if self.path in file.parents:
+            return _sha(file)
+        status = file.stat()
+        key = (file, status.st_size, status.st_mtime_ns)
+        if key not in self._known:
+            self._known[key] = _sha(file)
+        return self._known[key]
+
     def _label(self, path: Path) -> str:
-        """The path from the run folder, so that a project that is moved as a whole is not done again."""
+        """The path relative to the run folder, so that a project which is moved as a whole is not redone."""
         path, folder = Path(os.path.abspath(path)), Path(os.path.abspath(self.path))
         near = path.anchor == folder.anchor and os.path.commonpath((path, folder)) != path.anchor
         return Path(os.path.relpath(path, folder)).as_posix() if near else path.as_posix()
@@ -227,7 +243,7 @@ def _holds(hashes: Mapping[str, str], output: str) -> bool:
 
 
 def _versions() -> dict[str, str | None]:
-    """From the installed metadata, since importing these packages takes seconds; None: not installed."""
+    """From the installed metadata, since importing the packages takes seconds. None: not installed."""
     versions: dict[str, str | None] = dict.fromkeys(PACKAGES)
     for name, distribution in PACKAGES.items():
         with suppress(importlib.metadata.PackageNotFoundError):
@@ -236,27 +252,28 @@ def _versions() -> dict[str, str | None]:
 
 
 def read_json(path: str | os.PathLike) -> dict:
-    """What `write_json` wrote. Raises DataError for what is not a JSON object."""
+    """What `write_json` wrote. Raises DataError where the file does not hold a JSON object."""
     found = _read_json(path := Path(path))
     if not isinstance(found, dict):
-        raise DataError(f"{path}: not the JSON object that was written there; make it again, or copy it again")
+        raise DataError(f"{path}: not the JSON object that was written there; write or copy it again")
     return found
 
 
 def _read_json(file: Path) -> object:
-    """None when it is not there, or not JSON."""
+    """None where the file does not exist or is not JSON."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 
 
-def _read_stages(file: Path) -> dict[str, dict]:
+def read_stages(file: Path) -> dict[str, dict]:
+    """The stages that a run.json records as done, by name. Raises DataError where it is broken."""
     if not file.exists():
         return {}
     record = _read_json(file)
     if not isinstance(record, dict):
-        raise DataError(f"{file}: not the JSON that a run writes; delete it, and every stage is done again")
+        raise DataError(f"{file}: not the JSON that a run writes; delete it to redo every stage")
     if record.get("format") != FORMAT:
         raise DataError(f"{file}: format {record.get('format')!r}, not {FORMAT} as here; give the run another name")
     try:
@@ -264,19 +281,19 @@ def _read_stages(file: Path) -> dict[str, dict]:
             [stage[part].items() for part in ("settings", "inputs", "outputs")]
             float(stage["seconds"])
     except (KeyError, AttributeError, TypeError, ValueError):
-        raise DataError(f"{file}: its stages are broken; delete it, and every stage is done again") from None
+        raise DataError(f"{file}: its stages are broken; delete it to redo every stage") from None
     return record["stages"]
 
 
 def write_json(path: str | os.PathLike, obj: object) -> None:
-    """Writes JSON that is whole or not there; see `write_text`. Raises ValueError for NaN and infinity."""
+    """Write JSON to a file that is never half written; see `write_text`. Raises ValueError for NaN and infinity."""
     write_text(path, json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Writes UTF-8 to a temporary file beside path and renames it: a kill leaves the old file or the new one.
+    """Write UTF-8 to a temporary file beside path and rename it: a kill leaves the old file or the new one.
 
-    The folder of path is made where it is not there.
+    A missing folder is made.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -289,28 +306,3 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def runs(folder: Path) -> list[dict]:
-    """The runs in a folder: `{"run", "base", "stages", "rows"}`. Raises DataError where there is none.
-
-    stages: those done. rows: first and last of the scores on the target, `{"system", "wer", "eer"}`.
-    """
-    found = []
-    for record in sorted(folder.glob("*/run.json")):
-        try:
-            stages = _read_stages(record)
-        except DataError:  # one broken record does not hide the others
-            found.append({"run": str(record.parent), "base": None, "stages": ["(run.json is broken)"], "rows": []})
-            continue
-        bases = [s["settings"]["base"] for s in stages.values() if "base" in s.get("settings", {})]
-        names = {b["name"] if isinstance(b, dict) else str(b) for b in bases}
-        scores = record.parent / "scores/metrics.json"
-        rows = read_json(scores)["rows"] if scores.exists() else []
-        rows = [{k: row[k] for k in ("system", "wer", "eer")} for row in rows if row["set"] == "target"]
-        done = list(dict.fromkeys(name.split("-")[0] for name in stages))
-        base = names.pop() if len(names) == 1 else None
-        found.append({"run": str(record.parent), "base": base, "stages": done, "rows": [*rows[:1], *rows[1:][-1:]]})
-    if not found:
-        raise DataError(f"{folder}: holds no runs; `adapt run RECIPE` makes one in runs/")
-    return found

@@ -59,9 +59,6 @@ def config_of(path: Path) -> dict:
     return found if isinstance(found, dict) else {}
 
 
-TRAINED = "project/model"  # in a run folder, the base with what was trained of it from paired audio
-
-
 @functools.cache
 def fingerprint(name: str) -> str:
     """A hash of a base's config, weights and chat template."""

@@ -1,70 +1,95 @@
-"""Stage `decoder`: tune the decoder on text."""
+"""Stage `decoder`, stage 2 of the method: LoRA on the decoder, conditioned on pseudo audio."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from adapt.run import StageResult, write_json
-from adapt.stages.context import Run
-from adapt.stages.plan import (
-    NEEDS_SOFT_PROMPT,
-    SIMULATES,
-    SOFT_PROMPT,
-    audio_of,
-    base_of,
-    projected_files,
-    pseudo_audio_of,
-    reading_settings,
-)
-from adapt.stages.project import best_note
-from adapt.stages.text import lines_of, training_text
+from adapt.run import write_json
+from adapt.stages import plan
+from adapt.stages.context import BATCH, Run
+from adapt.stages.log import checkpoint_note
+from adapt.stages.text import FILES, training_text
+from adapt.text.normalise import NORMALISERS
+
+if TYPE_CHECKING:
+    from adapt.train.unit_selection import UnitInventory
+
+LOG = "decoder/log.json"
+PERTURBED = 2  # copies of the replayed audio, perturbed, that join it in the inventory of units
 
 
-def decoder(run: Run) -> StageResult:
-    """Stage 2: LoRA on the decoder, conditioned on pseudo audio: `adapter/`."""
+def decoder(run: Run) -> None:
+    """Write `adapter/`: the LoRA, what plain PEFT reads."""
     recipe = run.recipe
-    settings_of = dataclasses.replace(recipe.decoder, pseudo_audio=pseudo_audio_of(recipe))
-    needs_prompt = settings_of.pseudo_audio in NEEDS_SOFT_PROMPT
+    settings = dataclasses.replace(recipe.decoder, pseudo_audio=plan.pseudo_audio(recipe))
+    soft_prompt = plan.SOFT_PROMPT if settings.pseudo_audio in plan.NEEDS_SOFT_PROMPT else None
 
     def work(scratch: Path) -> None:
-        from adapt.model import soft_prompt
+        from adapt.model.soft_prompt import load_soft_prompt
         from adapt.train.decoder import tune_decoder
 
-        replayed, guard = run.replay("source_replay"), run.replay("source_dev")
-        llm = run.prompted(run.load(run.start))
-        vectors = soft_prompt.load_soft_prompt(run.path(SOFT_PROMPT), llm) if needs_prompt else None
-        shutil.rmtree(run.path("adapter"), ignore_errors=True)
-        tuned = tune_decoder(
-            llm,
+        replayed, guard = run.source_audio("source_replay"), run.source_audio("source_dev")
+        speech_llm = run.prompted(run.fresh_speech_llm(run.start))
+        vectors = load_soft_prompt(run.path(soft_prompt), speech_llm) if soft_prompt else None
+        shutil.rmtree(run.path(plan.ADAPTER), ignore_errors=True)
+        result = tune_decoder(
+            speech_llm,
             training_text(run),
-            lines_of(run.path("text/dev.txt")),
+            run.lines(plan.DEV),
+            settings,
             soft_prompt=vectors,
-            inventory=run.inventory() if settings_of.pseudo_audio in SIMULATES else None,
+            inventory=_inventory(run) if settings.pseudo_audio in plan.SIMULATES else None,
             replayed=replayed,
             guard=guard,
             folder=scratch,
-            out=run.path("adapter"),
+            out=run.path(plan.ADAPTER),
             name=recipe.name,
             seed=recipe.seed,
             precision=recipe.precision,
-            **dataclasses.asdict(settings_of),
         )
-        write_json(run.path("decoder/log.json"), dataclasses.asdict(tuned))
+        write_json(run.path(LOG), dataclasses.asdict(result))
 
-    settings = {
-        **reading_settings(recipe),
-        "decoder": dataclasses.asdict(settings_of),
-        "base": base_of(recipe),
+    record = {
+        **plan.normaliser_record(recipe),
+        "decoder": dataclasses.asdict(settings),
+        "base": plan.base_record(recipe),
         "seed": recipe.seed,
         "precision": recipe.precision,
     }
-    sources = [p for p in (recipe.data.source_replay, recipe.data.source_dev) if p]
-    inputs = [run.path("text", f"{name}.txt") for name in ("train", "copies", "dev")]
-    inputs += [*sources, *audio_of(*sources)]
-    inputs += [run.path(SOFT_PROMPT)] if needs_prompt else []
-    inputs += projected_files(run)
-    result = run.folder.stage("decoder", settings, inputs, ["adapter", "decoder/log.json"], work)
-    run.report(result, best_note(run.path("decoder/log.json")))
-    return result
+    inputs = run.paths(*FILES, soft_prompt, plan.projected(recipe))
+    inputs += run.manifests.files(recipe.data.source_replay, recipe.data.source_dev)
+    run.stage("decoder", record, inputs, [plan.ADAPTER, LOG], work, lambda: checkpoint_note(run, LOG))
+
+
+def _inventory(run: Run) -> UnitInventory | None:
+    """The audio embeddings of the replayed source audio by the letters spoken there; None without such audio.
+
+    Simulated slots are selected from it.
+    """
+    from adapt.model.features import read_audio
+    from adapt.train.perturb import perturbed
+    from adapt.train.unit_selection import build_inventory
+
+    if not run.recipe.data.source_replay:
+        return None
+    speech_llm, normalise = run.speech_llm(run.start), NORMALISERS[run.recipe.data.normaliser]
+    alphabet = speech_llm.model.config.alphabet
+    utterances = run.recordings("source_replay")
+
+    def recordings() -> Iterator[tuple]:
+        for start in range(0, len(utterances), BATCH):
+            batch = utterances[start : start + BATCH]
+            audio = [read_audio(u.audio) for u in batch]
+            texts = ["".join(c for c in normalise(u.text) if c in alphabet) for u in batch]
+            for copy in range(1 + PERTURBED):
+                seed = copy * len(utterances) + start
+                inputs = functools.partial(perturbed, seed=seed) if copy else None
+                paths, embeddings = speech_llm.ctc_paths(audio, inputs)
+                yield from zip(paths, texts, embeddings, strict=True)
+
+    return build_inventory(recordings(), speech_llm.model.config.stack)

@@ -1,99 +1,131 @@
-"""Stage `project`: learn from paired audio."""
+"""Stage `project`: learn from paired audio the prompt around the slot, and what of the base is not frozen."""
 
 from __future__ import annotations
 
 import dataclasses
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from adapt.errors import DataError
-from adapt.model.bases import TRAINED, fingerprint
-from adapt.run import StageResult, read_json, write_json
+from adapt.errors import DataError, RecipeError
+from adapt.model.bases import fingerprint
+from adapt.run import write_json
+from adapt.stages import plan
 from adapt.stages.context import Run
-from adapt.stages.plan import PROJECTED, audio_of, base_of, reading_settings, template_of, trained
+from adapt.stages.log import checkpoint_note
 from adapt.text.corpus import Utterance
 from adapt.text.normalise import NORMALISERS
 from adapt.text.template import parse
 
-HELD = 10  # of the paired utterances one in so many is kept for development
+if TYPE_CHECKING:
+    from adapt.model.speech_llm import SpeechLLM
+    from adapt.train.common import PairedAudio
+
+DEV_SHARE = 10  # of the paired utterances one in so many is kept for development
+EXAMPLES = 50  # recordings whose audio embeddings a learned prompt may start from
+LOG = "project/log.json"
 
 
-def paired(run: Run, llm, as_samples: bool = False):
-    """Targets for a speech LLM, and audio embeddings or samples, of the paired audio: to train, and for development."""
+def paired_audio(run: Run, speech_llm: SpeechLLM, samples: bool = False) -> tuple[PairedAudio, PairedAudio]:
+    """The paired audio of the recipe, to train and for development.
+
+    samples: whether it holds recordings, for who trains the audio side, or their audio embeddings.
+    """
     from adapt.model.features import read_audio
+    from adapt.train.common import PairedAudio
     from adapt.train.ctc import ctc_ids
-    from adapt.train.project import Pairs
 
     if not run.recipe.data.paired:
-        raise DataError("recipe.yaml: data.paired: missing; name a manifest of paired audio to learn from")
+        raise RecipeError("recipe.yaml: data.paired: missing; name a manifest of paired audio to learn from")
     utterances = run.recordings("paired")
-    if len(utterances) < HELD:
-        raise DataError(f"{run.recipe.data.paired}: {len(utterances)} utterances; give at least {HELD}")
+    if len(utterances) < DEV_SHARE:
+        raise DataError(f"{run.recipe.data.paired}: {len(utterances)} utterances; give at least {DEV_SHARE}")
 
-    def pairs(utterances: list[Utterance]) -> Pairs:
-        targets = run.targets(utterances, llm)
-        if not as_samples:
-            return Pairs(targets, slots=run.slots(utterances, llm))
-        normalise = NORMALISERS[run.recipe.data.normaliser]
-        letters = [ctc_ids(normalise(u.text), llm.model.config.alphabet) for u in utterances] if llm.has_ctc else ()
-        return Pairs(targets, samples=[read_audio(u.audio) for u in utterances], letters=letters)
+    def pairs(utterances: list[Utterance]) -> PairedAudio:
+        targets = run.targets(utterances, speech_llm)
+        if not samples:
+            return PairedAudio(targets, embeddings=run.audio_embeddings(utterances, speech_llm))
+        letters = ()
+        if speech_llm.has_ctc:
+            normalise, alphabet = NORMALISERS[run.recipe.data.normaliser], speech_llm.model.config.alphabet
+            letters = [ctc_ids(normalise(u.text), alphabet) for u in utterances]
+        return PairedAudio(targets, samples=[read_audio(u.audio) for u in utterances], letters=letters)
 
-    held = utterances[::HELD]
-    return pairs([u for i, u in enumerate(utterances) if i % HELD]), pairs(held)
-
-
-def project(run: Run) -> StageResult:
-    """From paired audio, the prompt around the slot: `project/prompt.safetensors`; or more: `project/model`."""
-    recipe, settings, parts = run.recipe, run.recipe.project, trained(run.recipe)
-    made = TRAINED if parts else PROJECTED
-
-    def work(scratch: Path) -> None:
-        import torch
-
-        from adapt.model.learned_prompt import LearnedPrompt, ids_around
-        from adapt.train.project import AUDIO_PARTS, learn_from_pairs, ready
-
-        llm, learned = run.load(recipe.base) if parts else run.speech_llm(), None
-        ready(llm, parts)
-        ids_around(parse(template_of(recipe)), llm)
-        train, dev = paired(run, llm, as_samples=any(part in AUDIO_PARTS for part in parts))
-        torch.manual_seed(recipe.seed)
-        if settings.method != "none":
-            examples = train.slots[:50] or llm.audio_embeddings(train.samples[:50])
-            more = {"init": settings.init, "size": settings.size, "examples": examples}
-            learned = LearnedPrompt(llm, template_of(recipe), settings.method, **more)
-        names = ("steps", "batch_size", "learning_rate", "eval_every", "weights_rate")
-        given = {key: getattr(settings, key) for key in names} | {"seed": recipe.seed, "precision": recipe.precision}
-        given |= {"parts": parts, "rank": recipe.decoder.rank, "alpha": recipe.decoder.alpha}
-        making = scratch / "made"  # a folder that is half written is never taken for the model
-        making.unlink() if making.is_file() else shutil.rmtree(making, ignore_errors=True)
-        tuned = learn_from_pairs(llm, learned, train, dev, folder=scratch, out=making, **given)
-        shutil.rmtree(run.path("project"), ignore_errors=True)
-        run.path("project").mkdir()
-        making.replace(run.path(made))
-        fingerprint.cache_clear()
-        about = {"base": recipe.base, "parts": parts}
-        write_json(run.path("project/log.json"), dataclasses.asdict(tuned) | about)
-
-    heeded = dataclasses.asdict(settings) | {"template": template_of(recipe)}
-    if settings.method == "none":
-        heeded = {key: v for key, v in heeded.items() if key not in ("template", "init", "size", "learning_rate")}
-    if not parts:
-        heeded = {key: v for key, v in heeded.items() if key not in ("encoder", "projector", "llm", "weights_rate")}
-    keys = {"project": heeded, "base": base_of(recipe)}
-    keys |= {"seed": recipe.seed, "precision": recipe.precision, **reading_settings(recipe)}
-    keys |= {"lora": {"rank": recipe.decoder.rank, "alpha": recipe.decoder.alpha}} if "llm" in parts else {}
-    parse(template_of(recipe))  # now, not when all audio has been through the encoder
-    inputs = [p for p in (recipe.data.paired,) if p] + audio_of(recipe.data.paired)
-    result = run.folder.stage("project", keys, inputs, [made, "project/log.json"], work)
-    run.report(result, best_note(run.path("project/log.json")))
-    return result
+    dev = utterances[::DEV_SHARE]
+    return pairs([u for i, u in enumerate(utterances) if i % DEV_SHARE]), pairs(dev)
 
 
-def best_note(log: Path) -> str:
-    tuned = read_json(log)
-    if not tuned["log"]:
-        return "taken as it is"
-    row = next(r for r in tuned["log"] if r["step"] == tuned["best_step"] and "dev_loss" in r)
-    guard = f", guard {row['guard_loss']:.2f}" if "guard_loss" in row else ""
-    return f"best at step {tuned['best_step']} (dev {row['dev_loss']:.2f}{guard})"
+def project(run: Run) -> None:
+    """Write `project/prompt.safetensors`, or, where weights of the base are trained too, `project/model`."""
+    recipe = run.recipe
+    parse(plan.prompt_template(recipe))  # a bad template is told before all audio has been through the encoder
+    outputs = [plan.projected(recipe), LOG]
+    inputs = run.manifests.files(recipe.data.paired)
+    run.stage(
+        "project",
+        _record(run),
+        inputs,
+        outputs,
+        lambda scratch: _learn(run, scratch),
+        lambda: checkpoint_note(run, LOG),
+    )
+
+
+def _learn(run: Run, scratch: Path) -> None:
+    import torch
+
+    from adapt.model.learned_prompt import LearnedPrompt, ids_around
+    from adapt.train.project import AUDIO_PARTS, learn_from_pairs, ready
+
+    recipe, settings, parts = run.recipe, run.recipe.project, plan.trained_parts(run.recipe)
+    template = plan.prompt_template(recipe)
+    speech_llm = run.fresh_speech_llm(recipe.base) if parts else run.speech_llm()
+    ready(speech_llm, parts)
+    ids_around(parse(template), speech_llm)
+    train, dev = paired_audio(run, speech_llm, samples=any(part in AUDIO_PARTS for part in parts))
+    torch.manual_seed(recipe.seed)
+    learned = None
+    if settings.method != "none":
+        examples = train.embeddings[:EXAMPLES] or speech_llm.audio_embeddings(train.samples[:EXAMPLES])
+        learned = LearnedPrompt(
+            speech_llm, template, settings.method, init=settings.init, size=settings.size, examples=examples
+        )
+    unfinished = scratch / "made"  # a folder that is half written is never taken for the model
+    unfinished.unlink() if unfinished.is_file() else shutil.rmtree(unfinished, ignore_errors=True)
+    result = learn_from_pairs(
+        speech_llm,
+        learned,
+        train,
+        dev,
+        settings,
+        folder=scratch,
+        out=unfinished,
+        seed=recipe.seed,
+        precision=recipe.precision,
+        parts=parts,
+        rank=recipe.decoder.rank,
+        alpha=recipe.decoder.alpha,
+    )
+    shutil.rmtree(run.path("project"), ignore_errors=True)
+    run.path("project").mkdir()
+    unfinished.replace(run.path(plan.projected(recipe)))
+    fingerprint.cache_clear()
+    write_json(run.path(LOG), dataclasses.asdict(result) | {"base": recipe.base, "parts": parts})
+
+
+def _record(run: Run) -> dict:
+    """The settings that the stage depends on: those that nothing would be learned by are left out."""
+    recipe, parts = run.recipe, plan.trained_parts(run.recipe)
+    settings = dataclasses.asdict(recipe.project) | {"template": plan.prompt_template(recipe)}
+    unused = () if recipe.project.method != "none" else ("template", "init", "size", "learning_rate")
+    unused += () if parts else ("encoder", "projector", "llm", "weights_rate")
+    record = {
+        "project": {key: value for key, value in settings.items() if key not in unused},
+        "base": plan.base_record(recipe),
+        "seed": recipe.seed,
+        "precision": recipe.precision,
+        **plan.normaliser_record(recipe),
+    }
+    if "llm" in parts:
+        record["lora"] = {"rank": recipe.decoder.rank, "alpha": recipe.decoder.alpha}
+    return record

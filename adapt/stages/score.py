@@ -1,4 +1,4 @@
-"""Stage `score`."""
+"""Stage `score`: WER and EER of every system on every set, and the report."""
 
 from __future__ import annotations
 
@@ -7,33 +7,29 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from adapt.recipe.load import dump
-from adapt.run import read_json
+from adapt.score.report import hypotheses_path, save_scores
+from adapt.score.score import score as score_sets
+from adapt.stages import plan
 from adapt.stages.context import Run
-from adapt.stages.plan import learns_soft_prompt, reading_settings, scored
+from adapt.stages.log import curves
 from adapt.stages.systems import systems
-from adapt.stages.text import lines_of
-from adapt.text.corpus import Utterance, read_hypotheses, read_manifest
+from adapt.text.corpus import Utterance, read_hypotheses
 from adapt.text.lexicon import Entry, Lexicon, entities_in, phrase_index, read_lexicon
 from adapt.text.normalise import NORMALISERS
 
+OUTPUTS = (*(f"scores/{name}" for name in ("metrics.json", "errors.tsv", "table.md")), "report.html")
+
 
 def score(run: Run) -> str:
-    """WER and EER of every set and system: `scores/metrics.json`, `report.html`; the table comes back."""
-    from adapt.score.report import hypotheses_path, save_scores
-    from adapt.score.score import score as compute
-
-    recipe = run.recipe
-    manifests = scored(recipe)
-    sets = {name: read_manifest(path, need_audio=False) for name, path in manifests.items()}
-    hyps = {
-        name: {label: read_hypotheses(hypotheses_path(run.folder.path, name, label)) for label in systems(run)}
-        for name in manifests
-    }
+    """Write `scores/` and `report.html`; the table comes back."""
+    recipe, manifests = run.recipe, plan.scored_sets(run.recipe)
+    sets = {name: run.manifests.utterances(path) for name, path in manifests.items()}
+    files = {name: {label: hypotheses_path(run.folder.path, name, label) for label in systems(run)} for name in sets}
     lexicon = read_lexicon(recipe.data.lexicon) if recipe.data.lexicon else None
-    train, normalise = lines_of(run.path("text/train.txt")), NORMALISERS[recipe.data.normaliser]
-    scores = compute(
+    train, normalise = run.lines(plan.TRAIN), NORMALISERS[recipe.data.normaliser]
+    scores = score_sets(
         sets,
-        hyps,
+        {name: {label: read_hypotheses(path) for label, path in of_set.items()} for name, of_set in files.items()},
         lexicon,
         normaliser=recipe.data.normaliser,
         seen=seen_entities(sets.values(), lexicon, train, normalise),
@@ -42,22 +38,25 @@ def score(run: Run) -> str:
     )
 
     def work(scratch: Path) -> None:
-        stages = ("prompt", "decoder") if learns_soft_prompt(recipe) else ("decoder",)
-        curves = {name: read_json(run.path(name, "log.json"))["log"] for name in stages}
-        save_scores(run.folder.path, scores, sets, curves, dump(recipe))
+        stages = ("prompt", "decoder") if plan.learns_soft_prompt(recipe) else ("decoder",)
+        save_scores(run.folder.path, scores, sets, curves(run, stages), dump(recipe))
 
-    settings = {**reading_settings(recipe), "score": dataclasses.asdict(recipe.score), "seed": recipe.seed}
-    inputs = [hypotheses_path(run.folder.path, name, system) for name in hyps for system in hyps[name]]
-    inputs += [*manifests.values(), run.path("text/train.txt")]
+    settings = {
+        **plan.normaliser_record(recipe),
+        "score": dataclasses.asdict(recipe.score),
+        "seed": recipe.seed,
+    }
+    inputs = [path for of_set in files.values() for path in of_set.values()]
+    inputs += [*manifests.values(), *run.paths(plan.TRAIN)]
     inputs += [recipe.data.lexicon] if recipe.data.lexicon else []
-    outputs = [f"scores/{name}" for name in ("metrics.json", "errors.tsv", "table.md")]
-    result = run.folder.stage("score", settings, inputs, [*outputs, "report.html"], work)
-    run.report(result, f"{len(scores.rows)} rows")
+    run.stage("score", settings, inputs, OUTPUTS, work, lambda: f"{len(scores.rows)} rows")
     return scores.table()
 
 
-def seen_entities(sets: Iterable[list[Utterance]], lexicon, train: list[str], normalise: Callable) -> frozenset[str]:
-    """Entities, of the lexicon and of the annotated references, that the domain text holds; normalised."""
-    named = [Entry(e.text, e.type) for utterances in sets for u in utterances for e in u.entities or ()]
-    both = Lexicon("", "", (*(lexicon.entries if lexicon else ()), *named))
-    return entities_in(train, phrase_index(both, normalise), normalise)
+def seen_entities(
+    sets: Iterable[list[Utterance]], lexicon: Lexicon | None, train: list[str], normalise: Callable[[str], str]
+) -> frozenset[str]:
+    """Entities of the lexicon and of the annotated references that occur in the domain text; normalised."""
+    annotated = [Entry(e.text, e.type) for utterances in sets for u in utterances for e in u.entities or ()]
+    entries = (*(lexicon.entries if lexicon else ()), *annotated)
+    return entities_in(train, phrase_index(Lexicon("", "", entries), normalise), normalise)

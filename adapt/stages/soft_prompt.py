@@ -1,57 +1,61 @@
-"""Stage `prompt`: learn the soft prompt."""
+"""Stage `prompt`, stage 1 of the method: the soft prompt learns the domain text, everything else frozen."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
 
-from adapt.run import StageResult, write_json
+from adapt.run import write_json
+from adapt.stages import plan
 from adapt.stages.context import Run
-from adapt.stages.plan import SOFT_PROMPT, audio_of, base_of, projected_files
-from adapt.stages.project import best_note
-from adapt.stages.text import lines_of, training_text
+from adapt.stages.log import checkpoint_note
+from adapt.stages.text import FILES, training_text
+
+LOG = "prompt/log.json"
 
 
-def prompt(run: Run) -> StageResult:
-    """Stage 1: the soft prompt learns the domain text, everything else frozen: `prompt/soft_prompt.safetensors`."""
+def soft_prompt(run: Run) -> None:
+    """Write `prompt/soft_prompt.safetensors`: learned, or the one that `prompt.start` names."""
     recipe = run.recipe
-
-    def work(scratch: Path) -> None:
-        from adapt.model.soft_prompt import load_soft_prompt, save_soft_prompt, slot_examples
-        from adapt.train.soft_prompt import learn_prompt
-
-        if recipe.prompt.start:
-            vectors = load_soft_prompt(recipe.prompt.start, run.speech_llm())
-            save_soft_prompt(run.path(SOFT_PROMPT), vectors)
-            write_json(run.path("prompt/log.json"), {"log": [], "best_step": 0})
-            return
-        replayed = run.replay("source_replay")
-        llm = run.prompted(run.speech_llm(run.start))
-        heard = recipe.prompt.init in ("audio", "stats")
-        examples = slot_examples(llm, replayed.slots if replayed else ()) if heard else ()
-        tuned = learn_prompt(
-            llm,
-            training_text(run),
-            lines_of(run.path("text/dev.txt")),
-            examples=examples,
-            folder=scratch,
-            out=run.path(SOFT_PROMPT),
-            seed=recipe.seed,
-            precision=recipe.precision,
-            **{key: value for key, value in dataclasses.asdict(recipe.prompt).items() if key != "start"},
-        )
-        write_json(run.path("prompt/log.json"), dataclasses.asdict(tuned))
-
     settings = {
-        "prompt": {k: v for k, v in dataclasses.asdict(recipe.prompt).items() if k != "start"},
-        "base": base_of(recipe),
+        "prompt": {key: value for key, value in dataclasses.asdict(recipe.prompt).items() if key != "start"},
+        "base": plan.base_record(recipe),
         "seed": recipe.seed,
         "precision": recipe.precision,
     }
-    inputs = [run.path("text", f"{name}.txt") for name in ("train", "copies", "dev")]
-    inputs += [p for p in (recipe.data.source_replay, recipe.prompt.start) if p] + audio_of(recipe.data.source_replay)
-    inputs += projected_files(run)
-    outputs = [SOFT_PROMPT, "prompt/log.json"]
-    result = run.folder.stage("prompt", settings, inputs, outputs, work)
-    run.report(result, best_note(run.path("prompt/log.json")))
-    return result
+    inputs = run.paths(*FILES, plan.projected(recipe)) + run.manifests.files(recipe.data.source_replay)
+    inputs += [recipe.prompt.start] if recipe.prompt.start else []
+    work = _take if recipe.prompt.start else _learn
+    outputs = [plan.SOFT_PROMPT, LOG]
+    run.stage(
+        "prompt", settings, inputs, outputs, lambda scratch: work(run, scratch), lambda: checkpoint_note(run, LOG)
+    )
+
+
+def _take(run: Run, scratch: Path) -> None:
+    from adapt.model.soft_prompt import load_soft_prompt, save_soft_prompt
+
+    vectors = load_soft_prompt(run.recipe.prompt.start, run.speech_llm())
+    save_soft_prompt(run.path(plan.SOFT_PROMPT), vectors)
+    write_json(run.path(LOG), {"log": [], "best_step": 0})
+
+
+def _learn(run: Run, scratch: Path) -> None:
+    from adapt.model.soft_prompt import slot_examples
+    from adapt.train.soft_prompt import learn_soft_prompt
+
+    recipe, source = run.recipe, run.source_audio("source_replay")
+    speech_llm = run.prompted(run.speech_llm(run.start))
+    starts_from_audio = recipe.prompt.init in ("audio", "stats")
+    result = learn_soft_prompt(
+        speech_llm,
+        training_text(run),
+        run.lines(plan.DEV),
+        recipe.prompt,
+        examples=slot_examples(speech_llm, source.embeddings if source else ()) if starts_from_audio else (),
+        folder=scratch,
+        out=run.path(plan.SOFT_PROMPT),
+        seed=recipe.seed,
+        precision=recipe.precision,
+    )
+    write_json(run.path(LOG), dataclasses.asdict(result))

@@ -7,39 +7,46 @@ from pathlib import Path
 
 from adapt.model.bases import has_ctc
 from adapt.run import read_json
+from adapt.stages import plan
 from adapt.stages.context import Run
-from adapt.stages.plan import SOFT_PROMPT, SYSTEMS, TUNED, projected_files, weights_of
 from adapt.text.lexicon import read_lexicon
 from adapt.text.normalise import NORMALISERS
+
+NAMES = ("base", "ctc", "projected", "adapted")  # ctc: the encoder's CTC hypothesis, which adapting does not change
 
 
 @dataclass(frozen=True)
 class System:
-    """What is transcribed: one of SYSTEMS, and the weights of what is fused into it; None: nothing."""
+    """What is transcribed. of: one of NAMES. weights: of what is fused into its search; None: nothing."""
 
     of: str
     weights: dict[str, float] | None = None
 
 
 def systems(run: Run) -> dict[str, System]:
-    """By label: SYSTEMS, and behind each those with fusion, as `adapt tune` found them or else as the recipe has them.
+    """By label: NAMES, and behind each those with fusion, as `adapt tune` found them or else as the recipe has them.
 
     The first is the baseline, and the last what the report looks at.
     """
     from adapt.decode.weights import Weights
 
     fused = {}
-    if run.path(TUNED).exists():
-        tuned = read_json(run.path(TUNED))
+    if run.path(plan.TUNED_WEIGHTS).exists():
+        tuned = read_json(run.path(plan.TUNED_WEIGHTS))
         fused = {label: System(row["of"], row["weights"]) for label, row in tuned["systems"].items()}
-    elif label := Weights(**weights_of(run.recipe)).label:
-        fused = {f"{name} + {label}": System(name, weights_of(run.recipe)) for name in ("base", "adapted")}
+    elif label := Weights(**plan.fusion_weights(run.recipe)).label:
+        fused = {f"{name} + {label}": System(name, plan.fusion_weights(run.recipe)) for name in ("base", "adapted")}
     found = {}
-    for name in SYSTEMS:
-        if (name == "ctc" and not has_ctc(run.recipe.base)) or (name == "projected" and not projected_files(run)):
+    for name in NAMES:
+        if (name == "ctc" and not has_ctc(run.recipe.base)) or (name == "projected" and not plan.projected(run.recipe)):
             continue
         found |= {name: System(name), **{label: system for label, system in fused.items() if system.of == name}}
     return found
+
+
+def reads_ngrams(system: System) -> bool:
+    """Whether an n-gram LM of the stage `lm` has a weight."""
+    return any((system.weights or {}).get(part) for part in ("lm", "source"))
 
 
 def fused_files(run: Run, system: System) -> list[Path]:
@@ -51,7 +58,7 @@ def fused_files(run: Run, system: System) -> list[Path]:
         "boost": run.recipe.data.lexicon,
     }
     if weights.get("ilm") and run.recipe.fusion.ilm_slot == "soft-prompt":
-        files["ilm"] = run.path(SOFT_PROMPT)
+        files["ilm"] = run.path(plan.SOFT_PROMPT)
     return [path for key, path in files.items() if path and weights.get(key)]
 
 
@@ -75,20 +82,16 @@ def fusion_of(run: Run, system: System):
         return CtcFusion(llm, weights, lm=paths.get("words"), **common)
     internal = None
     if weights.ilm and run.recipe.fusion.ilm_slot == "soft-prompt":
-        internal = llm.prompt(soft_prompt.load_soft_prompt(run.path(SOFT_PROMPT), llm))
+        internal = llm.prompt(soft_prompt.load_soft_prompt(run.path(plan.SOFT_PROMPT), llm))
     elif weights.ilm:
         internal = llm.prompt_without_audio()
     return Fusion(llm, weights, lm=paths.get("tokens"), source=paths.get("source"), internal=internal, **common)
 
 
 def system_of(run: Run, system: str):
-    """The speech LLM that is one of SYSTEMS, loaded once."""
-    from adapt.model import adapter
-
+    """The speech LLM that is one of NAMES, loaded once."""
     if system == "projected":
         return run.prompted(run.speech_llm(run.start))
     if system != "adapted":
         return run.speech_llm()
-    if "adapted" not in run._loaded:
-        run._loaded["adapted"] = adapter.attach(run.load(run.start), run.path("adapter"))
-    return run._loaded["adapted"]
+    return run.adapted()

@@ -1,48 +1,87 @@
-"""Stage `transcribe`."""
+"""Stage `transcribe`: each system on each scored set, and how any stage transcribes a set of recordings."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from adapt.run import RunFolder, StageResult
+from adapt.score.report import hypotheses_path
+from adapt.stages import plan
 from adapt.stages.context import Run
-from adapt.stages.plan import audio_of, base_of, projected_files, reading_settings, scored, with_audio
-from adapt.stages.systems import fused_files, fusion_of, system_of, systems
-from adapt.text.corpus import read_hypotheses, read_manifest
+from adapt.stages.systems import System, fused_files, fusion_of, system_of, systems
+from adapt.text.corpus import read_hypotheses
+
+
+def stage_name(*words: str) -> str:
+    """The name of a stage in run.json, of words that may hold spaces.
+
+    >>> stage_name("transcribe", "target", "base + LM")
+    'transcribe-target-base-+-LM'
+    """
+    return "-".join(words).replace(" ", "-")
+
+
+def transcription(
+    folder: RunFolder, name: str, settings: dict, inputs: Sequence[Path], out: Path, write: Callable[[Path], None]
+) -> StageResult:
+    """A stage that transcribes recordings to `out`, a path in the run folder, and goes on where a kill stopped it.
+
+    write: transcribes to the file that it is given (`decode.transcribe.transcribe`).
+    """
+
+    def work(scratch: Path) -> None:
+        unfinished = scratch / "hyps.jsonl"
+        write(unfinished)
+        (folder.path / out).parent.mkdir(parents=True, exist_ok=True)
+        unfinished.replace(folder.path / out)
+
+    return folder.stage(name, settings, inputs, [out.as_posix()], work)
 
 
 def transcribe(run: Run) -> None:
-    """Each of `systems` on every set that the recipe names: `hyps/<set>.<system>.jsonl`."""
-    from adapt.score.report import hypotheses_path
-
-    recipe = run.recipe
+    """Write `hyps/<set>.<system>.jsonl` for each system and each set that the recipe scores."""
     for label, system in systems(run).items():
-        for name, manifest in scored(recipe).items():
-            out = hypotheses_path(Path(), name, label).as_posix()
+        for name, manifest in plan.scored_sets(run.recipe).items():
+            out = hypotheses_path(Path(), name, label)
+            result = transcription(
+                run.folder,
+                stage_name("transcribe", name, label),
+                _record(run, system),
+                _inputs(run, system, manifest),
+                out,
+                functools.partial(_write, run, system, manifest, f"{name}, {label}"),
+            )
+            run.report(result, f"{len(read_hypotheses(run.path(str(out))))} utterances of {name}, {label}")
 
-            def work(scratch: Path, label=label, system=system, name=name, manifest=manifest, out=out) -> None:
-                from adapt.decode.transcribe import transcribe as write
 
-                partial = scratch / "hyps.jsonl"
-                write(
-                    system_of(run, system.of),
-                    with_audio(read_manifest(manifest)),
-                    partial,
-                    decoder="ctc" if system.of == "ctc" else "llm",
-                    fusion=fusion_of(run, system),
-                    label=f"{name}, {label}",
-                    **dataclasses.asdict(recipe.transcribe),
-                )
-                run.path("hyps").mkdir(exist_ok=True)
-                partial.replace(run.path(out))
+def _record(run: Run, system: System) -> dict:
+    recipe = run.recipe
+    record = {"transcribe": dataclasses.asdict(recipe.transcribe), "base": plan.base_record(recipe)}
+    if system.weights:
+        record |= plan.normaliser_record(recipe)
+        record["fusion"] = system.weights | {"ilm_slot": recipe.fusion.ilm_slot}
+    return record
 
-            settings = {"transcribe": dataclasses.asdict(recipe.transcribe), "base": base_of(recipe)}
-            inputs = [manifest, *audio_of(manifest)]
-            inputs += [run.path("adapter")] if system.of == "adapted" else []
-            inputs += projected_files(run) if system.of in ("projected", "adapted") else []
-            if system.weights:
-                settings |= reading_settings(recipe) | {"fusion": system.weights | {"ilm_slot": recipe.fusion.ilm_slot}}
-                inputs += fused_files(run, system)
-            stage = f"transcribe {name} {label}"
-            result = run.folder.stage(stage.replace(" ", "-"), settings, inputs, [out], work)
-            run.report(result, f"{len(read_hypotheses(run.path(out)))} utterances of {name}, {label}")
+
+def _inputs(run: Run, system: System, manifest: Path) -> list[Path]:
+    inputs = run.manifests.files(manifest)
+    inputs += run.paths(plan.ADAPTER) if system.of == "adapted" else []
+    inputs += run.paths(plan.projected(run.recipe)) if system.of in ("projected", "adapted") else []
+    return inputs + fused_files(run, system)
+
+
+def _write(run: Run, system: System, manifest: Path, label: str, out: Path) -> None:
+    from adapt.decode.transcribe import transcribe as write
+
+    write(
+        system_of(run, system.of),
+        run.manifests.spoken(manifest),
+        out,
+        decoder="ctc" if system.of == "ctc" else "llm",
+        fusion=fusion_of(run, system),
+        label=label,
+        **dataclasses.asdict(run.recipe.transcribe),
+    )

@@ -1,0 +1,52 @@
+"""The group of all commands: their order, and errors in plain lines."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+
+import click
+
+from adapt.errors import AdaptError
+
+# torch asks the kernel for huge pages, in which a CPU trains faster. It reads this when it is imported.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
+
+class _Group(click.Group):
+    """Lists commands in the order in which they were added, and prints the errors of users without a traceback."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context):
+        try:
+            return super().invoke(ctx)
+        except AdaptError as error:
+            click.echo(str(error), err=True)
+            sys.exit(1)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            click.echo(f"{error.filename}: {error.strerror}; check the path and its permissions", err=True)
+            sys.exit(1)
+        except KeyboardInterrupt:
+            click.echo("stopped; run the same command to continue", err=True)
+            sys.exit(130)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="adapt-asr")
+def main() -> None:
+    """Adapt a speech LLM to a new domain with text alone.
+
+    A recipe is a folder with a recipe.yaml, which names the domain text, an entity list and test recordings.
+
+    \b
+    adapt check recipes/music      look at the data before time is spent
+    adapt run recipes/music        every stage, then the score table and report.html
+    adapt transcribe call.wav --adapter runs/music/adapter
+    """
+    if not sys.warnoptions:  # warnings of libraries to their developers; -W shows them
+        warnings.simplefilter("ignore")

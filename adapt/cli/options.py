@@ -1,0 +1,101 @@
+"""Options that several commands share, and the run that a recipe and they name."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from adapt.run import RunFolder, StageResult
+
+recipe_argument = click.argument("recipe", metavar="RECIPE")
+set_option = click.option(
+    "-s",
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a key of the recipe, e.g. decoder.steps=200.",
+)
+out_option = click.option(
+    "-o", "--out", type=click.Path(path_type=Path, file_okay=False), help="Run folder.  [default: runs/NAME]"
+)
+device_option = click.option(
+    "--device", default="auto", show_default=True, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps or spread."
+)
+dtype_option = click.option(
+    "--dtype",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+    help="Precision of the weights. auto: fp32 for our own models and on a CPU, else as they were saved.",
+)
+language_option = click.option(
+    "--language",
+    default="en",
+    show_default=True,
+    metavar="CODE",
+    help="Language that is spoken, for bases whose prompt names it.",
+)
+normaliser_option = click.option(
+    "--normaliser",
+    default="basic",
+    show_default=True,
+    type=click.Choice(["none", "basic", "english"]),
+    help="Applied to all text; by transcribe, to the lexicon.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+
+
+def base_option(command):
+    """--base NAME, which is -s base=NAME with a folder relative to the working directory."""
+
+    @click.option("--base", metavar="NAME", help="Another base: built in, a folder, or owner/name on the hub.")
+    @functools.wraps(command)
+    def wrapped(*args, base: str | None, overrides: tuple[str, ...], **kwargs):
+        given = [f"base={base_argument(base)}"] if base else []
+        return command(*args, overrides=(*overrides, *given), **kwargs)
+
+    return wrapped
+
+
+def base_argument(name: str) -> str:
+    """What `-s base=` takes for a base that is named relative to the working directory."""
+    folder = Path(name).expanduser()
+    return str(folder.absolute()) if folder.is_dir() else name
+
+
+def weight(ctx: click.Context, option: click.Option, value: float | None) -> float | None:
+    """Callback of an option that is a weight."""
+    if value is None or 0 <= value < math.inf:
+        return value
+    raise click.BadParameter(f"{value} is not a weight; give a number of at least 0")
+
+
+def report(result: StageResult, note: str) -> None:
+    """A line on stderr for each finished stage."""
+    took = "as before" if result.skipped else f"{result.seconds:.0f} s"
+    click.echo(f"{result.name.split('-')[0]:<10} {note:<60} {took:>9}", err=True)
+    if not result.skipped and result.reason != "never run":
+        click.echo(f"{'':<10} redone: {result.reason}", err=True)
+
+
+@contextmanager
+def opened_run(recipe: str, overrides: Sequence[str], out: Path | None, device: str = "auto") -> Iterator:
+    """The `Run` of a recipe; its folder is closed at the end."""
+    from adapt.recipe.domain import Recipe
+    from adapt.recipe.load import load_recipe
+    from adapt.stages.context import Run
+
+    loaded = load_recipe(Recipe, recipe, overrides)
+    name = loaded.name
+    if any(override.startswith("base=") for override in overrides):  # bases do not share a folder
+        *above, last = Path(loaded.base).parts
+        # `adapt base` and `adapt export` always write folders of the same names.
+        name += f"-{above[-1]}-{last}" if last in ("model", "export") and above else f"-{last}"
+    with RunFolder(out or Path("runs") / name, seed=loaded.seed) as folder:
+        yield Run(loaded, folder, device, report)

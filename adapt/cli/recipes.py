@@ -1,0 +1,339 @@
+"""Commands over a recipe: check, run, and each stage on its own."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from adapt.cli.options import (
+    base_argument,
+    base_option,
+    device_option,
+    dtype_option,
+    json_option,
+    language_option,
+    opened_run,
+    out_option,
+    recipe_argument,
+    set_option,
+)
+
+
+@click.command()
+@click.argument("recipe", metavar="[RECIPE]", required=False)
+@set_option
+@click.option("--base", metavar="NAME", help="Load this base, find its slot, time it, and transcribe --audio.")
+@click.option("--audio", type=click.Path(path_type=Path), help="A recording to transcribe with --base.")
+@dtype_option
+@language_option
+@device_option
+@json_option
+def check(
+    recipe: str | None,
+    overrides: tuple[str, ...],
+    base: str | None,
+    audio: Path | None,
+    dtype: str,
+    language: str,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Check a recipe or a base before time is spent on it.
+
+    Of a recipe: counts, duplicates, sentences that leak from the test sets, and what text and lexicon cover. Of a
+    --base: whether it loads, where its slot is, how long a training step takes, and what it transcribes.
+    """
+    from adapt import check as checking
+    from adapt.recipe.domain import Recipe
+    from adapt.recipe.load import keys, load_recipe
+
+    if not recipe and not base:
+        raise click.UsageError("nothing to check; give a RECIPE, or --base NAME, or both")
+    findings = []
+    if recipe:
+        loaded = load_recipe(Recipe, recipe, (*overrides, *([f"base={base_argument(base)}"] if base else [])))
+        findings = [checking.Finding("ok", "recipe.yaml", f"{len(keys(Recipe))} keys"), *checking.check(loaded)]
+    if base:
+        findings += checking.check_base(base, audio, device, dtype, language)
+    if as_json:
+        click.echo(json.dumps([vars(finding) for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            click.echo(f"{finding.verdict:<5} {finding.about:<12} {finding.text}")
+        click.echo(f"Next: adapt run {recipe or 'RECIPE'}{f' --base {base}' if base else ''}")
+    if any(finding.verdict == "fail" for finding in findings):
+        sys.exit(1)
+
+
+@click.command()
+@recipe_argument
+@set_option
+@base_option
+@out_option
+@device_option
+@json_option
+def run(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str, as_json: bool) -> None:
+    """Run every stage of a recipe and print the score table.
+
+    A stage whose settings and files have not changed is skipped. After a changed key the run continues from the first
+    stage that the key affects, and says which key. After Ctrl-C or a kill the same command continues to the same
+    result.
+
+    \b
+    text        normalise the domain text; drop duplicates and sentences of the test sets
+    project     learn from paired audio, if the recipe names some (adapt project --help)
+    prompt      learn the soft prompt, if it stands in the slot (adapt prompt --help)
+    decoder     tune the decoder on the text (adapt decoder --help)
+    lm          estimate n-gram LMs, if the recipe fuses them (adapt lm --help)
+    transcribe  transcribe the test sets with each system
+    score       WER, EER, report.html (adapt score --help)
+
+    `adapt ls keys` prints every key of recipe.yaml with its default, unit and range.
+    """
+    from adapt import pipeline
+    from adapt.stages import plan
+
+    with opened_run(recipe, overrides, out, device) as it:
+        if it.path(plan.TUNED_WEIGHTS).exists():
+            weights = f"weights of {it.path(plan.TUNED_WEIGHTS)} replace those of the recipe"
+            click.echo(f"{'fusion':<10} {weights}; delete the file to use the recipe's", err=True)
+        table = pipeline.run_all(it)
+        if as_json:
+            click.echo(it.path("scores/metrics.json").read_text(encoding="utf-8") if table else "{}\n", nl=False)
+            return
+        if table:
+            click.echo(f"{table}\n\nReport: {it.path('report.html')}")
+        else:
+            click.echo("Nothing is scored: the recipe names neither data.test nor data.source_test.")
+        click.echo(f"Use it: adapt transcribe AUDIO --base {it.start} --adapter {it.path(plan.ADAPTER)}")
+
+
+@click.command()
+@recipe_argument
+@set_option
+@base_option
+@out_option
+@device_option
+def prompt(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str) -> None:
+    """Stage 1: learn the soft prompt from the domain text, everything else frozen.
+
+    The soft prompt stands in the slot, where audio embeddings would stand, while the decoder is tuned (stage 2); it is
+    dropped at inference. Its keys stand in the section `prompt` of recipe.yaml.
+    """
+    from adapt import pipeline
+    from adapt.stages import plan
+
+    with opened_run(recipe, overrides, out, device) as it:
+        pipeline.text(it)
+        pipeline.soft_prompt(it)
+        click.echo(it.path(plan.SOFT_PROMPT))
+
+
+@click.command()
+@recipe_argument
+@set_option
+@base_option
+@out_option
+@device_option
+def decoder(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str) -> None:
+    """Stage 2: tune a LoRA of the decoder on the domain text, with pseudo audio in the slot.
+
+    `decoder.pseudo_audio` chooses what stands in the slot:
+
+    \b
+    simulate              audio embeddings of data.source_replay, selected by the letters of
+                          each sentence and concatenated; needs a base with a CTC head
+    soft-prompt           the learned soft prompt, the same for every sentence (2412.06967)
+    soft-prompt+simulate  the soft prompt, followed by the simulated slot
+    mixed                 for each sentence at random one of these two
+    empty                 nothing; the prompt around the slot stays
+    none                  no prompt at all
+    auto                  simulate where the base has a CTC head, else soft-prompt
+
+    Three things hold back forgetting: a share of each batch is audio of the source domain (data.source_replay,
+    decoder.replay), the decoder is held near the base on it (decoder.anchor), and a checkpoint whose loss on
+    data.source_dev has risen by more than decoder.guard_tolerance is refused.
+    """
+    from adapt import pipeline
+    from adapt.stages import plan
+
+    with opened_run(recipe, overrides, out, device) as it:
+        pipeline.adapt(it)
+        click.echo(it.path(plan.ADAPTER))
+
+
+@click.command()
+@recipe_argument
+@set_option
+@base_option
+@out_option
+@device_option
+def project(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str) -> None:
+    """Learn from paired audio (data.paired) the prompt around the slot, and what of the base is not frozen.
+
+    The two stages, `prompt` and `decoder`, then start from what was learned. `project.method` is `tokens` (free
+    vectors), `mlp` (a projector of the embeddings of the prompt's own text, three layers, 2601.20898) or `residual` (a
+    projector that starts as the identity). `project.template` is the wording:
+
+    \b
+    <speech>     the slot; in front where it is not written
+    <p:4>        four learnable tokens
+    <p:text>     as many learnable tokens as the text has
+    \\n           a new line
+    \\<  \\>  \\1   the character itself, so that <p:\\<|im_start|\\>user> is text
+    <chat>       at the very beginning: the rest is a user's turn in the chat template of the model
+
+    YAML files of llm-asr-prompt are templates, too. `project.encoder`, `project.projector` and `project.llm` train
+    parts of the base on the same audio; the result is a model of its own in RUN/project/model, in the layout of the
+    base.
+    """
+    from adapt import pipeline
+    from adapt.stages import plan
+
+    with opened_run(recipe, overrides, out, device) as it:
+        if not plan.learns_from_pairs(it.recipe):
+            way_out = "set project.method to tokens, mlp or residual, or project.projector to trained"
+            raise click.UsageError(f"nothing to learn; {way_out}")
+        pipeline.project(it)
+        click.echo(it.path(plan.projected(it.recipe)))
+
+
+@click.command()
+@recipe_argument
+@click.option(
+    "--from",
+    "arpa",
+    type=click.Path(path_type=Path),
+    help="An ARPA file to use instead of an estimate: of token ids (decimal, or as NeMo writes them), or of words.",
+)
+@set_option
+@base_option
+@out_option
+@json_option
+def lm(recipe: str, arpa: Path | None, overrides: tuple[str, ...], out: Path | None, as_json: bool) -> None:
+    """Estimate n-gram LMs: of the domain text over the decoder's tokens and over words, and of the source domain.
+
+    The estimate is interpolated modified Kneser-Ney, as KenLM's lmplz has it. Prints the perplexity on development
+    text by order.
+    """
+    from adapt import pipeline
+    from adapt.lm.arpa import kind
+    from adapt.stages import plan
+    from adapt.stages.lm import perplexities
+
+    if arpa:
+        key = "words" if kind(arpa) == "words" else "tokens"
+        overrides = (*overrides, f"lm.{key}={arpa.absolute()}")
+    with opened_run(recipe, overrides, out) as it:
+        pipeline.text(it)
+        pipeline.lm(it)
+        if arpa:
+            way_out = f"write `lm: {{{key}: {arpa.absolute()}}}` into the recipe to keep it"
+            click.echo(f"{arpa}: used this once, the next run estimates its own; {way_out}", err=True)
+        orders = perplexities(it)
+        if as_json:
+            click.echo(json.dumps(orders, indent=2))
+            return
+        click.echo("order    n-grams  dev perplexity  unseen tokens")
+        for row in orders:
+            click.echo(f"{row['order']:>5} {row['ngrams']:>10,} {row['perplexity']:>15.1f} {row['unseen']:>14,}")
+        click.echo(it.path(plan.TOKENS_LM))
+
+
+@click.command()
+@recipe_argument
+@set_option
+@base_option
+@out_option
+@device_option
+@json_option
+def tune(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str, as_json: bool) -> None:
+    """Find the weights of fusion on the development set (data.dev), for the base, the adapted model and CTC.
+
+    `adapt run` then uses these weights in place of the recipe's section `fusion`:
+
+    \b
+    lm      n-gram LM of the domain text over the decoder's tokens (shallow fusion)
+    source  n-gram LM of the source domain, subtracted (LODR with order 2, a density
+            ratio with the order of lm)
+    ilm     internal LM, subtracted: the decoder with an empty slot, or with the soft
+            prompt in it (fusion.ilm_slot)
+    boost   lexicon boosting: a bonus for phrases of the lexicon, withdrawn if the phrase
+            is not completed, smaller for names below 16 letters
+    reward  a constant for each token
+
+    Weights that at least double the false alarms are refused, and so are those that cost general speech
+    (data.source_dev). An utterance of a manifest can bring phrases of its own: "phrases": ["jolene"].
+    """
+    from adapt import pipeline
+    from adapt import tune as tuning
+    from adapt.stages import plan
+
+    with opened_run(recipe, overrides, out, device) as it:
+        tuning.check(it)
+        pipeline.adapt(it)
+        pipeline.lm(it)
+        tuning.tune(it)
+        if as_json:
+            click.echo(it.path(plan.TUNED_WEIGHTS).read_text(encoding="utf-8"), nl=False)
+            return
+        click.echo(tuning.table(it))
+        click.echo(f"Next: adapt run {recipe}")
+
+
+@click.command()
+@recipe_argument
+@click.option(
+    "--prompts", "file", type=click.Path(path_type=Path), help="Templates, one a line.  [default: ten that ship]"
+)
+@click.option("--method", "methods", multiple=True, help="plain, tokens-N, mlp, residual.  [default: all, N 8]")
+@click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="Trainings of each prompt.")
+@set_option
+@base_option
+@out_option
+@device_option
+@json_option
+def prompts(
+    recipe: str,
+    file: Path | None,
+    methods: tuple[str, ...],
+    seeds: int,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Measure how much the wording of the prompt matters.
+
+    Each template is tried as it is and learned on data.paired, and scored on data.dev. Prints WER and EER over prompts
+    and seeds, and the prompt with the lowest WER; draws a box plot. `adapt project --help` explains templates.
+    """
+    from adapt.prompts import METHODS, compare_prompts
+
+    with opened_run(recipe, overrides, out, device) as it:
+        comparison = compare_prompts(it, file, methods or METHODS, seeds)
+        click.echo(json.dumps(comparison.to_json(), indent=2) if as_json else comparison.table())
+
+
+@click.command()
+@recipe_argument
+@set_option
+@click.option("--on", "name", default="target", show_default=True, metavar="SET", help="target, dev or source.")
+@out_option
+@device_option
+@json_option
+def robustness(
+    recipe: str, overrides: tuple[str, ...], name: str, out: Path | None, device: str, as_json: bool
+) -> None:
+    """Measure WER in noise, between silences, by voice, by speaking rate and by length.
+
+    Both the base and, where the run has one, the adapted model are scored.
+    """
+    from adapt.robustness import robustness as measure
+
+    with opened_run(recipe, overrides, out, device) as it:
+        scores = measure(it, name)
+        click.echo(json.dumps(scores.to_json(), indent=2, ensure_ascii=False) if as_json else scores.wers())

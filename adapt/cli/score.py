@@ -1,0 +1,71 @@
+"""The command `adapt score`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from adapt.cli.options import json_option, normaliser_option
+
+
+@click.command()
+@click.argument("refs", type=click.Path(path_type=Path))
+@click.argument("hyps", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--lexicon", type=click.Path(path_type=Path), help="Entities to look for, a lexicon file.")
+@normaliser_option
+@click.option(
+    "--convention",
+    default="adapt",
+    show_default=True,
+    type=click.Choice(["adapt", "is21"]),
+    help="How to align and count: ours, or that of is21_deep_bias.",
+)
+@click.option("--lenient", is_flag=True, help="Score what all files have in common.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to write report.html, scores/ and hyps/ into.")
+@click.option("--resamples", default=1000, show_default=True, type=click.IntRange(1), help="Bootstrap resamples.")
+@click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Seed of the resamples.")
+@json_option
+def score(
+    refs: Path,
+    hyps: tuple[Path, ...],
+    lexicon: Path | None,
+    normaliser: str,
+    convention: str,
+    lenient: bool,
+    out: Path | None,
+    resamples: int,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Score hypotheses against references; the first HYPS is the baseline.
+
+    Files may be JSONL manifests (ours, SLAM-LLM's, NeMo's), TSV of id and text, NIST trn, Kaldi text, or the biasing
+    TSV of fbai-speech, each also as .gz.
+    """
+    from adapt.score.score import score as compute
+    from adapt.text.lexicon import read_lexicon
+    from adapt.text.transcripts import read_hypothesis_texts, read_references
+
+    name, *names = (Path(path.name.removesuffix(".gz")).stem for path in (refs, *hyps))
+    systems = names if len(set(names)) == len(names) else [str(path) for path in hyps]
+    sets = {name: read_references(refs)}
+    texts = {system: read_hypothesis_texts(path) for system, path in zip(systems, hyps, strict=True)}
+    scores = compute(
+        sets,
+        {name: texts},
+        read_lexicon(lexicon) if lexicon else None,
+        normaliser=normaliser,
+        resamples=resamples,
+        seed=seed,
+        convention=convention,
+        lenient=lenient,
+    )
+    if out:
+        from adapt.score.report import save_hypotheses, save_scores
+
+        for system, lines in texts.items():
+            save_hypotheses(out, name, system, lines)
+        save_scores(out, scores, sets)
+    click.echo(json.dumps(scores.to_json(), indent=2, ensure_ascii=False) if as_json else scores.table())
