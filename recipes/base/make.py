@@ -1,9 +1,9 @@
-"""What the base model is made from, and what becomes of it.
+"""Prepare the data of the built-in base model, and pack the trained model.
 
 python recipes/base/make.py text --data DIR      # DIR holds the corpora named in text.py, and an4
-python recipes/base/make.py speech --data DIR    # needs the text
+python recipes/base/make.py speech --data DIR    # needs the output of `text`
 adapt base recipes/base -o runs/base
-python recipes/base/make.py pack runs/base/model # half precision, into adapt/assets/tiny; of several, the mean
+python recipes/base/make.py pack runs/base/model # into adapt/assets/tiny, in half precision
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 DATA = HERE / "data"
 
 data_option = click.option(
-    "--data", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True, help="Corpora."
+    "--data", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True, help="Corpora folder."
 )
 
 
@@ -35,13 +35,16 @@ def _sentences(name: str) -> list[str]:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Make the data of the embedded base model, and pack the model."""
+    """Prepare the data of the built-in base model, and pack the trained model."""
 
 
 @main.command()
 @data_option
 def text(data: Path) -> None:
-    """Filter and cap the corpora: sentences to speak, to hold out, and for the decoder, lists of words among them."""
+    """Filter and cap the corpora.
+
+    Writes the sentences to speak, the held-out sentences, and the text for the decoder, which also has lists of words.
+    """
     from speech import LISTS, known_words, word_list
     from text import general_text
 
@@ -57,10 +60,13 @@ def text(data: Path) -> None:
 
 @main.command()
 @data_option
-@click.option("--count", default=40_000, show_default=True, help="Utterances to speak.")
-@click.option("--processes", default=os.cpu_count(), show_default=True, help="Processes to speak with.")
+@click.option("--count", default=40_000, show_default=True, help="Utterances to synthesise.")
+@click.option("--processes", default=os.cpu_count(), show_default=True, help="Processes that synthesise.")
 def speech(data: Path, count: int, processes: int) -> None:
-    """Speak the sentences in many voices; held-out sentences in held-out voices; the human recordings."""
+    """Synthesise the sentences in many voices, and the held-out sentences in held-out voices.
+
+    Also converts the human recordings and writes the manifests.
+    """
     from speech import held_out_set, human_sets, need_voices, synthesise, write_manifest
 
     need_voices()
@@ -74,7 +80,7 @@ def speech(data: Path, count: int, processes: int) -> None:
     }
     for kind, sentences in spoken.items():
         held_out_set(sentences, DATA, kind)
-    # Short sentences carry as much about letters per second as long ones, and fit more into a batch.
+    # A second of a short sentence teaches as much about letters as a second of a long one, and more fit into a batch.
     synthesise([s for s in _sentences("spoken") if len(s) <= 60], DATA, count, processes, _log)
     for name, kinds in (
         ("train", ["train", "human"]),
@@ -90,10 +96,10 @@ def speech(data: Path, count: int, processes: int) -> None:
 )
 @click.option("--out", type=click.Path(path_type=Path), default=HERE.parents[1] / "adapt/assets/tiny")
 def pack(models: tuple[Path, ...], out: Path) -> None:
-    """Half precision, with the tokenizer and examples of audio embeddings, at most 16 MiB.
+    """Pack a trained MODEL in half precision, with its tokenizer and examples of audio embeddings.
 
-    Of several models, the ends of one training's stretches: the mean of their weights (Izmailov et al. 2018, "Averaging
-    Weights Leads to Wider Optima and Better Generalization"), with the last one's examples.
+    Several models, from successive stretches of one training, are averaged (Izmailov et al. 2018, "Averaging Weights
+    Leads to Wider Optima and Better Generalization"). The examples come from the last one.
     """
     import torch
     from safetensors.torch import load_file, save_file

@@ -2,8 +2,8 @@
 
     python recipes/base/make.py speech
 
-Utterances are wav files, a manifest a thousand of them, so that a killed run goes on with the next thousand. Noise
-and rooms come in training, anew each time.
+Utterances are wav files. Each thousand of them has a manifest, so that a killed run resumes with the next thousand.
+Noise and room acoustics are not part of the files: training adds them, drawn anew each time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from adapt.errors import DataError
 from adapt.model.features import SAMPLE_RATE, read_audio
 from adapt.text.normalise import NORMALISERS
 
-TEST_VARIANTS = ("m5", "f4")  # and flite slt: no stage hears them
+TEST_VARIANTS = ("m5", "f4")  # and flite slt: not used in any training stage
 DEV_VARIANTS = ("m7", "f2")
 VARIANTS = [
     "m1",
@@ -87,7 +87,7 @@ VARIANTS = [
     "travis",
     "victor",
 ]
-# Diphones of people, with espeak-ng's phonemes; "-en": of another language, speaking English.
+# Diphones of human speakers, driven by espeak-ng. "-en": the speaker's language is another one, the speech English.
 MBROLA = (
     "us1",
     "us1",
@@ -113,8 +113,8 @@ FLITE = ("kal16", "awb", "rms")
 RHVOICE = ("clb", "clb", "clb", "bdl", "alan")
 PICO = ("en-US", "en-GB")
 DEV_SPEAKERS = 8  # of the 74 in the training split of AN4
-PART = 1_000  # utterances spoken in one go
-LISTS = 6
+PART = 1_000  # utterances with a common manifest
+LISTS = 6  # one utterance in so many is a list of words
 MAX_SECONDS = 8.0
 
 
@@ -123,23 +123,23 @@ class Voice:
     engine: str  # espeak, flite, rhvoice or pico
     name: str
     rate: float  # words a minute for espeak, a factor for the others (flite: of duration)
-    pitch: int  # 0..99 for espeak, per cent for rhvoice and pico
-    warp: float  # the recording is played this much faster: pitch, formants and tempo together
+    pitch: int  # 0..99 for espeak, percent for rhvoice and pico
+    warp: float  # factor by which the recording is sped up: pitch, formants and tempo together
 
 
 def draw_voice(rng: random.Random) -> Voice:
-    """A training voice."""
+    """Draw a training voice."""
     kind = rng.random()
     warp = rng.uniform(0.85, 1.2)
     if kind < 0.25:
         name = f"{rng.choice(ACCENTS)}+{rng.choice(VARIANTS)}"
-        warp = rng.uniform(0.9, 1.12)  # the variants differ already
+        warp = rng.uniform(0.9, 1.12)  # the variants already differ
         return Voice("espeak", name, rng.uniform(140, 200) / warp, rng.randint(25, 75), warp)
     if kind < 0.6:
         name = f"mb-{rng.choice(MBROLA)}"
         return Voice("espeak", name, rng.uniform(130, 190) / warp, rng.randint(30, 70), warp)
     if kind < 0.78:
-        warp = rng.uniform(0.85, 1.3)  # three men: played faster, they pass for women
+        warp = rng.uniform(0.85, 1.3)  # three men: sped up, they sound like women
         return Voice("flite", rng.choice(FLITE), rng.uniform(0.8, 1.15) * warp, 0, warp)
     if kind < 0.94:
         return Voice("rhvoice", rng.choice(RHVOICE), rng.uniform(0.8, 1.25) / warp, rng.randint(85, 120), warp)
@@ -147,7 +147,7 @@ def draw_voice(rng: random.Random) -> Voice:
 
 
 def held_out_voice(kind: str, rng: random.Random) -> Voice:
-    """A voice of one of the test sets `espeak` and `slt` (flite), or of the development sets, `dev-` and the engine."""
+    """Draw a voice of a test set (`espeak`, or `slt` of flite) or development set (`dev-espeak`, `dev-mbrola`)."""
     if kind == "slt":
         return Voice("flite", "slt", rng.uniform(0.9, 1.1), 0, 1.0)
     if kind == "dev-mbrola":
@@ -158,7 +158,7 @@ def held_out_voice(kind: str, rng: random.Random) -> Voice:
 
 
 def speak(text: str, voice: Voice) -> np.ndarray:
-    """Float32 samples at 16 kHz."""
+    """Synthesise `text`: float32 samples at 16 kHz."""
     rate, pitch, name, said = voice.rate, voice.pitch, voice.name, None
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "speech.wav"
@@ -174,10 +174,10 @@ def speak(text: str, voice: Voice) -> np.ndarray:
             command = ["pico2wave", "-l", name, "-w", str(out), marked]
         subprocess.run(command, check=True, capture_output=True, input=said and said.encode())
         samples = read_audio(out)
-    return samples if voice.warp == 1.0 else _played(samples, voice.warp)
+    return samples if voice.warp == 1.0 else _sped_up(samples, voice.warp)
 
 
-def _played(samples: np.ndarray, faster: float) -> np.ndarray:
+def _sped_up(samples: np.ndarray, faster: float) -> np.ndarray:
     return resample_poly(samples, 100, round(100 * faster)).astype(np.float32)
 
 
@@ -187,7 +187,7 @@ def _int16(samples: np.ndarray) -> np.ndarray:
 
 
 def utterance(job: tuple[str, Voice]) -> tuple[str, str, np.ndarray] | None:
-    """(text, voice name, int16 samples) of one job; None when the engine fails, or the speech is far too long."""
+    """(text, voice name, int16 samples) of one job, or None if the engine fails or the length is out of bounds."""
     text, voice = job
     try:
         samples = speak(text, voice)
@@ -199,16 +199,16 @@ def utterance(job: tuple[str, Voice]) -> tuple[str, str, np.ndarray] | None:
 
 
 def need_voices() -> None:
-    """Raises DataError with the voices that cannot be heard here.
+    """Raise DataError if voices are not installed.
 
-    Some engines fail without a voice, and its utterances would be missing; others speak in their own voice instead.
+    If a voice is missing, some engines fail, and its utterances would be missing. Others silently use another voice.
     """
     plain = ACCENTS[0]
     named = [("espeak", f"mb-{name}", None) for name in (*MBROLA, *DEV_MBROLA)]
     named += [("espeak", f"{plain}+{name}", f"{plain}+none") for name in (*VARIANTS, *TEST_VARIANTS, *DEV_VARIANTS)]
     named += [("espeak", name, None) for name in ACCENTS]
     named += [("flite", name, "none") for name in (*FLITE, "slt")]
-    named += [("rhvoice", name, "none" if name != "alan" else None) for name in RHVOICE]  # its own voice is alan
+    named += [("rhvoice", name, "none" if name != "alan" else None) for name in RHVOICE]  # its default voice is alan
     named += [("pico", name, None) for name in PICO]
 
     @functools.cache
@@ -230,7 +230,7 @@ def need_voices() -> None:
 
 
 def write_part(folder: Path, kind: str, number: int, utterances: Sequence[tuple[str, str, np.ndarray]]) -> None:
-    """Utterances as `audio/KIND-NNNN/IIII.wav` and a manifest of them, `audio/KIND-NNNN.jsonl`, written last."""
+    """Write utterances as `audio/KIND-NNNN/IIII.wav` and, last, their manifest `audio/KIND-NNNN.jsonl`."""
     part = folder / f"audio/{kind}-{number:04d}"
     part.mkdir(parents=True, exist_ok=True)
     lines = []
@@ -244,14 +244,14 @@ def write_part(folder: Path, kind: str, number: int, utterances: Sequence[tuple[
 
 
 def write_manifest(folder: Path, name: str, kinds: Sequence[str]) -> None:
-    """`NAME.jsonl`: the parts of each kind, one behind the other."""
+    """Write `NAME.jsonl`: the parts of each kind, concatenated."""
     parts = [part for kind in kinds for part in sorted((folder / "audio").glob(f"{kind}-[0-9]*.jsonl"))]
     text = "".join(part.read_text(encoding="utf-8") for part in parts)
     (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
 
 
 def covering(sentences: Sequence[str]) -> list[str]:
-    """All sentences, ordered so that the first of them hold as many words as can be, each a few times.
+    """All sentences, ordered so that the first ones contain as many different words as possible, each a few times.
 
     >>> covering(["a b", "b a", "a c", "b a a"])
     ['a b', 'a c', 'b a', 'b a a']
@@ -272,18 +272,21 @@ def covering(sentences: Sequence[str]) -> list[str]:
 
 
 def known_words(sentences: Sequence[str]) -> list[str]:
-    """All that occur thrice."""
+    """All words that occur at least three times."""
     counts = Counter(word for sentence in sentences for word in sentence.split())
     return sorted(word for word, occurs in counts.items() if occurs >= 3)
 
 
 def word_list(words: Sequence[str], rng: random.Random) -> str:
-    """Words that say nothing together: who hears common sentences alone learns those, and not how letters sound."""
+    """Unrelated words. From common sentences alone a model learns those sentences, and not how letters sound."""
     return " ".join(rng.sample(words, rng.randint(2, 6)))
 
 
 def synthesise(sentences: list[str], folder: Path, count: int, processes: int, report) -> None:
-    """Speak `count` utterances to train on: sentences in turn, one in LISTS a list; a new voice each time."""
+    """Synthesise `count` training utterances, each in a new voice.
+
+    The sentences are used in turn. One utterance in LISTS is a list of words instead.
+    """
     words, sentences = known_words(sentences), covering(sentences)
     with Pool(processes) as pool:
         for number in range(count // PART):
@@ -298,14 +301,17 @@ def synthesise(sentences: list[str], folder: Path, count: int, processes: int, r
 
 
 def held_out_set(sentences: list[str], folder: Path, kind: str) -> None:
-    """`sentences` in the voices that are held out for `kind`, as in `held_out_voice`."""
+    """Synthesise `sentences` in the voices held out for `kind`; see `held_out_voice`."""
     rng = random.Random(kind)
     jobs = [(text, held_out_voice(kind, rng)) for text in sentences]
     write_part(folder, kind, 0, [u for u in map(utterance, jobs) if u])
 
 
 def human_sets(data: Path, folder: Path) -> None:
-    """CMU AN4: `human` to train on, also slower and faster; `dev-human`, other speakers; `an4`, its test split."""
+    """Convert CMU AN4.
+
+    `human` is for training, also slowed down and sped up. `dev-human` has other speakers. `an4` is the test split.
+    """
     normalise = NORMALISERS["basic"]
     sets: dict[str, list] = {"human": [], "dev-human": [], "an4": []}
     items = [json.loads(line) for line in (data / "an4/manifest.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -316,7 +322,7 @@ def human_sets(data: Path, folder: Path) -> None:
         if kind == "human" and item["id"].split("-")[1] in speakers[:: len(speakers) // DEV_SPEAKERS][:DEV_SPEAKERS]:
             kind = "dev-human"
         for faster in (1.0, 0.87, 0.94, 1.07, 1.14) if kind == "human" else (1.0,):
-            sets[kind].append((text, "human", _int16(_played(samples, faster) if faster != 1.0 else samples)))
+            sets[kind].append((text, "human", _int16(_sped_up(samples, faster) if faster != 1.0 else samples)))
     for kind, utterances in sets.items():
         if utterances:
             write_part(folder, kind, 0, utterances)

@@ -1,9 +1,10 @@
-"""The studies of 2307.11795 at the size of a recipe: what stride, LoRA, projector, alignment and LLM size are worth.
+"""The studies of arXiv 2307.11795 at the size of this recipe: stride, LoRA, projector, explicit loss and LLM size.
 
 python recipes/base/studies.py stride recipes/base runs/base
 
-Each row is `adapt base` with one key changed, on the encoder, and where its size stays the decoder, of a finished run.
-A row that is done is not done again; the table comes on standard output, a plot beside the runs.
+Each row of the table is a run of `adapt base` with one key changed. It reuses the encoder of a finished run and, unless
+the study changes the size of the decoder, also its decoder. Rows that are finished are not run again. The table goes to
+standard output, and a plot to the folder of the study.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import click
 
-SIZES = {"0.8 M": (128, 4), "2.4 M": (192, 6), "4.2 M": (256, 6)}  # of the decoder: width, layers
+SIZES = {"0.8 M": (128, 4), "2.4 M": (192, 6), "4.2 M": (256, 6)}  # parameters of the decoder: width, layers
 STUDIES: dict[str, dict[str, dict[str, object]]] = {
     "stride": {f"{40 * stack} ms": {"align.stack": stack} for stack in (1, 2, 4, 6, 8, 12, 24)},
     "decoder": {
@@ -26,7 +27,7 @@ STUDIES: dict[str, dict[str, dict[str, object]]] = {
         "all of it": {"align.decoder": "full"},
     },
     "projector": {name: {"align.projector": name} for name in ("linear", "mlp", "conv")},
-    "explicit": {name: {"align.explicit": name} for name in ("none", "letters", "cosine", "ctc")},
+    "explicit": {name: {"align.explicit": name} for name in ("none", "letters", "ctc")},
     "llm": {
         name: {"llm.hidden_size": width, "llm.layers": layers, "llm.intermediate_size": 2 * width}
         for name, (width, layers) in SIZES.items()
@@ -35,7 +36,7 @@ STUDIES: dict[str, dict[str, dict[str, object]]] = {
 
 
 def row(study: str, name: str, keys: dict[str, object], recipe: str, run: Path, more: tuple[str, ...]) -> dict:
-    """Figures of one variant; from the run folder where it is there already."""
+    """Run one variant and return its figures, or read them from its run folder if it is finished."""
     out = run.parent / f"{run.name}-{study}" / name.replace(" ", "-").replace(",", "")
     found = out / "row.json"
     if found.exists():
@@ -86,9 +87,9 @@ def plot(study: str, rows: list[dict], out: Path) -> None:
 @click.argument("study", type=click.Choice(list(STUDIES)))
 @click.argument("recipe")
 @click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("-s", "--set", "more", multiple=True, metavar="KEY=VALUE", help="For every row, e.g. align.steps=400.")
+@click.option("-s", "--set", "more", multiple=True, metavar="KEY=VALUE", help="In every row, e.g. align.steps=400.")
 def main(study: str, recipe: str, run: Path, more: tuple[str, ...]) -> None:
-    """Measure STUDY on the parts that RUN, a finished `adapt base RECIPE`, has trained."""
+    """Measure STUDY with the parts trained in RUN, the folder of a finished `adapt base RECIPE`."""
     rows = [row(study, name, keys, recipe, run, more) for name, keys in STUDIES[study].items()]
     plot(study, rows, run.parent / f"{run.name}-{study}" / "wer.png")
     click.echo(f"| {study} | WER | CTC | monotonicity | align, s | test, s | memory, GB |")

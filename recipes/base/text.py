@@ -1,4 +1,4 @@
-"""General English text for the base model: seven corpora, filtered to plain words, capped, music left out.
+"""General English text for the base model: seven corpora, filtered to plain words and capped, without music.
 
 python recipes/base/make.py text --data DIR
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from adapt.text.normalise import NORMALISERS
 
-# Sentences kept of each source, so that none drowns the rest.
+# Most sentences kept of each source, so that no source dominates.
 CAPS = {
     "standardebooks": 70_000,
     "sgd": 45_000,
@@ -26,11 +26,11 @@ CAPS = {
     "restaurant8k": 7_000,
     "ljspeech": 6_000,
 }
-HELD_OUT = 1_000  # sentences that no stage sees: development and test
+HELD_OUT = 1_000  # sentences that no training stage sees, for development and test
 WORDS = (2, 16)
 CHARACTERS = 90
 
-# Music and media are a target domain: the base must never have met them.
+# Music and media are a target domain, so the base must not be trained on them.
 MUSIC = re.compile(
     r"\b(music\w*|songs?|sing|sings|singers?|singing|sang|sung|albums?|bands?|playlists?|artists?|concerts?|"
     r"guitar\w*|piano\w*|violin\w*|drum\w*|orchestra\w*|opera\w*|melod\w*|tunes?|lyrics?|rapper\w*|rock|jazz|pop|hip|"
@@ -100,7 +100,7 @@ SOURCES = {
 
 
 def keep(sentence: str) -> bool:
-    """True for a normalised sentence of plain words, of fit length, that is not about music.
+    """Whether a normalised sentence has only plain words, a suitable length, and nothing about music.
 
     >>> keep("where is the station"), keep("play a song"), keep("at 5 pm"), keep("yes")
     (True, False, False, False)
@@ -116,7 +116,7 @@ def keep(sentence: str) -> bool:
 
 
 def general_text(data: Path, seed: int = 1) -> tuple[list[str], list[str], list[str]]:
-    """Sentences to train on, `HELD_OUT` further ones, and what the caps left out; normalised, distinct."""
+    """Training sentences, `HELD_OUT` further sentences, and those that the caps left out; normalised and distinct."""
     rng, normalise = random.Random(seed), NORMALISERS["basic"]
     chosen: set[str] = set()
     sentences: list[str] = []

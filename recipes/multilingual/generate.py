@@ -1,8 +1,9 @@
-"""Sentences in four languages and their speech: `python recipes/multilingual/generate.py`. Needs espeak-ng.
+"""Make sentences in four languages and their speech: `python recipes/multilingual/generate.py`. Needs espeak-ng.
 
-Development and test sentences come from templates that training never sees. Half of what is trained on are words in any
-order: of eighteen templates alone an encoder learns which template it hears, and not how letters sound. The text for
-the decoder is all of that kind: it would know the transcripts by heart, and not look at its slot.
+Development and test sentences come from templates that training never sees. Half of the training utterances are words
+in random order. From eighteen templates alone, an encoder learns to recognise the template, and not how letters sound.
+The text for the decoder consists only of words in random order. Otherwise the decoder would memorise the transcripts
+and ignore its slot.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ import click
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE / "data"
-# Utterances to train on, uneven on purpose: sampling by temperature is there for that.
+# Training utterances, deliberately uneven, to demonstrate sampling with a temperature.
 COUNTS = {"en": 2_400, "de": 1_200, "fr": 600, "es": 300}
-LISTS = 0.5  # share of the training utterances that are words in any order
-LINES = 5_000  # of text for the decoder, in each language
+LISTS = 0.5  # share of the training utterances that are words in random order
+LINES = 5_000  # lines of text for the decoder, in each language
 HELD_OUT = {"dev": 40, "test": 100}
 ACCENTS = {"en": "en-us", "de": "de", "fr": "fr-fr", "es": "es"}
 VARIANTS = {"train": ("m1", "m2", "m3", "m4", "f1", "f3", "f5"), "dev": ("m7", "f2"), "test": ("m5", "f4")}
 
 
 def templates(language: str) -> tuple[dict[str, list[str]], list[str]]:
-    """The words for each slot, and the sentences, of `sentences/LANGUAGE.txt`."""
+    """The words for each slot and the sentence templates in `sentences/LANGUAGE.txt`."""
     slots, sentences = {}, []
     for line in (HERE / f"sentences/{language}.txt").read_text(encoding="utf-8").splitlines():
         name, colon, words = line.partition(":")
@@ -41,7 +42,7 @@ def templates(language: str) -> tuple[dict[str, list[str]], list[str]]:
 
 
 def filled(sentence: str, slots: dict[str, list[str]], rng: random.Random) -> str:
-    """A sentence with a word in each slot, no word twice."""
+    """Fill each slot of a sentence with a word, without using a word twice."""
     used: set[str] = set()
 
     def word(match: re.Match) -> str:
@@ -53,7 +54,7 @@ def filled(sentence: str, slots: dict[str, list[str]], rng: random.Random) -> st
 
 
 def words_of(language: str) -> list[str]:
-    """All words of a language, in order."""
+    """All words of a language, sorted."""
     slots, sentences = templates(language)
     texts = (*sentences, *itertools.chain(*slots.values()))
     return sorted({word for text in texts for word in text.split() if "{" not in word})
@@ -64,7 +65,7 @@ def in_any_order(words: list[str], rng: random.Random) -> str:
 
 
 def rows(language: str, rng: random.Random) -> dict[str, list[dict]]:
-    """Manifest rows of each set; `rate` and `pitch` are for espeak-ng."""
+    """Manifest rows of each set. `rate` and `pitch` are settings of espeak-ng."""
     slots, sentences = templates(language)
     words = words_of(language)
     rng.shuffle(sentences)
@@ -92,11 +93,11 @@ def speak(row: dict) -> None:
 
 
 @click.command()
-@click.option("--processes", default=2, show_default=True, help="Processes to speak with.")
+@click.option("--processes", default=2, show_default=True, help="Processes that synthesise.")
 def main(processes: int) -> None:
-    """Write data/: text and manifests of all languages and of each, and what audio is not there.
+    """Write data/: text and manifests of all languages together and of each one, and audio that is missing.
 
-    Delete data/ after a change.
+    Delete data/ after a change to the sentences.
     """
     (DATA / "audio").mkdir(parents=True, exist_ok=True)
     by_language = {language: rows(language, random.Random(language)) for language in COUNTS}

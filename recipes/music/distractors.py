@@ -1,4 +1,6 @@
-"""Lists of names for each utterance: those that it says, and 20 others for each, as an address book would have them.
+"""Write the test set with a list of names for each utterance, as an address book would provide them.
+
+A list has the names that the utterance mentions, and 20 others for each of these.
 
 python recipes/music/distractors.py > recipes/music/listed.jsonl
 adapt transcribe recipes/music/listed.jsonl --boost 0.6 --out listed.jsonl
@@ -21,7 +23,7 @@ OTHERS = 20
 def main() -> None:
     rng = random.Random(1)
     entries = read_lexicon(HERE.parents[1] / "lexicons/music.tsv").entries
-    names = [entry.spoken[0] if entry.spoken else entry.written for entry in entries]  # what the decoder can write
+    names = [entry.spoken[0] if entry.spoken else entry.written for entry in entries]  # as the decoder writes it
     for utterance in read_manifest(HERE / "test.jsonl"):
         said = [entity.text for entity in utterance.entities or ()]
         others = [name for name in names if name.lower() not in said]

@@ -1,7 +1,7 @@
-"""Make the text, manifests and audio of this recipe again: `python recipes/music/generate.py --help`.
+"""Make the text, manifests and audio of this recipe: `python recipes/music/generate.py --help`.
 
-Text and manifests depend on the lexicon and on `templates/` alone and come out the same everywhere. Audio
-depends on the versions of espeak-ng and flite too, so it is stored and made only where it is missing.
+Text and manifests depend only on the lexicon and on `templates/`, and are the same on every machine. Audio also depends
+on the versions of espeak-ng and flite. The repository therefore contains it, and only missing files are made.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ TYPES = ("artist", "track", "album", "playlist")
 TEXT_LINES = 14_000
 TARGET = {"test": 300, "dev": 150}
 SOURCE = {"replay": 400, "dev": 150, "test": 300}
-UNSEEN_SHARE = 0.35  # of the lexicon's entities stays out of the domain text
-DEV_SHARE = 1 / 3  # of the entities, in each half, is spoken in dev alone; the others in test alone
-NOWHERE_EVERY = 4  # one in so many unseen mentions is an entity that the lexicon does not hold either
+UNSEEN_SHARE = 0.35  # share of the lexicon's entities that the domain text must not contain
+DEV_SHARE = 1 / 3  # share of the seen and of the unseen entities that occur only in dev; the others occur only in test
+NOWHERE_EVERY = 4  # one in so many unseen mentions is an entity that is not in the lexicon either
 WORDS = range(4, 17)
 ATTEMPTS = 25
 
@@ -49,7 +49,7 @@ ESPEAK = tuple(
     for variant in ("m1", "m2", "m3", "m4", "m6", "m7", "m8", "f1", "f2", "f3", "f5")
 )
 FLITE = ("kal16", "awb", "rms")
-# Alone, `a` is read as the article; with points it is read as the letter.
+# The engines read a lone `a` as the article, but `A.` as the letter.
 PRONOUNCED = {"a c d c": "A.C.D.C."}
 
 T = TypeVar("T")
@@ -59,24 +59,24 @@ Line = dict[str, object]
 
 
 def hashed(word: str) -> float:
-    """A number in 0..1 of the word alone, so that a new entity leaves the others where they are."""
+    """A number in 0..1 that depends only on the word, so that a new entity leaves the others as they are."""
     return int.from_bytes(hashlib.sha256(word.encode()).digest()[:6], "big") / 2**48
 
 
 def deck(items: Sequence[str], rng: random.Random) -> Iterator[str]:
-    """Deal all items in random order, shuffle, and go on for ever: every item comes equally often."""
+    """Yield all items in random order, shuffle, and repeat for ever, so that all items occur equally often."""
     while True:
         yield from rng.sample(items, len(items))
 
 
 def read_fills(path: Path) -> Fills:
-    """Lines `name: one | two`, the words that may stand in the slot `{name}`."""
+    """Read lines `name: one | two`: the words that may fill the slot `{name}`."""
     pairs = (line.split(":", 1) for line in read_text(path))
     return {name.strip(): tuple(value.strip() for value in values.split("|")) for name, values in pairs}
 
 
 def drawer(fills: Fills, rng: random.Random) -> Draw:
-    """Draw from a deck per slot; a slot `{one|two}` is its own list."""
+    """A function that draws a word for a slot. Each slot has its own deck; `{one|two}` lists its words itself."""
     decks: dict[str, Iterator[str]] = {}
 
     def draw(slot: str) -> str:
@@ -88,7 +88,7 @@ def drawer(fills: Fills, rng: random.Random) -> Draw:
 
 
 def fill(template: str, draw: Draw) -> str:
-    """Fill every slot but those of entities, inner slots first, and mend `a` before vowels.
+    """Fill every slot except those of entities, inner slots first, and turn `a` into `an` before vowels.
 
     >>> fill("a {big|big} {animal} and {artist}", lambda slot: {"animal": "owl"}.get(slot, "old"))
     'an old owl and {artist}'
@@ -100,7 +100,7 @@ def fill(template: str, draw: Draw) -> str:
 
 
 def insert(template: str, draw: Draw) -> tuple[str, tuple[Entity, ...]]:
-    """Put entities into their slots; they come back in the order of the sentence."""
+    """Fill the slots of entities. Returns the sentence and its entities in their order."""
     entities: list[Entity] = []
 
     def put(match: re.Match[str]) -> str:
@@ -111,36 +111,36 @@ def insert(template: str, draw: Draw) -> tuple[str, tuple[Entity, ...]]:
 
 
 def said(entry: Entry) -> Entity:
-    """An entry as text holds it: its first spoken form, or the written form, normalised."""
+    """An entry in the form that occurs in text: its first spoken form, or else the written form, normalised."""
     return Entity(basic(entry.spoken[0] if entry.spoken else entry.written), entry.type)
 
 
 def read_entities(path: Path) -> tuple[Entity, ...]:
-    """The entities of a lexicon in the form that text holds."""
+    """The entities of a lexicon in the form that occurs in text."""
     return tuple(said(entry) for entry in read_lexicon(path).entries)
 
 
 def index_of(entities: Iterable[Entity]) -> PhraseIndex:
-    """Phrases to find every entity in a sentence; see `adapt.text.lexicon.find_mentions`."""
+    """An index that finds every entity in a sentence; see `adapt.text.lexicon.find_mentions`."""
     return phrase_index(Lexicon("all", "", tuple(Entry(e.text, e.type) for e in entities)), basic)
 
 
 def only_mentions(text: str, entities: Sequence[Entity], index: PhraseIndex) -> bool:
-    """Whether a reader who knows all entities finds these and no others in the sentence."""
+    """Whether a search for all known entities finds exactly these in the sentence."""
     return [Entity(m.written, m.type) for m in find_mentions(text.split(), index)] == list(entities)
 
 
 def phrases_in(text: str) -> set[str]:
-    """Every run of words of a sentence."""
+    """Every sequence of consecutive words of a sentence."""
     words = text.split()
     return {" ".join(words[i:j]) for i, j in itertools.combinations(range(len(words) + 1), 2)}
 
 
 def split_entities(entities: Sequence[Entity], text: Iterable[str]) -> tuple[tuple[Entity, ...], tuple[Entity, ...]]:
-    """Entities that the domain text holds, and those that it must not hold, by the hash of their words.
+    """Entities that may occur in the domain text, and those that must not, chosen by the hash of their words.
 
-    An entity whose words stand in a template, in a fill, or within another entity is always seen: the text
-    could hold it by chance.
+    An entity whose words are part of a template, a fill, or another entity is always seen, because the text could
+    contain it by chance.
     """
     inside = set().union(*map(phrases_in, text), *(phrases_in(e.text) - {e.text} for e in entities))
     seen: list[Entity] = []
@@ -154,18 +154,18 @@ def split_entities(entities: Sequence[Entity], text: Iterable[str]) -> tuple[tup
 
 
 def by_type(entities: Iterable[Entity]) -> Fills:
-    """Entity texts under their types."""
+    """The texts of the entities by type."""
     entities = tuple(entities)
     return {kind: tuple(e.text for e in entities if e.type == kind) for kind in TYPES}
 
 
 def part(entities: Iterable[Entity], name: str) -> tuple[Entity, ...]:
-    """The entities that are spoken in `test`, or in `dev`."""
+    """The entities that occur in the set `name`, `test` or `dev`."""
     return tuple(e for e in entities if (hashed(e.text + " ") < DEV_SHARE) == (name == "dev"))
 
 
 def rounds(templates: Sequence[str], count: int, make: Callable[[str], T | None], rng: random.Random) -> list[T]:
-    """`count` products, one per template and round; a template that has no more to give is left out."""
+    """Make `count` products, one per template and round. A template that yields no more is dropped."""
     products: list[T] = []
     templates = list(templates)
     while templates and len(products) < count:
@@ -186,7 +186,7 @@ def domain_text(
     index: PhraseIndex,
     count: int = TEXT_LINES,
 ) -> list[str]:
-    """Distinct sentences with seen entities; no phrase of an unseen entity stands in any of them."""
+    """Distinct sentences with seen entities. None of them contains an unseen entity."""
     rng = random.Random("text")
     draw, draw_entity = drawer(fills, rng), drawer(by_type(seen), rng)
     hidden = {e.text for e in unseen}
@@ -212,10 +212,10 @@ def target_set(
     index: PhraseIndex,
     forbidden: set[str],
 ) -> list[Line]:
-    """Manifest lines with entities of three kinds: seen, unseen, nowhere.
+    """Manifest lines with entities of three kinds: seen, unseen (in the lexicon alone), and nowhere.
 
-    In each type a seen one and one of the others take turns, so that each half has half of the mentions.
-    `forbidden` holds sentences of the other sets.
+    Within each type, seen entities alternate with the others, so that each half has half of the mentions. `forbidden`
+    has the sentences of the other sets.
     """
     rng = random.Random(f"target {name}")
     draw = drawer(fills, rng)
@@ -233,7 +233,7 @@ def target_set(
         before = turn.copy()
         text, found = insert(fill(template, draw), draw_entity)
         if len(text.split()) not in WORDS or text in texts | forbidden or not only_mentions(text, found, index):
-            # A sentence that is thrown away must not move the turns, or the halves drift.
+            # A rejected sentence must not advance the turns, or the halves would no longer be equal.
             turn.clear()
             turn.update(before)
             return None
@@ -244,7 +244,7 @@ def target_set(
 
 
 def source_set(name: str, frames: Sequence[str], fills: Fills, index: PhraseIndex) -> list[Line]:
-    """Manifest lines of general English without any entity of the domain."""
+    """Manifest lines of general English, without entities of the domain."""
     rng = random.Random(f"source {name}")
     draw = drawer(fills, rng)
     texts: set[str] = set()
@@ -263,7 +263,7 @@ def source_set(name: str, frames: Sequence[str], fills: Fills, index: PhraseInde
 
 
 def twice(template: str, text: str, fills: Fills) -> bool:
-    """Whether a slot that a frame holds twice was filled alike: `is peru larger than peru`."""
+    """Whether two slots of the same name got the same word: `is peru larger than peru`."""
     for slot in set(re.findall(r"\{(\w+)\}", template)):
         if template.count(f"{{{slot}}}") > 1 and any(text.count(value) > 1 for value in fills[slot]):
             return True
@@ -271,14 +271,14 @@ def twice(template: str, text: str, fills: Fills) -> bool:
 
 
 def held_out_voices() -> Iterator[str]:
-    """Voices that no training hears: two thirds espeak-ng, one third flite."""
+    """Voices that do not occur in training: two thirds espeak-ng, one third flite."""
     espeak = itertools.cycle(HELD_OUT_ESPEAK)
     while True:
         yield from (f"espeak-ng {next(espeak)}", f"espeak-ng {next(espeak)}", "flite slt")
 
 
 def training_voices() -> Iterator[str]:
-    """Three espeak-ng voices of many, then one of flite."""
+    """Repeat: three of many espeak-ng voices, then one of flite."""
     rng = random.Random("voices")
     espeak, flite = deck(ESPEAK, rng), deck(FLITE, rng)
     while True:
@@ -287,7 +287,7 @@ def training_voices() -> Iterator[str]:
 
 
 def manifest(prefix: str, lines: Sequence[Line], voices: Iterator[str]) -> list[Line]:
-    """Ids, audio paths and voices for sentences, in a fixed random order: voices meet all templates."""
+    """Add ids, audio paths and voices to sentences, in a fixed random order, so that each voice gets all templates."""
     rng = random.Random(prefix)
     kind = prefix.split("-")[1]
     return [
@@ -297,7 +297,7 @@ def manifest(prefix: str, lines: Sequence[Line], voices: Iterator[str]) -> list[
 
 
 def generate() -> dict[str, list[str] | list[Line]]:
-    """Everything but audio: file name -> lines of text, or -> manifest lines."""
+    """Everything except audio: file name -> lines of text or manifest lines."""
     lexicon, nowhere = read_entities(LEXICON), read_entities(TEMPLATES / "nowhere.tsv")
     index = index_of((*lexicon, *nowhere))
     templates = {name: read_text(TEMPLATES / f"{name}.txt") for name in ("train", "dev", "test")}
@@ -322,7 +322,7 @@ def generate() -> dict[str, list[str] | list[Line]]:
 
 
 def synthesise(text: str, voice: str, seed: str) -> np.ndarray:
-    """Speech of one sentence: float32 (samples,) at 16 kHz, with white noise at 20 to 35 dB SNR."""
+    """Synthesise a sentence: float32 (samples,) at 16 kHz, with white noise at 20 to 35 dB SNR."""
     import numpy as np
     import soundfile
     from scipy.signal import resample_poly
@@ -350,7 +350,7 @@ def synthesise(text: str, voice: str, seed: str) -> np.ndarray:
 
 
 def write_audio(path: Path, speech: np.ndarray) -> None:
-    """Ogg/Opus at about 20 kbit/s, mono."""
+    """Write mono Ogg/Opus at about 20 kbit/s."""
     import soundfile
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -358,7 +358,7 @@ def write_audio(path: Path, speech: np.ndarray) -> None:
 
 
 @click.command()
-@click.option("--audio", is_flag=True, help="Also speak the sentences whose audio file is missing.")
+@click.option("--audio", is_flag=True, help="Also synthesise sentences that have no audio file.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=HERE, help="Folder to write into.")
 def main(audio: bool, out: Path) -> None:
     """Write the domain text and the manifests of the target and source sets."""

@@ -1,7 +1,9 @@
-"""Paired audio of the domain, to learn a prompt from: sentences of text.txt in the voices that the base was trained on.
+"""Make paired audio of the domain, to learn a prompt from.
 
-python recipes/music/paired.py, then adapt project recipes/music -s data.paired=data/paired.jsonl -s project.method=mlp
-(espeak-ng and flite must be there).
+python recipes/music/paired.py
+adapt project recipes/music -s data.paired=data/paired.jsonl -s project.method=mlp
+
+Synthesises sentences of text.txt in the voices that the base was trained on. Needs espeak-ng and flite.
 """
 
 from __future__ import annotations
@@ -17,15 +19,15 @@ from adapt.text.corpus import read_text
 
 
 @click.command()
-@click.option("--count", default=1000, show_default=True, type=click.IntRange(1), help="Utterances.")
+@click.option("--count", default=1000, show_default=True, type=click.IntRange(1), help="Utterances to synthesise.")
 def main(count: int) -> None:
-    """Write data/paired.jsonl and its audio; what is there of the same sentences is kept."""
+    """Write data/paired.jsonl and its audio. Audio that already exists for the same sentences is kept."""
     text, out = read_text(HERE / "text.txt"), HERE / "data"
     sentences = random.Random("paired").sample(text, min(count, len(text)))
     lines = manifest("music-paired", [{"text": sentence} for sentence in sentences], training_voices())
     written, made = out / "paired.jsonl", []
     kept = written.read_text(encoding="utf-8").splitlines() if written.exists() else []
-    written.unlink(missing_ok=True)  # it says what the audio is of, until the first is spoken anew
+    written.unlink(missing_ok=True)  # it would no longer match the audio once the first file is replaced
     out.mkdir(exist_ok=True)
     for line in tqdm(lines, desc="speech"):
         path = out / line["audio"]
