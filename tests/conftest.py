@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from .session import WORDS, write_manifest
+
 
 @pytest.fixture
 def tiny(tmp_path_factory):
@@ -119,3 +121,34 @@ def manifest(tmp_path) -> Path:
         rows.append({"id": str(i), "audio": name, "text": text, "language": "xy"[i >= 16]})
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return tmp_path / "train.jsonl"
+
+
+@pytest.fixture
+def recipe(tiny, noise, tmp_path) -> Path:
+    """The folder of a recipe over `tiny` that trains, transcribes and scores in seconds."""
+    folder = tmp_path / "recipe"
+    folder.mkdir()
+    for i, samples in enumerate(noise):
+        soundfile.write(folder / f"{i}.wav", samples / abs(samples).max(), 16_000)
+    write_manifest(folder / "test.jsonl", [0, 1])
+    write_manifest(folder / "source.jsonl", [1, 2], "tell me what it is", entities=False)
+    lines = [f"{a} {b} the song" for a in WORDS for b in WORDS]
+    (folder / "text.txt").write_text("\n".join(lines) + "\n")
+    (folder / "lexicon.tsv").write_text("the song\ttrack\nabsent name\ttrack\n")
+    (folder / "recipe.yaml").write_text(
+        f"""base: {tiny.name}
+data:
+  text: text.txt
+  lexicon: lexicon.tsv
+  test: test.jsonl
+  source_replay: source.jsonl
+  source_dev: source.jsonl
+  source_test: source.jsonl
+  dev_lines: 8
+prompt: {{length: 4, steps: 4, batch_size: 4, eval_every: 2}}
+decoder: {{steps: 4, batch_size: 4, eval_every: 2, pseudo_audio: soft-prompt+simulate}}
+transcribe: {{num_beams: 2, max_new_tokens: 8}}
+score: {{resamples: 50}}
+"""
+    )
+    return folder

@@ -9,54 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from click.testing import CliRunner
 
 from adapt.cli import main
 
 from .model.families import FAMILIES, WITHOUT_PROCESSOR
-
-WORDS = ["play", "stop", "louder", "again", "please", "now", "tell", "what"]
-
-
-def adapt(*arguments):
-    return CliRunner().invoke(main, [str(a) for a in arguments])
-
-
-def write_manifest(path, ids, text="play the song", entities=True):
-    lines = [{"id": i, "audio": f"{i}.wav", "text": text} for i in ids]
-    for line in lines:
-        line["entities"] = [{"text": "the song", "type": "track"}] if entities else []
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-
-
-@pytest.fixture
-def recipe(tiny, noise, tmp_path):
-    folder = tmp_path / "recipe"
-    folder.mkdir()
-    for i, samples in enumerate(noise):
-        soundfile.write(folder / f"{i}.wav", samples / abs(samples).max(), 16_000)
-    write_manifest(folder / "test.jsonl", [0, 1])
-    write_manifest(folder / "source.jsonl", [1, 2], "tell me what it is", entities=False)
-    lines = [f"{a} {b} the song" for a in WORDS for b in WORDS]
-    (folder / "text.txt").write_text("\n".join(lines) + "\n")
-    (folder / "lexicon.tsv").write_text("the song\ttrack\nabsent name\ttrack\n")
-    (folder / "recipe.yaml").write_text(
-        f"""base: {tiny.name}
-data:
-  text: text.txt
-  lexicon: lexicon.tsv
-  test: test.jsonl
-  source_replay: source.jsonl
-  source_dev: source.jsonl
-  source_test: source.jsonl
-  dev_lines: 8
-prompt: {{length: 4, steps: 4, batch_size: 4, eval_every: 2}}
-decoder: {{steps: 4, batch_size: 4, eval_every: 2, pseudo_audio: soft-prompt+simulate}}
-transcribe: {{num_beams: 2, max_new_tokens: 8}}
-score: {{resamples: 50}}
-"""
-    )
-    return folder
+from .session import adapt, write_manifest
 
 
 def test_every_command_has_help():

@@ -1,4 +1,4 @@
-"""Every block of the README runs, or at least is what the command line and the recipe loader take."""
+"""Every block of the README runs or is accepted, and every output block is what is printed, word for word."""
 
 from __future__ import annotations
 
@@ -14,38 +14,49 @@ from adapt.cli import main
 from adapt.errors import RecipeError
 from adapt.recipe.base import BaseRecipe
 from adapt.recipe.domain import Recipe
-from adapt.recipe.load import keys, load_recipe
-from adapt.text.template import parse
+from adapt.recipe.load import load_recipe
+
+from .session import adapt
 
 ROOT = Path(__file__).parent.parent
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", TEXT, re.M | re.S)
 
 
-def test_python_blocks_run(monkeypatch, capsys):
+def test_it_is_short():
+    assert len(TEXT.splitlines()) <= 200
+
+
+def test_python_blocks_print_what_stands_below_them(monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
-    blocks = [text for kind, text in BLOCKS if kind == "python"]
-    assert blocks
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), {})
-    assert len(capsys.readouterr().out.split()) > 2
+    places = [i for i, (kind, _) in enumerate(BLOCKS) if kind == "python"]
+    assert places
+    for place in places:
+        exec(compile(BLOCKS[place][1], "README.md", "exec"), {})
+        assert capsys.readouterr().out == BLOCKS[place + 1][1]
 
 
-def test_yaml_blocks_are_recipes(tmp_path):
-    domain, learned, base = [text for kind, text in BLOCKS if kind == "yaml"]
-    for name in re.findall(r"[\w-]+\.(?:txt|tsv|jsonl)", domain + learned + base):
+def test_sessions_print_what_stands_below_their_commands(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    sessions = [text for kind, text in BLOCKS if kind == "console"]
+    assert sessions
+    for session in sessions:
+        for call in re.split(r"^\$ ", session, flags=re.M)[1:]:
+            command, _, output = call.partition("\n")
+            result = adapt(*shlex.split(command)[1:])
+            assert result.exit_code == 0, result.output
+            assert result.stdout == output, command
+
+
+def test_the_recipe_loads(tmp_path):
+    (block,) = [text for kind, text in BLOCKS if kind == "yaml"]
+    for name in re.findall(r"[\w-]+\.(?:txt|tsv|jsonl)", block):
         (tmp_path / name).write_text("")
-    for name in ("wavlm", "qwen"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "recipe.yaml").write_text(domain)
+    (tmp_path / "recipe.yaml").write_text(block)
     assert load_recipe(Recipe, tmp_path).data.source_dev == tmp_path / "general-dev.jsonl"
-    (tmp_path / "recipe.yaml").write_text(learned)
-    template = parse(load_recipe(Recipe, tmp_path).project.template)
-    assert [s.text or s.count for s in template] == ["USER: ", "Transcribe speech to text. ", 0, 2, "\n ASSISTANT:"]
-    (tmp_path / "recipe.yaml").write_text(base)
-    assert load_recipe(BaseRecipe, tmp_path).llm.start == str(tmp_path / "qwen")
 
 
-def test_commands_are_real():
+def test_commands_are_accepted():
     lines = [line for kind, text in BLOCKS if not kind for line in text.splitlines()]
     calls = [part for line in lines for part in re.split(r"&&", line) if part.strip().startswith("adapt ")]
     assert len(calls) >= 5
@@ -56,10 +67,32 @@ def test_commands_are_real():
             command.parse_args(context, rest)
 
 
-def test_pseudo_audio_table_is_complete():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    spec, _ = keys(Recipe)["decoder.pseudo_audio"]
-    assert [c for c in spec.metadata["choices"] if f"| `{c}` |" not in text] == []
+def test_the_table_of_commands_is_complete():
+    rows = [line for line in TEXT.splitlines() if line.startswith("| `adapt ")]
+    named = {name for row in rows for name in re.findall(r"`adapt (\w+)", row.split("|")[1])}
+    assert named == set(main.commands)
+
+
+def test_its_score_table_is_that_of_the_results():
+    scores = dict(re.findall(r"^target  (\S.*?\S)  +(\d+\.\d ± \d\.\d \*?)", TEXT, re.M))
+    assert len(scores) == 5
+    results = (ROOT / "recipes/RESULTS.md").read_text(encoding="utf-8")
+    for system, wer in scores.items():
+        assert re.search(rf"^\| {re.escape(system)} \|[^|]*\| {re.escape(wer.strip())} \|", results, re.M), system
+
+
+def test_links_lead_somewhere():
+    for page in [ROOT / "README.md", *sorted((ROOT / "recipes").rglob("*.md"))]:
+        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            if "://" in target:
+                continue
+            path, _, anchor = target.partition("#")
+            file = (page.parent / path) if path else page
+            assert file.exists(), f"{page.name}: {target}"
+            if anchor:
+                headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.M)
+                anchors = {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+                assert anchor in anchors, f"{page.name}: {target}"
 
 
 RECIPES = {path.parent: "train:" in path.read_text() for path in sorted((ROOT / "recipes").glob("*/recipe.yaml"))}

@@ -1,0 +1,25 @@
+"""What tests of whole commands share: a call of the command line, and a small recipe."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from click.testing import CliRunner, Result
+
+from adapt.cli import main
+
+WORDS = ["play", "stop", "louder", "again", "please", "now", "tell", "what"]
+
+
+def adapt(*arguments: object) -> Result:
+    """`adapt ARGUMENTS`, in this process."""
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+def write_manifest(path: Path, ids: list[int], text: str = "play the song", entities: bool = True) -> None:
+    """A manifest of `<id>.wav` files that all say `text`; entities: whether it names "the song" as one."""
+    rows = [{"id": i, "audio": f"{i}.wav", "text": text} for i in ids]
+    for row in rows:
+        row["entities"] = [{"text": "the song", "type": "track"}] if entities else []
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -1,0 +1,42 @@
+"""A run reads each file of the user's once: a manifest is parsed once, an audio file is hashed once."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from adapt import run as running
+from adapt.stages import manifests
+
+from ..session import adapt
+
+
+def test_a_run_parses_each_manifest_once_and_hashes_each_recording_once(recipe, tmp_path, monkeypatch):
+    parsed, hashed = Counter(), Counter()
+    read_manifest, sha = manifests.read_manifest, running._sha
+
+    def counted_read(path, *args, **kwargs):
+        parsed[path.name] += 1
+        return read_manifest(path, *args, **kwargs)
+
+    def counted_sha(file):
+        hashed[file.name] += 1
+        return sha(file)
+
+    monkeypatch.setattr(manifests, "read_manifest", counted_read)
+    monkeypatch.setattr(running, "_sha", counted_sha)
+    result = adapt("run", recipe, "-o", tmp_path / "run", "-s", "fusion.boost=0.1", "-s", "fusion.lm=0.1")
+    assert result.exit_code == 0, result.output
+    assert parsed == {"test.jsonl": 1, "source.jsonl": 1}
+    recordings = {name: count for name, count in hashed.items() if name.endswith(".wav")}
+    assert recordings == {"0.wav": 1, "1.wav": 1, "2.wav": 1}
+
+
+def test_a_recording_that_changes_between_two_runs_is_seen(recipe, tmp_path):
+    out = tmp_path / "run"
+    assert adapt("run", recipe, "-o", out).exit_code == 0
+    samples = (recipe / "0.wav").read_bytes()
+    (recipe / "0.wav").write_bytes(samples[:-2] + bytes([samples[-2] ^ 1, samples[-1]]))
+    again = adapt("run", recipe, "-o", out)
+    assert again.exit_code == 0, again.output
+    redone = [line for line in again.stderr.splitlines() if "0.wav changed" in line]
+    assert len(redone) == 3, "each system transcribes the target set again: base, ctc and adapted"
