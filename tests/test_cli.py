@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from adapt.cli import main
 
-from .model.families import FAMILIES, WITHOUT_PROCESSOR
+from .model.families import BUILDERS, WITHOUT_PROCESSOR
 
 WORDS = ["play", "stop", "louder", "again", "please", "now", "tell", "what"]
 
@@ -407,7 +407,7 @@ def test_any_speech_llm_runs_a_recipe(recipe, kind, tmp_path, monkeypatch):
     if kind in WITHOUT_PROCESSOR:
         pytest.skip(WITHOUT_PROCESSOR[kind])
     monkeypatch.chdir(tmp_path)
-    FAMILIES[kind](tmp_path / kind)
+    BUILDERS[kind](tmp_path / kind)
     told = adapt("check", "--base", kind, "--audio", recipe / "0.wav")
     assert told.exit_code == 0 and "slot" in told.stdout, told.output
     changed = ("-s", "decoder.pseudo_audio=auto", "-s", "fusion.boost=1")
@@ -538,7 +538,7 @@ def test_mistakes_with_bases_adapters_and_devices(tiny, recipe, tmp_path):
     (tmp_path / "broken/config.json").write_text("{")
     assert "cannot be read" in told("check", "--base", tmp_path / "broken")
     assert "nothing to look at" in told("check")
-    FAMILIES["qwen2_audio"](tmp_path / "qwen")
+    BUILDERS["qwen2_audio"](tmp_path / "qwen")
     assert "no encoder with a CTC head" in told("transcribe", audio, "--base", tmp_path / "qwen", "--decoder", "ctc")
     assert "no such file" in told("import", tmp_path / "model.pt", "--encoder", "x", "--llm", "y", "-o", tmp_path / "z")
     assert "has no adapter" in told("export", tmp_path)

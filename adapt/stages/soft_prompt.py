@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from adapt.errors import ModelError
 from adapt.run import StageResult, write_json
 from adapt.stages.context import Run
 from adapt.stages.plan import SOFT_PROMPT, audio_of, base_of, projected_files
@@ -27,8 +28,13 @@ def prompt(run: Run) -> StageResult:
             return
         replayed = run.replay("source_replay")
         llm = run.prompted(run.speech_llm(run.start))
-        heard = recipe.prompt.init in ("audio", "stats")
-        examples = slot_examples(llm, replayed.slots if replayed else ()) if heard else ()
+        examples = ()
+        if recipe.prompt.init in ("audio", "stats"):
+            try:
+                examples = slot_examples(llm, replayed.slots if replayed else ())
+            except ModelError as error:
+                way_out = "name data.source_replay in the recipe, or set prompt.init to text"
+                raise ModelError(f"{error}: {way_out}") from error
         tuned = learn_prompt(
             llm,
             training_text(run),

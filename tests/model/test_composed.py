@@ -60,7 +60,7 @@ def test_reload_is_bit_identical(tiny, noise, tmp_path):
 
 
 def test_unknown_and_misfitting_models_are_refused(tiny, tmp_path):
-    with pytest.raises(ModelError, match="no 'tinny'"):
+    with pytest.raises(ModelError, match="base 'tinny': no such folder"):
         load_speech_llm("tinny")
     tiny.model.save_pretrained(tmp_path)
     config = tmp_path / "config.json"
@@ -164,9 +164,12 @@ def test_a_tokenizer_has_a_piece_for_each_letter_that_the_encoder_hears():
     ids = tokenizer.convert_tokens_to_ids([*"abcdefghijklmnopqrstuvwxyz'▁"])
     assert tokenizer.unk_token_id not in ids and len(set(ids)) == 28
     assert tokenizer.decode(tokenizer.encode("jazz day", add_special_tokens=False)) == "jazz day"
-    for pieces, told in ((12, "more letters than that; give at least"), (500, "few different words; give at most")):
-        with pytest.raises(DataError, match=told):
-            train_tokenizer(texts, pieces)
+    for vocab_size, problem in (
+        (12, "more letters than that; give at least"),
+        (500, "few different words; give at most"),
+    ):
+        with pytest.raises(DataError, match=problem):
+            train_tokenizer(texts, vocab_size)
 
 
 @pytest.mark.parametrize("tied", [True, False])

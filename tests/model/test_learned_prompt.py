@@ -1,4 +1,4 @@
-"""Learned prompts: what they begin as, what learns, and that what is saved says the same again."""
+"""Learned prompts: their initial values, what is trained, and that a saved prompt gives the same logits."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def test_a_chat_comes_first_and_goes_through_its_template(tiny):
     assert [ours.before, ours.after] == wanted
     prompt = LearnedPrompt(tiny, "<chat>play <speech>the song", "residual")  # what is learned is what the user says
     assert [len(prompt.rows(tiny)[i]) for i in (0, 1)] == [len(w) for w in wanted]
-    assert len(prompt._learned(prompt._segments.index(Segment(LEARNED, "play ")), tiny)) == 2
+    assert len(prompt._learned_vectors(prompt._segments.index(Segment(LEARNED, "play ")), tiny)) == 2
     tiny.tokenizer.chat_template = "{{ messages[0].content }}{{ messages[0].content }}"
-    with pytest.raises(ModelError, match="it writes what a user says 2 times; write the prompt without <chat>"):
+    with pytest.raises(ModelError, match="it writes what the user says 2 times; write the prompt without <chat>"):
         with_template(tiny, "<chat>play")
     tiny.tokenizer.chat_template = None
     with pytest.raises(ModelError, match="has no chat template; write the prompt without <chat>"):
@@ -217,7 +217,7 @@ def test_what_cannot_be_trained_or_written_again_is_refused_first(tiny, tmp_path
 def test_a_chat_template_that_loses_what_is_said_is_refused(tiny, monkeypatch):
     for around in (("<s>", "now"), ("<s>", "now adaptbefore"), ("<s>adaptbefore", "adaptbehind adaptbehind")):
         monkeypatch.setattr(type(tiny), "chat", lambda self, *said, around=around: around)
-        with pytest.raises(ModelError, match="does not keep what a user says"):
+        with pytest.raises(ModelError, match="does not keep what the user says"):
             with_template(tiny, "<chat>play <speech>the song")
 
 
