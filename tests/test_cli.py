@@ -115,6 +115,7 @@ def test_a_recipe_without_recordings_ends_in_an_adapter(recipe, tmp_path):
     options = ("-o", tmp_path / "run", *none, "-s", "decoder.pseudo_audio=soft-prompt")
     wrong = adapt("run", recipe, *options)
     assert wrong.exit_code == 1 and "no examples of its audio embeddings" in wrong.stderr
+    assert "name data.source_replay in the recipe, or set prompt.init to text" in wrong.stderr
     done = adapt("run", recipe, *options, "-s", "prompt.init=text")  # the way out that is told there
     assert done.exit_code == 0, done.output
     nothing, use = done.stdout.splitlines()
@@ -302,7 +303,7 @@ def test_transcribe_with_all_that_can_be_fused(recipe, tiny, tmp_path):
     assert below.exit_code == 1 and "0.wav: " in below.stderr and "Traceback" not in below.output
     soundfile.write(recipe / "nan.wav", np.full(16_000, np.nan, np.float32), 16_000, "FLOAT")
     nan = adapt("transcribe", recipe / "nan.wav", *common[1:])
-    assert nan.exit_code == 1 and "nan.wav: holds samples that are no numbers" in nan.stderr
+    assert nan.exit_code == 1 and "nan.wav: holds samples that are NaN or infinite" in nan.stderr
     rows = [json.loads(line) for line in (recipe / "test.jsonl").read_text().splitlines()]
     rows[1]["phrases"] = ["the song", "Beyonc\u00e9"]
     (recipe / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -528,7 +529,7 @@ def test_mistakes_with_bases_adapters_and_devices(tiny, recipe, tmp_path):
 
     assert "unknown 'cdua'" in told("transcribe", audio, *base, "--device", "cdua")
     assert "is not there" in told("transcribe", audio, *base, "--device", "cuda:99")
-    assert "models of our own" in told("transcribe", audio, *base, "--quantise", "4-bit")
+    assert "not for models built by `adapt base`" in told("transcribe", audio, *base, "--quantise", "4-bit")
     assert "have one name" in told("transcribe", audio, *base, "--adapter", "a=x", "--adapter", "a=y")
     assert "has no name" in told("transcribe", audio, *base, "--adapter", "x", "--adapter", "a=y")
     (tmp_path / "bad.safetensors").write_bytes(b"no")
