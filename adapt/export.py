@@ -11,9 +11,9 @@ import yaml
 from adapt.errors import DataError, ModelError
 from adapt.model import adapter
 from adapt.model.bases import built_in, config_of, find_base, fingerprint
+from adapt.model.families import OWN_TYPE
 from adapt.model.load import load_speech_llm
 from adapt.model.save import save_speech_llm
-from adapt.model.support import OURS
 from adapt.run import read_json
 from adapt.stages import plan
 from adapt.stages.transcribe import stage_name
@@ -88,7 +88,7 @@ def _merged(base: str, source: Path, out: Path) -> str:
     except ModelError as error:
         raise ModelError(f"{error}; export --adapter-only") from None
     # No other software would put the learned prompt around the slot.
-    ours = config_of(find_base(base))["model_type"] == OURS or llm.learned is not None
+    ours = config_of(find_base(base))["model_type"] == OWN_TYPE or llm.learned is not None
     return WITH_US if ours else PLAIN.replace("{cls}", type(model).__name__)
 
 

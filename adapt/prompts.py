@@ -1,4 +1,4 @@
-"""`adapt prompts`: how much the wording of the prompt matters. Many templates, each as it is and learned, on one base."""
+"""`adapt prompts`: how much the wording of the prompt matters. Each template is tried as it is and learned."""
 
 from __future__ import annotations
 

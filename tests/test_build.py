@@ -172,7 +172,7 @@ def test_a_killed_alignment_goes_on_to_the_same_weights(folder, tmp_path, monkey
         (("-s", "encoder.steps=0"), "encoder.steps: 0 without encoder.start; give steps"),
         (("-s", "align.projector=mpl"), "unknown choice 'mpl'; did you mean `mlp`?"),
         (("-s", "align.prompt=a <speech> <speech>"), "column 12: a second <speech>; keep one"),
-        (("-s", "llm.pieces=5000"), "llm.pieces: 5000 cannot be learned from the text"),
+        (("-s", "llm.pieces=5000"), "llm.vocab_size: a vocabulary of 5000 tokens cannot be learned from the text"),
         (("-s", "data.max_seconds=0.1"), "no recording of at most 0.1 s with a transcript"),
         (("-s", "encoder.start=./nowhere"), "no such folder: './nowhere'"),
         (("-s", "encoder.heads=3"), "encoder.heads: 3 do not divide 16"),

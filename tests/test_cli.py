@@ -12,7 +12,7 @@ import soundfile
 
 from adapt.cli import main
 
-from .model.families import FAMILIES, WITHOUT_PROCESSOR
+from .model.families import BUILDERS, WITHOUT_PROCESSOR
 from .session import adapt, write_manifest
 
 
@@ -72,6 +72,7 @@ def test_a_recipe_without_recordings_ends_in_an_adapter(recipe, tmp_path):
     options = ("-o", tmp_path / "run", *none, "-s", "decoder.pseudo_audio=soft-prompt")
     wrong = adapt("run", recipe, *options)
     assert wrong.exit_code == 1 and "no examples of its audio embeddings" in wrong.stderr
+    assert "name data.source_replay in the recipe, or set prompt.init to text" in wrong.stderr
     done = adapt("run", recipe, *options, "-s", "prompt.init=text")  # the way out that is told there
     assert done.exit_code == 0, done.output
     nothing, use = done.stdout.splitlines()
@@ -259,7 +260,7 @@ def test_transcribe_with_all_that_can_be_fused(recipe, tiny, tmp_path):
     assert below.exit_code == 1 and "0.wav: " in below.stderr and "Traceback" not in below.output
     soundfile.write(recipe / "nan.wav", np.full(16_000, np.nan, np.float32), 16_000, "FLOAT")
     nan = adapt("transcribe", recipe / "nan.wav", *common[1:])
-    assert nan.exit_code == 1 and "nan.wav: holds samples that are no numbers" in nan.stderr
+    assert nan.exit_code == 1 and "nan.wav: holds samples that are NaN or infinite" in nan.stderr
     rows = [json.loads(line) for line in (recipe / "test.jsonl").read_text().splitlines()]
     rows[1]["phrases"] = ["the song", "Beyonc\u00e9"]
     (recipe / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -364,7 +365,7 @@ def test_any_speech_llm_runs_a_recipe(recipe, kind, tmp_path, monkeypatch):
     if kind in WITHOUT_PROCESSOR:
         pytest.skip(WITHOUT_PROCESSOR[kind])
     monkeypatch.chdir(tmp_path)
-    FAMILIES[kind](tmp_path / kind)
+    BUILDERS[kind](tmp_path / kind)
     told = adapt("check", "--base", kind, "--audio", recipe / "0.wav")
     assert told.exit_code == 0 and "slot" in told.stdout, told.output
     changed = ("-s", "decoder.pseudo_audio=auto", "-s", "fusion.boost=1")
@@ -485,7 +486,7 @@ def test_mistakes_with_bases_adapters_and_devices(tiny, recipe, tmp_path):
 
     assert "unknown 'cdua'" in told("transcribe", audio, *base, "--device", "cdua")
     assert "is not there" in told("transcribe", audio, *base, "--device", "cuda:99")
-    assert "models of our own" in told("transcribe", audio, *base, "--quantise", "4-bit")
+    assert "not for models built by `adapt base`" in told("transcribe", audio, *base, "--quantise", "4-bit")
     assert "have one name" in told("transcribe", audio, *base, "--adapter", "a=x", "--adapter", "a=y")
     assert "has no name" in told("transcribe", audio, *base, "--adapter", "x", "--adapter", "a=y")
     (tmp_path / "bad.safetensors").write_bytes(b"no")
@@ -495,7 +496,7 @@ def test_mistakes_with_bases_adapters_and_devices(tiny, recipe, tmp_path):
     (tmp_path / "broken/config.json").write_text("{")
     assert "cannot be read" in told("check", "--base", tmp_path / "broken")
     assert "nothing to look at" in told("check")
-    FAMILIES["qwen2_audio"](tmp_path / "qwen")
+    BUILDERS["qwen2_audio"](tmp_path / "qwen")
     assert "no encoder with a CTC head" in told("transcribe", audio, "--base", tmp_path / "qwen", "--decoder", "ctc")
     assert "no such file" in told("import", tmp_path / "model.pt", "--encoder", "x", "--llm", "y", "-o", tmp_path / "z")
     assert "has no adapter" in told("export", tmp_path)

@@ -8,6 +8,7 @@ from pathlib import Path
 from adapt.build.context import Build
 from adapt.build.encoder import last_figure
 from adapt.build.starts import check_starts, folder_inputs, load_decoder, loading, place_of, takes_decoder_as_is
+from adapt.errors import DataError
 from adapt.run import StageResult, write_json
 
 
@@ -40,7 +41,10 @@ def read(build: Build) -> StageResult | None:
             with loading("llm.start", settings.start):
                 llm, tokenizer, _ = load_decoder(place_of(settings.start), alphabet)
         else:
-            tokenizer = train_tokenizer(texts, settings.pieces, alphabet)
+            try:
+                tokenizer = train_tokenizer(texts, settings.pieces, alphabet)
+            except DataError as error:
+                raise DataError(f"llm.vocab_size: {error}") from error
             shape = {
                 "vocab_size": len(tokenizer),
                 "hidden_size": settings.hidden_size,

@@ -23,11 +23,13 @@ def folder_inputs(name: str | None) -> list[Path]:
 
 @contextlib.contextmanager
 def loading(key: str, name: str | None) -> Iterator[None]:
-    """What transformers says of a model that cannot be loaded, in a line: a `ModelError`."""
+    """Turn the errors of loading the model that `key` of the recipe names into a `ModelError` that names the key."""
     from safetensors import SafetensorError
 
     try:
         yield
+    except ModelError as error:
+        raise ModelError(f"{key}: {error}") from error
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(":. ")
         ways = "its name on the hub, or tiny" if key == "encoder.start" else "or its name on the hub"

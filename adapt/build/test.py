@@ -27,7 +27,7 @@ class Tested:
 
     scores: of the encoder alone (`ctc`) and the decoder (`llm`), in all, by language and by voice. means: of each
     system's WER over the languages; none where there is one. monotonicity: by what the slots are held against, pieces
-    of the transcript or its letters (`adapt.model.alignment`).
+    of the transcript or its letters (`adapt.model.cosine_alignment`).
     """
 
     scores: Scores
@@ -107,7 +107,7 @@ def _alignment(build: Build, speech_llm, utterances: list[Utterance]) -> None:
     """`alignment/monotonicity.json` over all utterances, and pictures of some."""
     import numpy as np
 
-    from adapt.model.alignment import cosines, monotonicity, picture
+    from adapt.model.cosine_alignment import cosines, monotonicity, picture
     from adapt.model.features import read_audio
     from adapt.train.pseudo_audio import symbol_ids
 

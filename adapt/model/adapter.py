@@ -1,4 +1,4 @@
-"""Adapters on disk: what plain PEFT reads, the soft prompt beside it, and our own metadata."""
+"""Adapters on disk: the files that plain PEFT reads, the prompts beside them, and metadata (`adapt.json`)."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ tags: [speech-recognition, domain-adaptation, lora]
 ---
 # {name}
 
-A LoRA adapter of the decoder of `{base}`, tuned with adapt-asr on text
-alone. What stood in the slot while it was tuned: `{pseudo_audio}`. Real audio takes the slot back at inference;
-`soft_prompt.safetensors`, if it is here, is not needed then.
+A LoRA adapter of the decoder of `{base}`, tuned with adapt-asr on text alone. During tuning the slot for audio
+embeddings held `{pseudo_audio}`; at inference it holds the embeddings of real audio, and `soft_prompt.safetensors`,
+if it is here, is not needed.
 
 ```python
 from peft import PeftModel
@@ -41,16 +41,16 @@ model = PeftModel.from_pretrained(base, "{folder}")
 
 
 def linear_layers(decoder: torch.nn.Module, name: str, attention: bool = False) -> list[str]:
-    """Full names of the linear layers in the blocks of a decoder that is called `name`.
+    """Full names of the linear layers in the blocks of a decoder whose own name is `name`.
 
-    `attention`: only those of attention; q, k, v and o where a family has them apart, and what it has in their place.
-    Names in full and no pattern: of models with experts PEFT takes a pattern to pieces, and reaches the audio tower
-    with them. Raises `ModelError` for none.
+    attention: only the layers of attention modules (q, k, v, o, or what the family has instead). These are full names
+    and not a pattern because PEFT splits a pattern for models with experts, and the parts match the audio encoder too.
+    Raises `ModelError` where there are no such layers.
     """
     layers = []
     for path, module in decoder.named_modules():
         inside, _, _ = path.rpartition(".")
-        # A block has a number; what stands outside of them, the head among it, has none.
+        # The name of a block has a number; modules outside of the blocks, such as the head, have none.
         if not isinstance(module, (torch.nn.Linear, Conv1D)) or not any(map(str.isdigit, inside.split("."))):
             continue
         if not attention or "attention" in type(decoder.get_submodule(inside)).__name__.lower():
@@ -61,9 +61,10 @@ def linear_layers(decoder: torch.nn.Module, name: str, attention: bool = False) 
 
 
 def add_lora(speech_llm: SpeechLLM, rank: int, alpha: int, dropout: float) -> peft.PeftModel:
-    """Freeze the model and put a fresh LoRA on every linear layer of its decoder's blocks, and nowhere else.
+    """Freeze the model and put a new LoRA on every linear layer of its decoder's blocks, and nowhere else.
 
-    Names are knowledge, and that sits in the feed-forward layers as much as in attention.
+    The feed-forward layers are among them because names are knowledge, which is in those layers as much as in
+    attention.
     """
     logging.getLogger("peft").setLevel(logging.ERROR)
     decoder = speech_llm.model.get_decoder()
@@ -71,7 +72,7 @@ def add_lora(speech_llm: SpeechLLM, rank: int, alpha: int, dropout: float) -> pe
     layers = linear_layers(decoder, name)
     config = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=layers)
     model = peft.get_peft_model(speech_llm.model, config)
-    # With a name PEFT would look on the hub, each time it saves, for a changed vocabulary.
+    # With a name here, PEFT would ask the hub at each save whether the vocabulary has changed.
     model.peft_config["default"].base_model_name_or_path = None
     return model
 
@@ -83,9 +84,11 @@ def save_adapter(
     soft_prompt: torch.Tensor | None = None,
     speech_llm: SpeechLLM | None = None,
 ) -> None:
-    """Write the adapter, then read it back and compare. Raises `ModelError` when they differ.
+    """Write an adapter, then read it back and compare. Raises `ModelError` where the two differ.
 
-    speech_llm: whose learned prompt, if it has one, belongs to the adapter.
+    metadata: `name`, `base` and `pseudo_audio` at least; it goes into adapt.json. soft_prompt: vectors
+    `[length, hidden]` to keep beside the adapter; None for none. speech_llm: the model whose learned prompt, if it has
+    one, belongs to the adapter; None for none.
     """
     model.peft_config["default"].base_model_name_or_path = metadata["base"]
     model.save_pretrained(folder, save_embedding_layers=False)
@@ -93,26 +96,26 @@ def save_adapter(
         save_soft_prompt(folder / "soft_prompt.safetensors", soft_prompt)
     if speech_llm is not None and speech_llm.learned:
         speech_llm.learned.save(folder / LEARNED, speech_llm)
-    about = {"format": 1, **metadata, "base_sha": fingerprint(metadata["base"])}
-    (folder / "adapt.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    # PEFT writes a README of its own: ours comes last.
+    metadata = {"format": 1, **metadata, "base_sha": fingerprint(metadata["base"])}
+    (folder / "adapt.json").write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
+    # After PEFT, which writes a README of its own.
     card = CARD.format(folder=folder.name, **metadata)
     (folder / "README.md").write_text(card, encoding="utf-8")
     _compare(folder, model)
 
 
 def attach(speech_llm: SpeechLLM, folder: Path, name: str = "default") -> SpeechLLM:
-    """Load an adapter into the model (in place), and use it; under other names others can be beside it.
+    """Load an adapter into the model (in place) and use it; a model can hold several under different names.
 
-    Raises `ModelError` when it is for another base, and when a weight has no place or is missing.
+    Raises `ModelError` where the adapter is for another base, and where a weight is missing or has no place.
     """
     folder = Path(folder)
     if not (folder / WEIGHTS).exists():
-        raise ModelError(f"{folder}: no {WEIGHTS} there; name the folder of an adapter, such as runs/music/adapter")
+        raise ModelError(f"{folder}: holds no {WEIGHTS}; give the folder of an adapter, such as runs/music/adapter")
     if not (folder / "adapter_config.json").exists():
-        raise ModelError(f"{folder}: no adapter_config.json there; copy the folder whole, or make it again")
-    _check(speech_llm, folder)
-    with warnings.catch_warnings():  # PEFT warns of what _compare refuses
+        raise ModelError(f"{folder}: holds no adapter_config.json; copy the whole folder, or train it again")
+    _check_base(speech_llm, folder)
+    with warnings.catch_warnings():  # PEFT warns of what _compare raises
         warnings.simplefilter("ignore")
         try:
             if speech_llm.adapters is None:
@@ -121,7 +124,7 @@ def attach(speech_llm: SpeechLLM, folder: Path, name: str = "default") -> Speech
                 speech_llm.adapters.load_adapter(str(folder), name)
         except (ValueError, RuntimeError, KeyError, TypeError) as error:
             reason = first_line(error)
-            raise ModelError(f"{folder}: does not fit {speech_llm.name}: {reason}; name its own base") from error
+            raise ModelError(f"{folder}: does not fit {speech_llm.name}: {reason}; load its own base") from error
     _compare(folder, speech_llm.adapters, name)
     speech_llm.model.eval()
     if (folder / LEARNED).exists():
@@ -131,20 +134,20 @@ def attach(speech_llm: SpeechLLM, folder: Path, name: str = "default") -> Speech
 
 
 def metadata_of(folder: Path) -> dict:
-    """What `save` told of an adapter; {} of one that others saved. Raises `ModelError` where it is broken."""
-    told = folder / "adapt.json"
+    """The metadata that `save_adapter` wrote; {} for other tools' adapters. Raises `ModelError` for a broken file."""
+    file = folder / "adapt.json"
     try:
-        return dict(json.loads(told.read_text(encoding="utf-8"))) if told.exists() else {}
+        return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
     except (ValueError, TypeError):
-        raise ModelError(f"{told}: not the JSON that was written there; copy the folder again, or tune anew") from None
+        raise ModelError(f"{file}: not a JSON object; copy the folder again, or train the adapter again") from None
 
 
-def _check(speech_llm: SpeechLLM, folder: Path) -> None:
-    """Raises `ModelError` for an adapter of another base, or of the LLM within it."""
-    made_for = metadata_of(folder)
-    if "base_sha" in made_for and made_for["base_sha"] != (here := fingerprint(speech_llm.name)):
-        told = f"made for {made_for['base']} ({made_for['base_sha']}), and {speech_llm.name} is {here}"
-        raise ModelError(f"{folder}: {told}; give --base its own base, or adapt this one")
+def _check_base(speech_llm: SpeechLLM, folder: Path) -> None:
+    """Raises `ModelError` for an adapter of another base, or of the LLM alone."""
+    metadata = metadata_of(folder)
+    if "base_sha" in metadata and metadata["base_sha"] != (sha := fingerprint(speech_llm.name)):
+        problem = f"made for {metadata['base']} ({metadata['base_sha']}), and {speech_llm.name} is {sha}"
+        raise ModelError(f"{folder}: {problem}; load its own base, or adapt this one")
     try:
         with safe_open(folder / WEIGHTS, "pt") as weights:
             keys = list(weights.keys())
@@ -156,14 +159,15 @@ def _check(speech_llm: SpeechLLM, folder: Path) -> None:
     ending = "." + layer.removeprefix("model.")
     inner = next((name for name in modules if name.startswith(f"{decoder}.") and name.endswith(ending)), None)
     if layer not in modules and inner:
-        told = f"a LoRA of the LLM alone: it calls a layer {layer!r}, and here that is {inner!r}"
-        raise ModelError(f"{folder}: {told}; PEFT would load it without effect: train it on the whole speech LLM")
+        problem = f"a LoRA of the LLM alone, which PEFT would load without effect: its {layer!r} is {inner!r} here"
+        raise ModelError(f"{folder}: {problem}; train it on the whole speech LLM")
 
 
 def _compare(folder: Path, model: peft.PeftModel, name: str = "default") -> None:
+    """Raises `ModelError` where the weights on disk are not those of the adapter in the model."""
     written = load_file(folder / WEIGHTS)
-    held = peft.get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
-    amiss = sorted(set(written) ^ set(held))
-    amiss += [key for key in written if key in held and not torch.equal(written[key], held[key].cpu())]
-    if amiss:
-        raise ModelError(f"{folder}: {len(amiss)} weights have no place or differ, first {amiss[0]!r}; save it again")
+    loaded = peft.get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    wrong = sorted(set(written) ^ set(loaded))
+    wrong += [key for key in written if key in loaded and not torch.equal(written[key], loaded[key].cpu())]
+    if wrong:
+        raise ModelError(f"{folder}: {len(wrong)} weights have no place or differ, first {wrong[0]!r}; save it again")

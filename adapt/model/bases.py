@@ -1,4 +1,4 @@
-"""Where base models lie on disk and how large they are; torch is not needed to know."""
+"""Find base models on disk and read what their files say of them. Without torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from adapt.errors import ModelError, first_line
-from adapt.model.support import OURS
+from adapt.model.families import OWN_TYPE
 
 ASSETS = Path(__file__).parent.parent / "assets"
 
@@ -21,21 +21,28 @@ def built_in() -> list[str]:
 
 
 def find_base(name: str) -> Path:
-    """The folder of a base: a built-in one, the folder that `name` is, or a copy of `owner/name@revision` on the hub.
+    """The folder of a base.
 
-    Raises `ModelError` when there is no model.
+    name: a built-in base, a folder, or `owner/name` or `owner/name@revision` on the hub, which is downloaded. Raises
+    `ModelError` where there is no model.
     """
     path = ASSETS / name if name in built_in() else Path(name)
     if not path.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", name):
         return _from_hub(name)
     if not (path / "config.json").exists():
-        held = sorted(p.name for p in path.iterdir())[:5] if path.is_dir() else []
-        told = f"{name!r} holds no config.json, but {', '.join(held) or 'nothing'}" if path.is_dir() else f"no {name!r}"
-        if "adapter_config.json" in held:
-            told += "; an adapter goes behind --adapter, on the base that it was made for"
-        known = ", ".join(built_in())
-        raise ModelError(f"base: {told}; give the folder of a model, owner/name on the hub, or a built-in one: {known}")
+        raise ModelError(f"base {name!r}: {_why_no_model(path)}")
     return path
+
+
+def _why_no_model(path: Path) -> str:
+    """The problem with a path that is no model, and the way out."""
+    way_out = f"give the folder of a model, owner/name on the hub, or a built-in one: {', '.join(built_in())}"
+    if not path.is_dir():
+        return f"no such folder; {way_out}"
+    files = sorted(file.name for file in path.iterdir())
+    if "adapter_config.json" in files:
+        return "an adapter, not a model; load the base that it was made for, and attach the adapter to it"
+    return f"holds no config.json, but {', '.join(files[:5]) or 'nothing'}; {way_out}"
 
 
 def _from_hub(name: str) -> Path:
@@ -45,18 +52,18 @@ def _from_hub(name: str) -> Path:
     wanted = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]  # no pickles, no code
     try:
         return Path(snapshot_download(repository, revision=revision or None, allow_patterns=wanted))
-    except Exception as error:  # whatever the network and the hub do
-        told = f"{name!r} is no folder, and the hub did not give it: {first_line(error)}"
-        raise ModelError(f"base: {told}; download it") from None
+    except Exception as error:  # the network and the hub fail in many ways
+        problem = f"no such folder, and cannot be downloaded from the hub: {first_line(error)}"
+        raise ModelError(f"base {name!r}: {problem}; download it yourself and give its folder") from None
 
 
 def config_of(path: Path) -> dict:
-    """The config.json of a folder. Raises `ModelError` where it is broken."""
+    """The config.json of a folder; {} where it holds no mapping. Raises `ModelError` where it cannot be read."""
     try:
-        found = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise ModelError(f"{path}/config.json: cannot be read: {error}; save the model again") from None
-    return found if isinstance(found, dict) else {}
+    return config if isinstance(config, dict) else {}
 
 
 @functools.cache
@@ -71,27 +78,27 @@ def fingerprint(name: str) -> str:
 
 
 def has_ctc(name: str) -> bool:
-    """Is the base one of our own, whose encoder has a CTC head?"""
+    """Whether the base is one of our own whose encoder has a CTC head."""
     config = config_of(find_base(name))
-    return config.get("model_type") == OURS and config.get("alphabet") != ""
+    return config.get("model_type") == OWN_TYPE and config.get("alphabet") != ""
 
 
 def tensors(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Type and shape of each tensor in the safetensors files of a folder, read from their headers.
+    """Data type and shape of each tensor in the safetensors files of a folder, from the headers of the files.
 
-    Raises `ModelError` when there is no such file.
+    Raises `ModelError` where there is no such file.
     """
     files = sorted(path.glob("model*.safetensors"))
     if not files:
         raise ModelError(f"{path}: holds no model*.safetensors; save the model with save_pretrained")
-    found = {}
+    contents = {}
     for file in files:
         with file.open("rb") as content:
             header = json.loads(content.read(int.from_bytes(content.read(8), "little")))
-        found |= {k: (t["dtype"], tuple(t["shape"])) for k, t in header.items() if k != "__metadata__"}
-    return found
+        contents |= {k: (t["dtype"], tuple(t["shape"])) for k, t in header.items() if k != "__metadata__"}
+    return contents
 
 
 def parameters(path: Path) -> int:
-    """Numbers in the safetensors files of a folder. Raises `ModelError` when there is no such file."""
+    """Number of parameters in the safetensors files of a folder. Raises `ModelError` where there is no such file."""
     return sum(math.prod(shape) for _, shape in tensors(path).values())

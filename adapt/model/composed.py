@@ -1,4 +1,4 @@
-"""A speech LLM built from parts: audio encoder with a CTC head, frame stacking, projector, any causal LM.
+"""A speech LLM composed of an audio encoder with a CTC head, frame stacking, a projector and any causal LM.
 
 samples -> encoder's input -> encoder [frames, hidden] -> every `stack` frames side by side -> projector
 -> audio embeddings [slots, LM hidden] -> the LM's input embeddings
@@ -20,19 +20,20 @@ from transformers.configuration_utils import SubConfigSpec
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from adapt.model.encoders import CtcEncoder, CtcEncoderConfig
+from adapt.model.families import OWN_TYPE
 
 
 class ComposedConfig(PreTrainedConfig):
     """Configuration of a composed speech LLM.
 
-    `audio_config` and `alphabet`: those of a `CtcEncoderConfig`. `text_config`: the config of any causal LM. `stack`:
-    encoder frames in one audio embedding. `projector`: one of PROJECTORS. `projector_size`: its hidden width. `prompt`:
-    its template. `audio_token_id`: the token that stands for an audio embedding in `input_ids`; it need not be in the
-    LM's vocabulary. `max_seconds`: the longest recording that it was trained for; longer ones are cut. `whole_stacks`:
-    frames beyond the last full stack are left out, as SLAM-LLM does, and not filled up with zeros.
+    audio_config, alphabet: those of a `CtcEncoderConfig`. text_config: the config of any causal LM. stack: encoder
+    frames in one audio embedding. projector: one of PROJECTORS. projector_size: its hidden width. prompt: its template
+    (`text.template`). audio_token_id: the token that stands for an audio embedding in `input_ids`; it need not be in
+    the LM's vocabulary. max_seconds: the longest recording that it was trained for; longer ones are cut. whole_stacks:
+    frames beyond the last full stack are dropped, as in SLAM-LLM; otherwise zeros fill the last stack.
     """
 
-    model_type = "adapt_composed"
+    model_type = OWN_TYPE
     sub_configs_defaults = {
         "audio_config": SubConfigSpec(config_class=AutoConfig, model_type="parakeet_ctc"),
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama"),
@@ -51,7 +52,7 @@ class ComposedConfig(PreTrainedConfig):
 
 
 class _Linear(nn.Module):
-    """Frames side by side, then one linear layer (2307.11795)."""
+    """Stacked frames, then one linear layer (2307.11795)."""
 
     def __init__(self, stack: int, width: int, hidden: int, out: int):
         super().__init__()
@@ -64,7 +65,7 @@ class _Linear(nn.Module):
 
 
 class _Mlp(nn.Module):
-    """Frames side by side, then linear, ReLU, linear, as in SLAM-ASR (2402.08846)."""
+    """Stacked frames, then linear, ReLU, linear, as in SLAM-ASR (2402.08846)."""
 
     def __init__(self, stack: int, width: int, hidden: int, out: int):
         super().__init__()
@@ -78,7 +79,7 @@ class _Mlp(nn.Module):
 
 
 class _Conv(nn.Module):
-    """A convolution over twice `stack` frames, `stack` apart, then ReLU, linear: neighbours overlap by half."""
+    """A convolution over `2 * stack` frames with stride `stack` (neighbours overlap by half), then ReLU, linear."""
 
     def __init__(self, stack: int, width: int, hidden: int, out: int):
         super().__init__()
@@ -95,6 +96,7 @@ class _Conv(nn.Module):
 
 
 def _stacked(frames: torch.Tensor, stack: int) -> torch.Tensor:
+    """`[batch, frames, width]` -> `[batch, ceil(frames / stack), stack * width]`; zeros fill the last stack."""
     padded = nn.functional.pad(frames, (0, 0, 0, -frames.shape[1] % stack))
     return padded.unflatten(1, (-1, stack)).flatten(2)
 
@@ -103,9 +105,9 @@ PROJECTORS: dict[str, type[nn.Module]] = {"linear": _Linear, "mlp": _Mlp, "conv"
 
 
 class ComposedForSpeechRecognition(PreTrainedModel, GenerationMixin):
-    """Takes `input_features` and `input_ids` with `audio_token_id` at the slot, or ready `inputs_embeds`.
+    """Takes `input_features` and `input_ids` with `audio_token_id` in the slot, or ready `inputs_embeds`.
 
-    `input_features` is what its encoder takes (`CtcEncoder.inputs`), whatever that is.
+    `input_features` is the input of its encoder, which `CtcEncoder.inputs` makes of samples.
     """
 
     config_class = ComposedConfig
@@ -121,7 +123,7 @@ class ComposedForSpeechRecognition(PreTrainedModel, GenerationMixin):
         width, out = self.encoder.encoder.config.hidden_size, config.text_config.hidden_size
         self.projector = PROJECTORS[config.projector](config.stack, width, config.projector_size, out)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
-        # The LM ties its own weights; named here so that saving and loading know.
+        # The LM ties its own weights; saving and loading look for their names here.
         ties = getattr(self.language_model, "_tied_weights_keys", None) or {}
         self._tied_weights_keys = {f"language_model.{k}": f"language_model.{v}" for k, v in ties.items()}
         self.post_init()
@@ -135,11 +137,11 @@ class ComposedForSpeechRecognition(PreTrainedModel, GenerationMixin):
     def get_audio_features(
         self, input_features: torch.Tensor, feature_attention_mask: torch.Tensor
     ) -> list[torch.Tensor]:
-        """Audio embeddings `[slots, LM hidden]` of each utterance; as many as its encoder frames fill stacks."""
+        """Audio embeddings `[slots, LM hidden]` of each utterance, one for each stack of encoder frames."""
         return self.project(*self.encoder.frames(input_features, feature_attention_mask))
 
     def project(self, frames: torch.Tensor, lengths: torch.Tensor) -> list[torch.Tensor]:
-        """Audio embeddings of what `encoder.frames` gives."""
+        """Audio embeddings `[slots, LM hidden]` of each utterance, for what `encoder.frames` returns."""
         stack = self.config.stack
         slots = lengths // stack if self.config.whole_stacks else -(-lengths // stack)
         return [row[:count] for row, count in zip(self.projector(frames), slots.tolist(), strict=True)]
@@ -156,7 +158,10 @@ class ComposedForSpeechRecognition(PreTrainedModel, GenerationMixin):
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs,
     ) -> CausalLMOutputWithPast:
-        """Logits over the LM's vocabulary. Raises `ValueError` when slots and audio embeddings differ in number."""
+        """Logits over the LM's vocabulary.
+
+        Raises `ValueError` where slot positions and audio embeddings differ in number.
+        """
         if inputs_embeds is None:
             places = (input_ids == self.config.audio_token_id)[..., None]
             inputs_embeds = self.get_input_embeddings()(input_ids.masked_fill(places[..., 0], 0))
@@ -175,12 +180,12 @@ class ComposedForSpeechRecognition(PreTrainedModel, GenerationMixin):
         )
 
     def prepare_inputs_for_generation(self, input_ids, inputs_embeds=None, is_first_iteration=False, **kwargs):
-        # `generate` looks for `inputs_embeds` by name here before it lets it through.
+        # `generate` accepts `inputs_embeds` only where this method has an argument of that name.
         inputs = super().prepare_inputs_for_generation(
             input_ids, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
         )
         if not is_first_iteration:
-            inputs["input_features"] = inputs["feature_attention_mask"] = None  # in the cache already
+            inputs["input_features"] = inputs["feature_attention_mask"] = None  # the cache holds the audio already
         return inputs
 
 

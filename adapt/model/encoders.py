@@ -1,4 +1,4 @@
-"""Audio encoders with a CTC head over characters: Conformers from scratch, and what transformers has pretrained."""
+"""Audio encoders with a CTC head over characters: new Conformers, and pretrained encoders of transformers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _parakeet_log_mel(config: PreTrainedConfig, samples: torch.Tensor, lengths: 
 
 
 def _waveform(config: PreTrainedConfig, samples: torch.Tensor, lengths: torch.Tensor) -> Tensors:
-    """Mean 0 and deviation 1 over each recording, as the extractor of the wav2vec 2.0 family has it."""
+    """Samples with mean 0 and standard deviation 1 in each recording, as the wav2vec 2.0 extractor has them."""
     inside = torch.arange(samples.shape[1], device=samples.device)[None] < lengths.to(samples.device)[:, None]
     count = inside.sum(1, keepdim=True)
     centred = (samples - (samples * inside).sum(1, keepdim=True) / count) * inside
@@ -68,7 +68,7 @@ def _wav2vec_frames(encoder: PreTrainedModel, inputs: torch.Tensor, mask: torch.
         return encoder(inputs, attention_mask=mask.long()).last_hidden_state, lengths
     if encoder.training:
         return encoder(inputs).last_hidden_state, lengths
-    # The first layer is normalised over time, padding and all: one by one, or a recording would depend on its batch.
+    # The first layer normalises over time, padding included. One by one, no recording depends on its batch.
     rows = [encoder(row[None, :n]).last_hidden_state[0] for row, n in zip(inputs, mask.sum(-1).tolist(), strict=True)]
     return nn.utils.rnn.pad_sequence(rows, batch_first=True), lengths
 
@@ -78,13 +78,14 @@ def _whisper_frames(encoder: PreTrainedModel, inputs: torch.Tensor, mask: torch.
     return encoder(inputs).last_hidden_state[:, : int(lengths.max())], lengths
 
 
-class Family(NamedTuple):
-    """How one kind of encoder takes audio.
+class EncoderFamily(NamedTuple):
+    """How encoders of one model type take audio.
 
     to_inputs: (config, samples `[batch, length]`, lengths `[batch]`) -> the encoder's input and its mask.
     to_frames: (encoder, input, mask) -> frames `[batch, frames, hidden]` and their counts `[batch]`.
     first: the modules before the encoder's blocks.
-    log_mel: the input is `[batch, frames, bins]`, a frame every 10 ms, and may be warped and masked as such.
+    log_mel: whether the input is `[batch, frames, bins]` with a frame every 10 ms, so that augmentation may warp and
+    mask it.
     """
 
     to_inputs: Callable[[PreTrainedConfig, torch.Tensor, torch.Tensor], Tensors]
@@ -93,20 +94,20 @@ class Family(NamedTuple):
     log_mel: bool = False
 
 
-FAMILIES = {
-    "parakeet_encoder": Family(_parakeet_log_mel, _parakeet_frames, ("subsampling.layers",), True),
-    "wav2vec2": Family(_waveform, _wav2vec_frames, ("feature_extractor",)),
-    "hubert": Family(_waveform, _wav2vec_frames, ("feature_extractor",)),
-    "wavlm": Family(_waveform, _wav2vec_frames, ("feature_extractor",)),
-    "whisper": Family(_whisper_log_mel, _whisper_frames, ("conv1", "conv2")),
+ENCODERS = {
+    "parakeet_encoder": EncoderFamily(_parakeet_log_mel, _parakeet_frames, ("subsampling.layers",), True),
+    "wav2vec2": EncoderFamily(_waveform, _wav2vec_frames, ("feature_extractor",)),
+    "hubert": EncoderFamily(_waveform, _wav2vec_frames, ("feature_extractor",)),
+    "wavlm": EncoderFamily(_waveform, _wav2vec_frames, ("feature_extractor",)),
+    "whisper": EncoderFamily(_whisper_log_mel, _whisper_frames, ("conv1", "conv2")),
 }
-OWN = FAMILIES["parakeet_encoder"]._replace(to_inputs=_own_log_mel)  # a Conformer trained here from scratch
+OWN_CONFORMER = ENCODERS["parakeet_encoder"]._replace(to_inputs=_own_log_mel)  # what `conformer` makes
 
 
 class CtcEncoderConfig(PreTrainedConfig):
-    """`audio_config`: the config of an encoder of FAMILIES, or a `ParakeetCTCConfig` for a Conformer of our own.
+    """`audio_config`: the config of an encoder of ENCODERS, or a `ParakeetCTCConfig` for a Conformer of our own.
 
-    `alphabet`: characters of the CTC head in the order of its outputs; its blank comes last.
+    `alphabet`: the characters of the CTC head in the order of its outputs; the blank comes last.
     """
 
     model_type = "adapt_ctc_encoder"
@@ -117,7 +118,7 @@ class CtcEncoderConfig(PreTrainedConfig):
 
 
 class CtcEncoder(PreTrainedModel):
-    """Audio -> frames -> CTC logits over characters. Its weights are named as those of `ParakeetForCTC` are."""
+    """Audio -> frames -> CTC logits over characters. Its weights have the names of those of `ParakeetForCTC`."""
 
     config_class = CtcEncoderConfig
     base_model_prefix = ""
@@ -133,37 +134,37 @@ class CtcEncoder(PreTrainedModel):
         self.post_init()
 
     @property
-    def family(self) -> Family:
-        own = isinstance(self.config.audio_config, ParakeetCTCConfig)
-        return OWN if own else FAMILIES[self.encoder.config.model_type]
+    def family(self) -> EncoderFamily:
+        is_own = isinstance(self.config.audio_config, ParakeetCTCConfig)
+        return OWN_CONFORMER if is_own else ENCODERS[self.encoder.config.model_type]
 
     def inputs(self, samples: torch.Tensor, lengths: torch.Tensor) -> Tensors:
-        """What the encoder takes of float32 samples `[batch, length]`, zero beyond `lengths`, and its mask."""
+        """The encoder's input and its mask, for float32 samples `[batch, length]` that are zero beyond `lengths`."""
         inputs, mask = self.family.to_inputs(self.encoder.config, samples, lengths)
         return inputs.to(self.dtype), mask
 
     def frames(self, inputs: torch.Tensor, mask: torch.Tensor) -> Tensors:
-        """Frames `[batch, frames, hidden]`, zero beyond each utterance's own, and their counts `[batch]`."""
+        """Frames `[batch, frames, hidden]`, zero beyond the end of each utterance, and their counts `[batch]`."""
         frames, lengths = self.family.to_frames(self.encoder, inputs, mask)
         outside = torch.arange(frames.shape[1], device=frames.device)[None] >= lengths[:, None]
         return frames.masked_fill(outside[..., None], 0.0), lengths
 
     def ctc(self, frames: torch.Tensor) -> torch.Tensor:
-        """CTC logits `[batch, frames, characters + 1]` of frames; the blank comes last."""
+        """CTC logits `[batch, frames, characters + 1]` of frames `[batch, frames, hidden]`; the blank comes last."""
         return self.ctc_head(frames.transpose(1, 2)).transpose(1, 2)
 
     def forward(self, inputs: torch.Tensor, mask: torch.Tensor) -> Tensors:
-        """CTC logits and the counts of frames."""
+        """CTC logits `[batch, frames, characters + 1]` and the counts of frames `[batch]`."""
         frames, lengths = self.frames(inputs, mask)
         return self.ctc(frames), lengths
 
     def freeze(self, what: str) -> None:
-        """Hold a part as it is: `none` of it, what comes `first`, before the encoder's blocks, or `all` of it.
+        """Freeze a part: `none`, the modules that come `first`, before the encoder's blocks, or `all` of the encoder.
 
-        The CTC head is never held.
+        The CTC head is never frozen.
         """
-        held = {"none": [], "first": self.family.first, "all": [""]}[what]
-        for name in held:
+        frozen = {"none": [], "first": self.family.first, "all": [""]}[what]
+        for name in frozen:
             self.encoder.get_submodule(name).requires_grad_(False)
 
 
@@ -176,7 +177,10 @@ def _from_config(config: PreTrainedConfig) -> PreTrainedModel:
 def conformer(
     alphabet: str, *, hidden_size: int, layers: int, heads: int, channels: int, subsampling: int
 ) -> CtcEncoder:
-    """A Conformer with random weights: `layers` blocks behind convolutions of `channels` that divide the frames."""
+    """A Conformer with random weights, as a `CtcEncoder`.
+
+    layers: blocks. channels: of the convolutions before them, which divide the number of frames by `subsampling`.
+    """
     shape = {
         "hidden_size": hidden_size,
         "num_hidden_layers": layers,
@@ -186,32 +190,32 @@ def conformer(
         "subsampling_conv_channels": channels,
         "conv_kernel_size": 15,
         "num_mel_bins": 80,
-        # Every recording is perturbed anew each time it is seen: dropout would only cost time.
+        # Training perturbs every recording anew each time, so that dropout would only cost time.
         **dict.fromkeys(("dropout", "activation_dropout", "attention_dropout", "layerdrop"), 0.0),
         "scale_input": False,
     }
     audio = ParakeetCTCConfig(vocab_size=len(alphabet) + 1, pad_token_id=len(alphabet), encoder_config=shape)
     model = CtcEncoder(CtcEncoderConfig(audio_config=audio, alphabet=alphabet))
     for module in model.modules():
-        # With transformers' deviation of 0.02 hardly anything of the audio comes through the first convolutions.
+        # With the standard deviation of 0.02 of transformers, hardly any audio passes the first convolutions.
         if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d)):
             module.reset_parameters()
     return model
 
 
 def pretrained(name: str, alphabet: str) -> CtcEncoder:
-    """The audio encoder of a checkpoint of transformers, with a fresh CTC head, or our own (`relettered`).
+    """The audio encoder of a checkpoint, with a CTC head over `alphabet`.
 
-    What a checkpoint has beside its encoder, a decoder or a head of its own, is left out. Raises `ModelError` when it
-    is of none of FAMILIES.
+    name: a folder or a name on the hub. A `CtcEncoder` keeps its head (`relettered`); an encoder of transformers gets a
+    new one, and its checkpoint's decoder or head is left out. Raises `ModelError` for model types not in ENCODERS.
     """
     config = AutoConfig.from_pretrained(name)
     if config.model_type == CtcEncoderConfig.model_type:
         return relettered(CtcEncoder.from_pretrained(name, dtype=torch.float32), alphabet)
     kind = {"parakeet_ctc": "parakeet_encoder"}.get(config.model_type, config.model_type)
-    if kind not in FAMILIES:
-        known = ", ".join(FAMILIES)
-        raise ModelError(f"encoder.start: {name!r} is a {config.model_type!r} model; give one of {known}")
+    if kind not in ENCODERS:
+        known = ", ".join(ENCODERS)
+        raise ModelError(f"{name!r} is a {config.model_type!r} model; give one of {known}")
     encoder = AutoModel.from_pretrained(name, dtype=torch.float32)
     encoder = encoder.get_submodule("encoder") if config.model_type in ("whisper", "parakeet_ctc") else encoder
     model = CtcEncoder(CtcEncoderConfig(audio_config=encoder.config, alphabet=alphabet))
@@ -221,19 +225,19 @@ def pretrained(name: str, alphabet: str) -> CtcEncoder:
 
 @torch.no_grad()
 def relettered(encoder: CtcEncoder, alphabet: str) -> CtcEncoder:
-    """The same encoder with a CTC head over `alphabet`: itself where its head has all these characters already.
+    """The encoder with a CTC head over `alphabet`; unchanged where its head has all these characters already.
 
-    Otherwise what the head knows of the characters that stay, and of the blank, is kept.
+    The new head keeps the weights of the blank and of the characters that both alphabets have.
     """
-    before = encoder.config.alphabet
-    if set(alphabet) <= set(before):
+    old = encoder.config.alphabet
+    if set(alphabet) <= set(old):
         return encoder
     model = CtcEncoder(CtcEncoderConfig(audio_config=encoder.config.audio_config, alphabet=alphabet))
     model.encoder.load_state_dict(encoder.encoder.state_dict())
-    for row, known in [*((i, before.find(c)) for i, c in enumerate(alphabet)), (-1, len(before))]:
-        if known >= 0:
-            model.ctc_head.weight[row] = encoder.ctc_head.weight[known]
-            model.ctc_head.bias[row] = encoder.ctc_head.bias[known]
+    for row, old_row in [*((i, old.find(c)) for i, c in enumerate(alphabet)), (-1, len(old))]:
+        if old_row >= 0:
+            model.ctc_head.weight[row] = encoder.ctc_head.weight[old_row]
+            model.ctc_head.bias[row] = encoder.ctc_head.bias[old_row]
     return model
 
 

@@ -1,262 +1,235 @@
-"""What differs between the families of speech LLMs in transformers: how one asks for a transcript, and little more.
+"""The supported families of speech LLMs: one row of FAMILIES for each model type. Importing it does not import torch.
 
-A family's own processor writes the prompt; what stands in it before, in and after the audio is found by looking. Audio
-goes through the family's own forward pass up to the decoder, and what the decoder would be given is taken from there.
+A family's own processor writes the prompt, and `adapt.model.slot` finds the slot in it. A row says only what differs
+between families: the class, how a processor is asked for a transcript, and what has to be done to its output.
 """
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from transformers import BatchFeature, PreTrainedConfig, PreTrainedModel, ProcessorMixin
-
-from adapt.errors import ModelError
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from transformers import BatchFeature, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
 INSTRUCTION = "Transcribe the speech into text."
 
 
+# ------------------------------------------------------------------------------- how a processor is asked for a prompt
+
+
 @dataclass(frozen=True)
 class Request:
-    """What is asked of a processor: samples (mono, at its `rate_of`), the language (ISO 639-1), the model's name.
+    """What a processor is asked to transcribe.
 
-    said: what a user says before and behind the audio, where it is asked by `chat`.
+    samples: mono, float32 `[length]`, at the processor's `sampling_rate`. language: ISO 639-1. model_name: the name or
+    folder of the model. user_text: what the user says before and after the audio; only requests by a chat template
+    use it.
     """
 
     samples: np.ndarray
     language: str
-    name: str
-    said: tuple[str, str] = ("", INSTRUCTION)
+    model_name: str
+    user_text: tuple[str, str] = ("", INSTRUCTION)
 
 
-def rate_of(processor: ProcessorMixin) -> int:
-    """Samples a second that a processor takes."""
+def sampling_rate(processor: ProcessorMixin) -> int:
+    """Samples per second that a processor expects."""
     features = getattr(processor, "feature_extractor", None) or getattr(processor, "audio_processor", None)
     return getattr(features, "sampling_rate", 16_000)
 
 
-def _turn(request: Request) -> list[dict]:
-    before, behind = ([{"type": "text", "text": text}] if text else [] for text in request.said)
-    content = [*before, {"type": "audio", "audio": request.samples}, *behind]
+def _user_turn(request: Request) -> list[dict]:
+    before, after = ([{"type": "text", "text": text}] if text else [] for text in request.user_text)
+    content = [*before, {"type": "audio", "audio": request.samples}, *after]
     return [{"role": "user", "content": content}]
 
 
-def _settings(processor: ProcessorMixin) -> dict:
-    # Some processors default to none of this; a flat `padding` would reach their audio too.
-    told = {"text_kwargs": {"padding": True}, "audio_kwargs": {"sampling_rate": rate_of(processor)}}
-    return {"return_tensors": "pt", "processor_kwargs": told}
+def _processor_arguments(processor: ProcessorMixin) -> dict:
+    # Some processors default to neither of these; a flat `padding` would reach their audio as well.
+    arguments = {"text_kwargs": {"padding": True}, "audio_kwargs": {"sampling_rate": sampling_rate(processor)}}
+    return {"return_tensors": "pt", "processor_kwargs": arguments}
 
 
-def chat(processor: ProcessorMixin, request: Request) -> BatchFeature:
-    """By the chat template: one turn of audio and instruction."""
+def by_chat_template(processor: ProcessorMixin, request: Request) -> BatchFeature:
+    """Apply the processor's chat template to one user turn of audio and instruction."""
     return processor.apply_chat_template(
-        [_turn(request)], add_generation_prompt=True, tokenize=True, return_dict=True, **_settings(processor)
+        [_user_turn(request)],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        **_processor_arguments(processor),
     )
 
 
-def tokenizers_chat(processor: ProcessorMixin, request: Request) -> BatchFeature:
-    """As `chat`, of processors whose tokenizer has the template."""
-    text = processor.tokenizer.apply_chat_template(_turn(request), tokenize=False, add_generation_prompt=True)
-    return processor(text=[text], audio=[request.samples], sampling_rate=rate_of(processor), return_tensors="pt")
+def by_tokenizer_chat_template(processor: ProcessorMixin, request: Request) -> BatchFeature:
+    """As `by_chat_template`, for processors whose tokenizer holds the template."""
+    text = processor.tokenizer.apply_chat_template(_user_turn(request), tokenize=False, add_generation_prompt=True)
+    return processor(text=[text], audio=[request.samples], sampling_rate=sampling_rate(processor), return_tensors="pt")
 
 
-def transcription(processor: ProcessorMixin, request: Request) -> BatchFeature:
-    """By the method that some processors have for it."""
-    return processor.apply_transcription_request(audio=[request.samples], **_settings(processor))
+def by_transcription_request(processor: ProcessorMixin, request: Request) -> BatchFeature:
+    """Call the method that some processors have for transcription."""
+    return processor.apply_transcription_request(audio=[request.samples], **_processor_arguments(processor))
 
 
-def in_language(processor: ProcessorMixin, request: Request) -> BatchFeature:
-    """As `transcription`, with the language, so that the transcript comes without one in front of it."""
+def by_transcription_request_in_language(processor: ProcessorMixin, request: Request) -> BatchFeature:
+    """As `by_transcription_request`, with the language, so that the transcript does not begin with its name."""
     return processor.apply_transcription_request(
-        audio=[request.samples], language=request.language, **_settings(processor)
+        audio=[request.samples], language=request.language, **_processor_arguments(processor)
     )
 
 
-def mistral(processor: ProcessorMixin, request: Request) -> BatchFeature:
-    """As `in_language`, of Mistral's tokenizer."""
-    more = {"model_id": request.name, "sampling_rate": rate_of(processor), "format": ["wav"]}
-    return processor.apply_transcription_request(audio=[request.samples], language=request.language, **more)
+def by_mistral_request(processor: ProcessorMixin, request: Request) -> BatchFeature:
+    """As `by_transcription_request_in_language`, for Mistral's tokenizer."""
+    arguments = {"model_id": request.model_name, "sampling_rate": sampling_rate(processor), "format": ["wav"]}
+    return processor.apply_transcription_request(audio=[request.samples], language=request.language, **arguments)
 
 
-def same(text: str) -> str:
+# ------------------------------------------------------------------------------------------- embeddings of token ids
+
+
+def token_embeddings(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
+    """Token embeddings `[..., hidden]` from the model's input embeddings."""
+    return model.get_input_embeddings()(ids)
+
+
+def gemma3n_embeddings(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
+    """Token embeddings `[..., hidden]` of Gemma 3n.
+
+    The tokens that mark images and audio have embedding tables of their own, whose ids follow those of the text.
+    """
+    import torch
+
+    embeddings = token_embeddings(model, ids)
+    for table in (model.model.embed_vision, model.model.embed_audio):
+        is_of_table = ids >= table.vocab_offset
+        last = table.vocab_offset + table.vocab_size - 1
+        from_table = table(input_ids=torch.where(is_of_table, ids, last).clamp(max=last))
+        embeddings = torch.where(is_of_table[..., None], from_table.to(embeddings.dtype), embeddings)
+    return embeddings
+
+
+# ------------------------------------------------------------------------ the transcript within what a model generates
+
+
+def as_generated(text: str) -> str:
     return text
 
 
 def unquoted(text: str) -> str:
-    """What is spoken, out of a sentence that says so.
+    """The transcript within a sentence that announces it.
 
     >>> unquoted("The spoken content of the audio is 'play it'."), unquoted("play it")
     ('play it', 'play it')
     """
-    said = re.fullmatch(
+    sentence = re.fullmatch(
         r"The (?:spoken content|transcription|content) of the (?:input )?audio is ['\"](.*)['\"]\.?", text
     )
-    return said[1] if said else text
+    return sentence[1] if sentence else text
 
 
-def of_segments(text: str) -> str:
-    """What is spoken, out of a JSON list of segments.
+def joined_segments(text: str) -> str:
+    """The transcript within a JSON list of segments.
 
-    >>> of_segments('[{"Start": 0, "End": 1, "Speaker": 0, "Content": "play it"}]'), of_segments("play it")
+    >>> joined_segments('[{"Start": 0, "End": 1, "Speaker": 0, "Content": "play it"}]'), joined_segments("play it")
     ('play it', 'play it')
     """
     return " ".join(re.findall(r'"Content": ?"((?:[^"\\]|\\.)*)"', text)) or text
 
 
-def untimed(text: str) -> str:
-    """What is spoken, without times and speakers.
+def without_times(text: str) -> str:
+    """The transcript without its marks of times and speakers.
 
-    >>> untimed("[0.00][S01]play it[3.00]")
+    >>> without_times("[0.00][S01]play it[3.00]")
     'play it'
     """
     return " ".join(re.sub(r"\[(?:[\d.:]+|S\d+)\]", " ", text).split())
 
 
-def thought(text: str) -> str:
-    """What is written after thinking.
+def after_thinking(text: str) -> str:
+    """The transcript after the model's thoughts.
 
-    >>> thought("<think>hm</think>play it")
+    >>> after_thinking("<think>hm</think>play it")
     'play it'
     """
     return text.rpartition("</think>")[2].strip()
 
 
-def plain(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
-    """Token embeddings `[..., hidden]`."""
-    return model.get_input_embeddings()(ids)
-
-
-def three_tables(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
-    """As `plain`, of Gemma 3n: the marks around images and audio have tables of their own, behind that of the text."""
-    rows = plain(model, ids)
-    for table in (model.model.embed_vision, model.model.embed_audio):
-        inside = ids >= table.vocab_offset
-        last = table.vocab_offset + table.vocab_size - 1
-        own = table(input_ids=torch.where(inside, ids, last).clamp(max=last))
-        rows = torch.where(inside[..., None], own.to(rows.dtype), rows)
-    return rows
+# --------------------------------------------------------------------------------------------------------- the table
 
 
 @dataclass(frozen=True)
 class Family:
-    """request: asks a processor for the inputs of one recording. more: further arguments of a forward pass on audio.
+    """What is particular to one model type.
 
-    embed: embeddings of token ids. merging: the module in the decoder that puts the audio in its place, where the
-    decoder does that itself. spoken: takes the transcript out of what is written.
+    cls: name of its class in transformers. request: asks its processor for the inputs of one recording.
+    forward_arguments: further arguments of a forward pass on audio. embed: embeddings of token ids. merging_module: the
+    module of the decoder that puts the audio embeddings into the slot; empty where that happens before the decoder.
+    transcript: takes the transcript out of the generated text. needs: the package that its processor imports (Gemma
+    3n: that its vision tower imports) beside transformers; empty for none. tested: whether the tests run it whole, on
+    a tiny model of its class with random weights.
     """
 
-    request: Callable[[ProcessorMixin, Request], BatchFeature] = chat
-    more: tuple[tuple[str, object], ...] = ()
-    embed: Callable[[PreTrainedModel, torch.Tensor], torch.Tensor] = plain
-    merging: str = ""
-    spoken: Callable[[str], str] = same
+    cls: str
+    request: Callable[[ProcessorMixin, Request], BatchFeature] = by_chat_template
+    forward_arguments: Mapping[str, object] = field(default_factory=dict)
+    embed: Callable[[PreTrainedModel, torch.Tensor], torch.Tensor] = token_embeddings
+    merging_module: str = ""
+    transcript: Callable[[str], str] = as_generated
+    needs: str = ""
+    tested: bool = True
 
 
+OWN_TYPE = "adapt_composed"  # the model type of the models that `adapt base` builds
+OWN_FAMILY = Family("ComposedForSpeechRecognition")
+
+# The model types of transformers that put audio embeddings in place of tokens of the LLM's input.
 FAMILIES = {
-    "audioflamingo3": Family(transcription, spoken=unquoted),
-    "fun_asr_nano": Family(transcription),
-    "gemma3n": Family(embed=three_tables),
-    "glmasr": Family(transcription),
-    "moss_transcribe_diarize": Family(transcription, spoken=untimed),
-    "musicflamingo": Family(spoken=unquoted),
-    "nemo_speechlm": Family(transcription),
-    "nemotron_h_omni": Family(spoken=thought),
-    "phi4_multimodal": Family(tokenizers_chat, merging="embed_tokens_extend"),
-    "qwen3_asr": Family(in_language),
-    "vibevoice_asr": Family(transcription, (("sample", False),), spoken=of_segments),  # it would draw its latents
-    "voxtral": Family(mistral),
+    "audioflamingo3": Family("AudioFlamingo3ForConditionalGeneration", by_transcription_request, transcript=unquoted),
+    "dots3_note": Family("Dots3NoteForConditionalGeneration", needs="torchvision"),
+    "fun_asr_nano": Family("FunAsrNanoForConditionalGeneration", by_transcription_request, needs="torchaudio"),
+    "gemma3n": Family("Gemma3nForConditionalGeneration", embed=gemma3n_embeddings, needs="timm"),
+    "gemma4": Family("Gemma4ForConditionalGeneration", needs="torchvision"),
+    "gemma4_unified": Family("Gemma4UnifiedForConditionalGeneration", needs="torchvision"),
+    "glmasr": Family("GlmAsrForConditionalGeneration", by_transcription_request),
+    "granite_speech": Family("GraniteSpeechForConditionalGeneration", needs="torchaudio"),
+    "granite_speech_plus": Family("GraniteSpeechPlusForConditionalGeneration", needs="torchaudio"),
+    "inkling_mm_model": Family("InklingForConditionalGeneration", needs="torchvision"),
+    "moss_transcribe_diarize": Family(
+        "MossTranscribeDiarizeForConditionalGeneration", by_transcription_request, transcript=without_times
+    ),
+    "muse_spark": Family("MuseSparkForConditionalGeneration", needs="torchvision"),
+    "musicflamingo": Family("MusicFlamingoForConditionalGeneration", transcript=unquoted),
+    "nemo_speechlm": Family("Nemotron3_5TranscribeForConditionalGeneration", by_transcription_request),
+    "nemotron_h_omni": Family("NemotronH_Omni_Reasoning_V3", transcript=after_thinking, needs="torchvision"),
+    "phi4_multimodal": Family(
+        "Phi4MultimodalForCausalLM",
+        by_tokenizer_chat_template,
+        merging_module="embed_tokens_extend",
+        needs="torchvision",
+    ),
+    # The two untested Qwen types hold a thinker, which is one of the tested types, and parts that generate audio.
+    "qwen2_5_omni": Family("Qwen2_5OmniForConditionalGeneration", needs="torchvision", tested=False),
+    "qwen2_5_omni_thinker": Family("Qwen2_5OmniThinkerForConditionalGeneration", needs="torchvision"),
+    "qwen2_audio": Family("Qwen2AudioForConditionalGeneration"),
+    "qwen3_asr": Family("Qwen3ASRForConditionalGeneration", by_transcription_request_in_language),
+    "qwen3_omni_moe": Family("Qwen3OmniMoeForConditionalGeneration", needs="torchvision", tested=False),
+    "qwen3_omni_moe_thinker": Family("Qwen3OmniMoeThinkerForConditionalGeneration", needs="torchvision"),
+    "vibevoice_asr": Family(
+        "VibeVoiceAsrForConditionalGeneration",
+        by_transcription_request,
+        forward_arguments={"sample": False},  # it would draw its latents at random
+        transcript=joined_segments,
+    ),
+    "voxtral": Family("VoxtralForConditionalGeneration", by_mistral_request, needs="mistral_common"),
 }
-MAX_SECONDS = 30.0  # Whisper's encoders, of which many are, take no more; some cut the rest off without a word
 
 
 def family_of(config: PreTrainedConfig) -> Family:
-    """That of a config; most need nothing of their own."""
-    return FAMILIES.get(config.model_type, Family())
-
-
-def audio_token_id(config: PreTrainedConfig) -> int:
-    """The token that stands for an audio embedding. Raises `ModelError` where a config names none."""
-    for part in (config, getattr(config, "audio_config", None)):
-        for key in ("audio_token_id", "audio_token_index"):
-            if isinstance(found := getattr(part, key, None), int):
-                return found
-    raise ModelError(f"{config.model_type}: its config names no audio token; see `adapt ls models`")
-
-
-def in_chat(processor: ProcessorMixin, config: PreTrainedConfig, name: str, said: tuple[str, str]) -> tuple[list, list]:
-    """As `around`, in the chat template, with what a user says before and behind the audio."""
-    family = family_of(config)
-    asks = family.request if family.request in (chat, tokenizers_chat) else chat
-    family = Family(lambda processor, request: asks(processor, dataclasses.replace(request, said=said)))
-    return around(processor, family, audio_token_id(config), "en", name)
-
-
-def around(processor: ProcessorMixin, family: Family, audio: int, language: str, name: str) -> tuple[list, list]:
-    """Token ids before and behind the slot: what a processor writes whatever the audio.
-
-    The slot is all between: one run of audio tokens, as a rule; some put marks between its parts, and one says behind
-    it how long it is. Raises ValueError where there is no audio token at all.
-    """
-    short, long = (
-        family.request(processor, Request(np.zeros(int(rate_of(processor) * seconds), np.float32), language, name))
-        for seconds in (1.0, 2.57)
-    )
-    short, long = (inputs["input_ids"][0].tolist() for inputs in (short, long))
-    behind = len(short) - 1 - short[::-1].index(audio)
-    same = 0
-    while same < len(short) - 1 - behind and short[-1 - same] == long[-1 - same]:
-        same += 1
-    return short[: short.index(audio)], short[len(short) - same :]
-
-
-# Where a projector stands, in whole or as the last layers of its encoder. The first of these that a model has is it:
-# in families that see as well `multi_modal_projector` may be for pictures.
-_PROJECTORS = (r"embed_audio", r"audio_tower\.(?:proj\d?|post_proj_norm|adapter)", r"multi_modal_projector|projector")
-_ENCODER = r"audio_tower|encoder|\w+_tokenizer_encoder"
-
-
-def audio_parameters(model: PreTrainedModel, part: str) -> list[torch.nn.Parameter]:
-    """The parameters of a part, `encoder` or `projector`. Raises `ModelError` for a model that has none apart."""
-    named = dict(model.named_parameters())
-
-    def inside(pattern: str) -> set[str]:
-        return {name for name in named if re.match(rf"(?:model\.)?(?:{pattern})\.", name)}
-
-    projector = next(filter(None, map(inside, _PROJECTORS)), set())
-    found = projector if part == "projector" else inside(_ENCODER) - projector
-    if not found:
-        raise ModelError(f"{model.config.model_type}: has no {part} of its own to train; keep it frozen")
-    return [named[name] for name in named if name in found]
-
-
-def merged_embeddings(model: PreTrainedModel, inputs: BatchFeature, family: Family) -> torch.Tensor:
-    """What a model gives its decoder for inputs of its processor's: `[batch, length, hidden]`, with its gradient."""
-    found: list[torch.Tensor] = []
-
-    class Seen(Exception):
-        pass
-
-    def before(module, args, kwargs):
-        found.append(kwargs["inputs_embeds"])
-        raise Seen
-
-    def behind(module, args, output):
-        found.append(output)
-        raise Seen
-
-    decoder = model.get_decoder()
-    if family.merging:
-        hook = decoder.get_submodule(family.merging).register_forward_hook(behind)
-    else:
-        hook = decoder.register_forward_pre_hook(before, with_kwargs=True)
-    try:
-        with contextlib.suppress(Seen):
-            model(**inputs, **dict(family.more))
-    finally:
-        hook.remove()
-    return found[0]
+    """The row of a supported model type; that of our own models for any other."""
+    return FAMILIES.get(config.model_type, OWN_FAMILY)

@@ -1,4 +1,4 @@
-"""Audio file -> samples -> log-mel filterbank, the input of the audio encoder."""
+"""Audio file -> samples -> log-mel filterbank features, the input of the audio encoder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from adapt.errors import UNREADABLE, DataError, unreadable
 SAMPLE_RATE = 16_000
 N_FFT, WINDOW, HOP = 512, 400, 160  # 25 ms windows, every 10 ms
 FLOOR = 1e-6
-PAUSE = 0.2  # seconds: shorter silences are within words
+PAUSE = 0.2  # seconds; shorter silences occur within words
 
 
 @contextmanager
@@ -37,12 +37,12 @@ def _opened(path: Path | str) -> Iterator[soundfile.SoundFile]:
 def _mono(file: soundfile.SoundFile, frames: int = -1) -> np.ndarray:
     samples = file.read(frames, dtype="float32", always_2d=True).mean(axis=1)
     if not np.isfinite(samples).all():
-        raise DataError(f"{file.name}: holds samples that are no numbers; record it again or take it out")
+        raise DataError(f"{file.name}: holds samples that are NaN or infinite; record it again or take it out")
     return samples
 
 
 def resampled(samples: np.ndarray, rate: int, wanted: int = SAMPLE_RATE) -> np.ndarray:
-    """Samples at `rate` Hz, at the rate that is wanted."""
+    """Samples at `rate` Hz, resampled to `wanted` Hz."""
     return samples if rate == wanted else resample_poly(samples, wanted, rate).astype(np.float32)
 
 
@@ -59,25 +59,25 @@ def read_audio(path: Path | str) -> np.ndarray:
 
 
 def read_segments(path: Path | str, max_seconds: float) -> Iterator[np.ndarray]:
-    """What `read_audio` gives, in stretches of at most `max_seconds`, one in memory at a time.
+    """The samples of `read_audio` in segments of at most `max_seconds`, one in memory at a time.
 
-    Each is cut behind its first quarter, in the middle of the quietest `PAUSE`.
-    Raises `DataError` as `read_audio` does.
+    A segment ends in the middle of the quietest `PAUSE` after its first quarter. Raises `DataError` as `read_audio`
+    does.
     """
     with _opened(path) as file:
         rate, longest = file.samplerate, int(max_seconds * file.samplerate)
-        held = _mono(file, longest + 1)
-        if not len(held):
+        samples = _mono(file, longest + 1)
+        if not len(samples):
             raise DataError(f"{path}: holds no samples; record it again or take it out of the manifest")
-        while len(held) > longest:
-            cut = _quietest(held[:longest], round(PAUSE * rate))
-            yield resampled(held[:cut], rate)
-            held = np.concatenate([held[cut:], _mono(file, cut)])
-        yield resampled(held, rate)
+        while len(samples) > longest:
+            cut = _quietest(samples[:longest], round(PAUSE * rate))
+            yield resampled(samples[:cut], rate)
+            samples = np.concatenate([samples[cut:], _mono(file, cut)])
+        yield resampled(samples, rate)
 
 
 def _quietest(samples: np.ndarray, window: int) -> int:
-    """Middle of the window with the least energy, behind the first quarter of `samples`."""
+    """Middle of the window of `window` samples with the least energy, after the first quarter of `samples`."""
     first = len(samples) // 4
     energy = np.cumsum(np.square(samples[first:], dtype=np.float64))
     return first + int(np.argmin(energy[window:] - energy[:-window])) + window // 2
@@ -90,21 +90,21 @@ def _filters(bins: int, device: torch.device) -> torch.Tensor:
 
 
 def pad(rows: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Recordings as one batch of samples `[batch, length]`, zero beyond each one's own, and their lengths `[batch]`."""
+    """Recordings as one zero-padded batch of samples `[batch, length]`, and their lengths `[batch]`."""
     batch = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(row) for row in rows], batch_first=True)
     return batch, torch.tensor([len(row) for row in rows])
 
 
 def log_mel(samples: torch.Tensor, lengths: torch.Tensor, bins: int = 80) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-mel energies, mean 0 and deviation 1 per bin over each utterance.
+    """Log-mel energies with mean 0 and standard deviation 1 in each bin over each utterance.
 
     `samples` float32 `[batch, length]` and `lengths` as `pad` returns them -> features `[batch, frames, bins]`, zero
-    beyond each utterance, and their boolean mask `[batch, frames]`. One frame every 10 ms, centred, silence around
-    the recording: what an utterance gives does not depend on the batch it is in.
+    beyond each utterance, and their boolean mask `[batch, frames]`. There is one frame every 10 ms, centred, with
+    silence around the recording. The features of an utterance do not depend on the batch that it is in.
     """
     window = torch.hann_window(WINDOW, device=samples.device)
     spectrum = torch.stft(samples, N_FFT, HOP, WINDOW, window, pad_mode="constant", return_complex=True)
-    power = torch.view_as_real(spectrum).square().sum(-1)  # without the square root of abs()
+    power = torch.view_as_real(spectrum).square().sum(-1)  # abs() would take a square root first
     energies = torch.log(_filters(bins, samples.device) @ power + FLOOR).transpose(1, 2)
     frames = (lengths // HOP + 1).to(samples.device)
     mask = torch.arange(energies.shape[1], device=samples.device)[None] < frames[:, None]

@@ -1,24 +1,54 @@
-"""The decoder of any speech LLM as transformers' `generate` wants a model: prompt rows in, logits out.
+"""The decoder of any speech LLM in the form that `generate` of transformers expects: prompt rows in, logits out.
 
-Families override `generate` and what prepares its inputs, each in its own way: some refuse embeddings, one turns a LoRA
-of its own off. This goes past all of that, so that one way of decoding serves them all.
+Families override `generate` and the preparation of its inputs, each in its own way: some refuse embeddings, one
+switches off a LoRA of its own. `Generator` bypasses all of that, so that one way of decoding serves every family.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import nn
-from transformers import Cache, GenerationConfig, GenerationMixin, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    Cache,
+    GenerationConfig,
+    GenerationMixin,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-if TYPE_CHECKING:
-    from adapt.model.speech_llm import SpeechLLM
+
+class Decodable(Protocol):
+    """What `Generator` needs of a speech LLM. ends: tokens that end a transcript; one at least."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    ends: list[int]
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def rows(self, ids: torch.Tensor) -> torch.Tensor:
+        """Rows `[..., width]` of token ids."""
+        ...
+
+    def forward(
+        self,
+        rows: torch.Tensor,
+        mask: torch.Tensor | None,
+        positions: torch.Tensor | None,
+        cache: Cache | None,
+        keep: int,
+    ) -> torch.Tensor:
+        """Logits `[batch, length, vocabulary]` of rows `[batch, length, width]`; of the last `keep` unless 0."""
+        ...
 
 
 class _Rows(nn.Module):
-    def __init__(self, speech_llm: SpeechLLM):
+    def __init__(self, speech_llm: Decodable):
         super().__init__()
         self._rows = speech_llm.rows
 
@@ -27,14 +57,14 @@ class _Rows(nn.Module):
 
 
 class Generator(PreTrainedModel, GenerationMixin):
-    """`inputs_embeds` are rows of the speech LLM's (`SpeechLLM.rows`), and so is what its embeddings give."""
+    """`inputs_embeds` are rows `[batch, length, width]` of the speech LLM, as are its input embeddings."""
 
     main_input_name = "input_ids"
     base_model_prefix = ""
     _supports_attention_backend = _supports_sdpa = True
 
-    def __init__(self, speech_llm: SpeechLLM):
-        super().__init__(PreTrainedConfig())  # its own has demands on the class that it belongs to
+    def __init__(self, speech_llm: Decodable):
+        super().__init__(PreTrainedConfig())  # a family's own config makes demands on the class that it belongs to
         self._forward, self._rows = speech_llm.forward, _Rows(speech_llm)
         self._device, self._dtype = speech_llm.device, speech_llm.model.dtype
         self.config = speech_llm.model.config

@@ -1,7 +1,7 @@
-"""The prompt around the slot, made of text, of learnable tokens, and of text whose embeddings go through a projector.
+"""The learned prompt around the slot: text, learnable tokens, and text whose embeddings go through a prompt projector.
 
 The prompt projector is that of Burdisso et al. 2026 (2601.20898): three linear layers with ReLU over the embeddings of
-the prompt's own text. `residual` adds what it says to those embeddings, and begins by saying nothing.
+the prompt's text. The `residual` projector adds its output to those embeddings; its output is zero at first.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,55 +19,56 @@ from transformers import PreTrainedTokenizerBase
 
 from adapt.errors import ModelError
 from adapt.model import soft_prompt
+from adapt.model.speech_llm import SpeechLLM
 from adapt.text.template import CHAT, CHAT_MARK, LEARNED, SPEECH, TEXT, Segment, parse, written
 
-if TYPE_CHECKING:
-    from adapt.model.speech_llm import SpeechLLM
-
-FILE = "learned_prompt.safetensors"  # in the folder of an adapter, or of a base, that it belongs to
+FILE = "learned_prompt.safetensors"  # in the folder of the adapter or base that it belongs to
+USER_MARKS = ("adaptbefore", "adaptbehind")  # stand for the segments before and after the slot in a chat template
 
 
 def _beginning(segments: Sequence[Segment], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The beginning of sentence, where the tokenizer has one and neither a segment nor a chat template writes it."""
+    """The token for the beginning of sentence; empty where there is none, or where text or chat template writes it."""
     mark = tokenizer.bos_token
     if mark is None or any(mark in segment.text or segment.kind == CHAT for segment in segments):
         return []
     return [tokenizer.bos_token_id]
 
 
-def in_chat(segments: Sequence[Segment], speech_llm: SpeechLLM) -> list[Segment]:
-    """The segments with what the chat template writes around them, in place of a CHAT."""
+def expand_chat(segments: Sequence[Segment], speech_llm: SpeechLLM) -> list[Segment]:
+    """The segments with what the chat template writes around them, in place of a CHAT.
+
+    Raises `ModelError` where the template does not keep what the user says, or takes no audio.
+    """
     if segments[0].kind != CHAT:
         return list(segments)
     slot = next(i for i, segment in enumerate(segments) if segment.kind == SPEECH)
-    said = (segments[1:slot], segments[slot + 1 :])
-    # Words stand in for the segments, each of which is tokenised by itself.
-    marks = [mark if some else "" for mark, some in zip(("adaptbefore", "adaptbehind"), said, strict=True)]
-    found = []
-    around = speech_llm.chat(*marks)
-    for text, mark, other, some in zip(around, marks, marks[::-1], said, strict=True):
+    sides = (segments[1:slot], segments[slot + 1 :])
+    # Marks stand in for the segments, because each segment is tokenised by itself.
+    marks = [mark if side else "" for mark, side in zip(USER_MARKS, sides, strict=True)]
+    expanded = []
+    chat = speech_llm.chat(*marks)
+    for where, text, mark, other, side in zip(("before", "after"), chat, marks, marks[::-1], sides, strict=True):
         if (mark and text.count(mark) != 1) or (other and other in text):
-            where = "before" if mark == marks[0] else "behind"
-            told = f"its chat template does not keep what a user says {where} the audio there"
-            raise ModelError(f"{speech_llm.name}: {told}; write the prompt without {CHAT_MARK}")
+            problem = f"its chat template does not keep what the user says {where} the audio in its place"
+            raise ModelError(f"{speech_llm.name}: {problem}; write the prompt without {CHAT_MARK}")
         first, _, last = text.partition(mark) if mark else (text, "", "")
-        found.append([Segment(TEXT, first), *some, Segment(TEXT, last)])
-    return [segment for segment in [*found[0], segments[slot], *found[1]] if segment != Segment(TEXT)]
+        expanded.append([Segment(TEXT, first), *side, Segment(TEXT, last)])
+    return [segment for segment in [*expanded[0], segments[slot], *expanded[1]] if segment != Segment(TEXT)]
 
 
 def ids_around(segments: Sequence[Segment], speech_llm: SpeechLLM) -> tuple[list[int], list[int]]:
-    """Token ids before and behind the slot, each segment tokenised by itself; learnable tokens as their text."""
-    ids, place, tokenizer = ([], []), 0, speech_llm.tokenizer
+    """Token ids before and after the slot, each segment tokenised by itself; learnable tokens as their text."""
+    ids, side, tokenizer = ([], []), 0, speech_llm.tokenizer
     ids[0].extend(_beginning(segments, tokenizer))
-    for segment in in_chat(segments, speech_llm):
-        place += segment.kind == SPEECH
+    for segment in expand_chat(segments, speech_llm):
+        side += segment.kind == SPEECH
         if segment.text:
-            ids[place].extend(tokenizer.encode(segment.text, add_special_tokens=False))
+            ids[side].extend(tokenizer.encode(segment.text, add_special_tokens=False))
     return ids
 
 
 class Mlp(nn.Module):
-    """Three linear layers, ReLU between them, all of them as wide as the embeddings."""
+    """Prompt projector: three linear layers with ReLU between them."""
 
     def __init__(self, width: int, hidden: int):
         super().__init__()
@@ -76,12 +76,13 @@ class Mlp(nn.Module):
             nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, width)
         )
 
-    def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        return self.layers(rows)
+    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """`[n, width]` -> `[n, width]`."""
+        return self.layers(embeddings)
 
 
 class Residual(nn.Module):
-    """The embeddings and what a bottleneck adds to them: nothing at first."""
+    """Prompt projector: the embeddings plus the output of a bottleneck, which is zero at first."""
 
     def __init__(self, width: int, hidden: int):
         super().__init__()
@@ -89,17 +90,19 @@ class Residual(nn.Module):
         nn.init.zeros_(self.up.weight)
         nn.init.zeros_(self.up.bias)
 
-    def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        return rows + self.up(self.down(rows).relu())
+    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """`[n, width]` -> `[n, width]`."""
+        return embeddings + self.up(self.down(embeddings).relu())
 
 
 class LearnedPrompt(nn.Module):
-    """What stands around the slot in place of the base's own prompt.
+    """The prompt around the slot that replaces the base's own prompt.
 
-    template: `text.template`. method: `tokens` learns the `<p:...>` of the template as free vectors; `mlp` and
-    `residual` learn a projector for those with a text, or, where the template has none, for all its text. init: what
-    tokens without a text begin as, as in `soft_prompt.initial`. size: hidden width of the projector; None: that of the
-    embeddings for `mlp`, a quarter of it for `residual`.
+    template: see `text.template`. method: `tokens` learns the `<p:...>` of the template as free vectors; `mlp` and
+    `residual` learn a projector of the `<p:...>` that have a text, or of all the text where the template has no
+    `<p:...>`. init: the initial value of tokens without a text, as in `soft_prompt.initial`. size: hidden width of the
+    projector; None: the width of the embeddings for `mlp`, a quarter of it for `residual`. examples: audio embeddings
+    for `init`. Raises `ModelError` where the template has nothing that the method can learn.
     """
 
     def __init__(
@@ -119,7 +122,7 @@ class LearnedPrompt(nn.Module):
         if method != "tokens" and not any(s.kind == LEARNED for s in segments):
             segments = [dataclasses.replace(s, kind=LEARNED) if s.kind == TEXT else s for s in segments]
         self._beginning = _beginning(segments, tokenizer)
-        self._segments = segments = in_chat(segments, speech_llm)
+        self._segments = segments = expand_chat(segments, speech_llm)
         self._ids = [tokenizer.encode(s.text, add_special_tokens=False) if s.text else [] for s in segments]
         width, self.vectors = speech_llm.hidden, nn.ParameterDict()
         for i, (segment, ids) in enumerate(zip(segments, self._ids, strict=True)):
@@ -133,62 +136,58 @@ class LearnedPrompt(nn.Module):
         if not any(s.kind == LEARNED and (s.text or method == "tokens") for s in segments):
             raise ModelError(f"prompt template {template!r}: has nothing to learn by {method!r}; write <p:...> into it")
 
-    def _learned(self, i: int, speech_llm: SpeechLLM) -> torch.Tensor:
-        """Vectors `[n, hidden]` of a learned segment."""
+    def _learned_vectors(self, i: int, speech_llm: SpeechLLM) -> torch.Tensor:
+        """Vectors `[n, hidden]` of segment `i`, which is learned."""
         if str(i) in self.vectors:
             return self.vectors[str(i)]
-        rows = speech_llm.embed(self._ids[i]).detach()[:, : speech_llm.hidden].float()
-        return self.projector(rows)
+        embeddings = speech_llm.embed(self._ids[i]).detach()[:, : speech_llm.hidden].float()
+        return self.projector(embeddings)
 
     def rows(self, speech_llm: SpeechLLM) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rows `[length, width]` before and behind the slot."""
-        found, place = ([speech_llm.embed(self._beginning)], [speech_llm.embed([])]), 0
+        """Rows `[length, width]` before and after the slot."""
+        sides, side = ([speech_llm.embed(self._beginning)], [speech_llm.embed([])]), 0
         for i, segment in enumerate(self._segments):
-            place += segment.kind == SPEECH
+            side += segment.kind == SPEECH
             if segment.kind == TEXT:
-                found[place].append(speech_llm.embed(self._ids[i]))
+                sides[side].append(speech_llm.embed(self._ids[i]))
             elif segment.kind == LEARNED:
-                rows = speech_llm.in_slot(self._learned(i, speech_llm))
-                if self._ids[i]:  # what each token has of its own in every layer stays that of the text
+                rows = speech_llm.rows_of_embeddings(self._learned_vectors(i, speech_llm))
+                if self._ids[i]:  # further inputs of the layers stay those of the text's tokens
                     rows = torch.cat(
                         [rows[:, : speech_llm.hidden], speech_llm.embed(self._ids[i])[:, speech_llm.hidden :]], 1
                     )
-                found[place].append(rows)
-        return torch.cat(found[0]), torch.cat(found[1])
+                sides[side].append(rows)
+        return torch.cat(sides[0]), torch.cat(sides[1])
 
     def save(self, path: Path, speech_llm: SpeechLLM) -> None:
-        """Write its weights, and under `soft_prompt` the vectors that they come to, end to end."""
+        """Write the weights and, under `soft_prompt`, the learned vectors `[n, hidden]`, one segment after another."""
         state = {f"state.{key}": value.detach().cpu().contiguous() for key, value in self.state_dict().items()}
         learned = [i for i, segment in enumerate(self._segments) if segment.kind == LEARNED]
-        vectors = torch.cat([self._learned(i, speech_llm) for i in learned]).detach().cpu().contiguous()
-        about = {"template": self.template, "method": self.method, "size": self.size}
+        vectors = torch.cat([self._learned_vectors(i, speech_llm) for i in learned]).detach().cpu().contiguous()
+        metadata = {"template": self.template, "method": self.method, "size": self.size}
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({**state, "soft_prompt": vectors}, path, {"adapt": json.dumps(about)})
+        save_file({**state, "soft_prompt": vectors}, path, {"adapt": json.dumps(metadata)})
 
 
 def load_learned_prompt(path: Path, speech_llm: SpeechLLM, template: str | None = None) -> LearnedPrompt:
-    """What `LearnedPrompt.save` wrote; a projector can be put on another template.
+    """The prompt that `LearnedPrompt.save` wrote.
 
-    Raises `ModelError` for another kind of file, another width, and for tokens on another template.
+    template: another template, which only a projector takes; None: the one that it was learned with. Raises
+    `ModelError` for another kind of file, for another width, and for tokens with another template.
     """
     try:
         with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {}).get("adapt", "{}"))
+            metadata = json.loads((file.metadata() or {}).get("adapt", "{}"))
             keys = [key for key in file.keys() if key.startswith("state.")]  # noqa: SIM118 (no dictionary)
             state = {key.removeprefix("state."): file.get_tensor(key) for key in keys}
     except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(f"{path}: cannot be read: {error}; `adapt project` writes one") from None
-    if not about:
+    if not metadata:
         raise ModelError(f"{path}: a soft prompt alone, not a learned prompt; `adapt project` writes one")
-    if (
-        template is not None
-        and written(parse(template)) != written(parse(about["template"]))
-        and about["method"] == "tokens"
-    ):
-        raise ModelError(f"{path}: learned as tokens of {about['template']!r}; only a projector takes another template")
-    learned = LearnedPrompt(
-        speech_llm, template or about["template"], about["method"], init="random", size=about["size"]
-    )
+    method, its_own = metadata["method"], metadata["template"]
+    if template is not None and method == "tokens" and written(parse(template)) != written(parse(its_own)):
+        raise ModelError(f"{path}: learned as tokens of {its_own!r}; only a projector takes another template")
+    learned = LearnedPrompt(speech_llm, template or its_own, method, init="random", size=metadata["size"])
     try:
         learned.load_state_dict(state)
     except RuntimeError as error:
@@ -198,12 +197,12 @@ def load_learned_prompt(path: Path, speech_llm: SpeechLLM, template: str | None 
 
 
 def with_template(speech_llm: SpeechLLM, template: str) -> SpeechLLM:
-    """The same model behind another prompt; its learnable tokens are the text that they would begin as."""
+    """The same model with the prompt of a template, whose learnable tokens are the text that they would start from."""
     before, after = ids_around(parse(template), speech_llm)
     return dataclasses.replace(speech_llm, before=before, after=after, learned=None)
 
 
 def with_learned(speech_llm: SpeechLLM, learned: LearnedPrompt) -> SpeechLLM:
-    """The same model behind a learned prompt."""
+    """The same model with a learned prompt."""
     before, after = ids_around(parse(learned.template), speech_llm)
     return dataclasses.replace(speech_llm, before=before, after=after, learned=learned)

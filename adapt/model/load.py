@@ -1,4 +1,4 @@
-"""A built-in name, a folder or a model on the hub -> the view of a speech LLM."""
+"""Load a speech LLM: a built-in base, a folder or a model on the hub -> `SpeechLLM`."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ from adapt.errors import ModelError, first_line
 from adapt.model import learned_prompt
 from adapt.model.bases import find_base
 from adapt.model.composed import ComposedConfig, ComposedForSpeechRecognition
-from adapt.model.families import MAX_SECONDS, around, audio_token_id, family_of
+from adapt.model.families import FAMILIES, family_of
+from adapt.model.slot import audio_token_id, ids_around_slot
 from adapt.model.speech_llm import SpeechLLM
-from adapt.model.support import NEEDS, SUPPORTED, refusal
+from adapt.model.support import refusal
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+MAX_SECONDS = 30.0  # of models of transformers: many encoders are Whisper's, and some cut off the rest silently
 
 
 def load_speech_llm(
@@ -36,39 +38,39 @@ def load_speech_llm(
 ) -> SpeechLLM:
     """Load a speech LLM.
 
-    name: a built-in one, a folder, or one on the hub as `owner/name` or `owner/name@revision`. device: `cpu`, `cuda`,
-    `cuda:1`, `mps`; `spread` lays it over all the devices there are; `auto` is CUDA where it is there, else CPU. dtype:
-    `fp32`, `bf16` or `fp16`; `auto` is fp32 for models of our own and on a CPU, else what the weights were saved in.
-    quantise: 8 or 4 bits for the linear layers, by bitsandbytes, on CUDA. language: ISO 639-1, for families whose
-    prompt says it.
+    name: a built-in base, a folder, or `owner/name` or `owner/name@revision` on the hub. device: `cpu`, `cuda`,
+    `cuda:1`, `mps`; `spread` distributes the model over all devices; `auto` is CUDA where available, else CPU. dtype:
+    `fp32`, `bf16` or `fp16`; `auto` is fp32 for models of our own and on a CPU or MPS, else the data type of the saved
+    weights. quantise: 8 or 4 bits for the linear layers, by bitsandbytes, on CUDA; None for neither. language: ISO
+    639-1, for families whose prompt names it.
 
-    Raises `ModelError` when there is no such model, when it is none that can be adapted, and when weights are missing.
+    Raises `ModelError` where there is no such model, where it cannot be a base, and where weights are missing.
     """
     path = find_base(name)
     config = read_config(path, name)
-    logging.disable_progress_bar()  # weights of a second are not worth a bar
+    logging.disable_progress_bar()
     device = device_of(device)
     if isinstance(config, ComposedConfig):
         if quantise or device == "spread":
-            told = f"quantise: {quantise} bits" if quantise else "device: spread"
-            raise ModelError(f"{told}: not for models of our own, which are small; leave it out")
+            argument = f"quantise: {quantise} bits" if quantise else "device: 'spread'"
+            raise ModelError(f"{argument}: not for models built by `adapt base`, which are small; leave it out")
         model = _weights(ComposedForSpeechRecognition, path, strict=True, dtype=DTYPES.get(dtype, torch.float32))
         return _with_prompt(view(name, model.to(device).eval(), AutoTokenizer.from_pretrained(path)), path)
     processor = _processor(path, config)
-    more: dict[str, object] = {"dtype": DTYPES.get(dtype, torch.float32 if device in ("cpu", "mps") else "auto")}
+    arguments: dict[str, object] = {"dtype": DTYPES.get(dtype, torch.float32 if device in ("cpu", "mps") else "auto")}
     if device == "spread":
-        more["device_map"] = "auto"
+        arguments["device_map"] = "auto"
     if quantise:
-        more |= _quantised(quantise, device)
-    model = _weights(getattr(transformers, SUPPORTED[config.model_type]), path, **more)
-    model = model if "device_map" in more else model.to(device)
-    model = getattr(model, "thinker", model)  # of Qwen's omni models, the part that writes
-    _merge_own_lora(model)
-    return _with_prompt(foreign_view(name, model.eval(), processor, language), path)
+        arguments |= _quantised(quantise, device)
+    model = _weights(getattr(transformers, FAMILIES[config.model_type].cls), path, **arguments)
+    model = model if "device_map" in arguments else model.to(device)
+    model = getattr(model, "thinker", model)  # the part of Qwen's omni models that generates text
+    merge_own_lora(model)
+    return _with_prompt(view_with_processor(name, model.eval(), processor, language), path)
 
 
 def _with_prompt(speech_llm: SpeechLLM, path: Path) -> SpeechLLM:
-    """Behind the learned prompt that lies beside its weights, if one does."""
+    """The model with the learned prompt in its folder, if there is one (in place)."""
     if (path / learned_prompt.FILE).exists():
         speech_llm.learned = speech_llm.prompts[None] = learned_prompt.load_learned_prompt(
             path / learned_prompt.FILE, speech_llm
@@ -77,63 +79,69 @@ def _with_prompt(speech_llm: SpeechLLM, path: Path) -> SpeechLLM:
 
 
 def device_of(name: str) -> str:
-    """The device that a name stands for; `auto` is that of the process. Raises `ModelError` for what is not there."""
+    """The device for a name; `auto` is that of the process. Raises `ModelError` for unknown and unavailable devices."""
     if name == "auto":
         return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
     if name == "spread":
         return name
     kind, _, number = name.partition(":")
-    there = {
+    available = {
         "cpu": not number,
         "cuda": torch.cuda.is_available()
         and (number or "0").isdigit()
         and int(number or 0) < torch.cuda.device_count(),
         "mps": not number and torch.backends.mps.is_available(),
     }
-    if kind not in there:
+    if kind not in available:
         raise ModelError(f"device: unknown {name!r}; write auto, cpu, cuda, cuda:1, mps or spread")
-    if not there[kind]:
+    if not available[kind]:
         raise ModelError(f"device: {name!r} is not there; write auto, or leave it out")
     return name
 
 
 def read_config(path: Path, name: str) -> PreTrainedConfig:
-    """The config of a speech LLM. Raises `ModelError` for any other kind of model."""
+    """The config of a speech LLM that can be a base, from its folder. Raises `ModelError` for any other kind of model.
+
+    name: what errors call the model.
+    """
     try:
         config = AutoConfig.from_pretrained(path)
     except (ValueError, OSError, KeyError) as error:
-        raise ModelError(f"base: {name!r}: its config.json says too little: {first_line(error)}") from None
+        problem = f"its config.json does not say which model it is: {first_line(error)}"
+        raise ModelError(f"base {name!r}: {problem}; save the model again with save_pretrained") from None
     kind = config.model_type
-    if kind == ComposedConfig.model_type or kind in SUPPORTED:
+    if kind == ComposedConfig.model_type or kind in FAMILIES:
         return config
+    way_out = "give a supported model type (`adapt ls models`)"
     if why := refusal(kind):
-        raise ModelError(f"base: {name!r} is a {kind!r} model: {why}; see `adapt ls models`")
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as TEXT
+        raise ModelError(f"base {name!r}: not supported: a {kind!r} model, {why}; {way_out}")
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    if kind in TEXT:
-        way_out = "give a speech LLM, or make one of it with `adapt base` and llm.start"
-        raise ModelError(f"base: {name!r} is a text-only LLM ({kind!r}) and hears nothing; {way_out}")
-    raise ModelError(f"base: {name!r} is a {kind!r} model, which hears nothing; see `adapt ls models`")
+    if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        problem = f"a text-only LLM ({kind!r}), which takes no audio"
+        raise ModelError(f"base {name!r}: {problem}; give a speech LLM, or build one around it with `adapt base`")
+    raise ModelError(f"base {name!r}: a {kind!r} model, which takes no audio; {way_out}")
 
 
-def _weights(cls: type[PreTrainedModel], path: Path, strict: bool = False, **more) -> PreTrainedModel:
+def _weights(cls: type[PreTrainedModel], path: Path, strict: bool = False, **arguments) -> PreTrainedModel:
+    """A model from its folder. strict: weights that the class has no place for are an error too."""
     try:
-        model, report = cls.from_pretrained(path, output_loading_info=True, ignore_mismatched_sizes=True, **more)
+        model, report = cls.from_pretrained(path, output_loading_info=True, ignore_mismatched_sizes=True, **arguments)
     except OSError as error:
-        raise ModelError(
-            f"{path}: no weights there: {first_line(error)}; save the model with save_pretrained"
-        ) from None
+        reason = first_line(error)
+        raise ModelError(f"{path}: holds no weights: {reason}; save the model with save_pretrained") from None
     except ImportError as error:
-        raise ModelError(f"{path}: {cls.__name__} cannot be built: {first_line(error)}; install it") from None
-    amiss = [*report["missing_keys"], *report["mismatched_keys"], *(report["unexpected_keys"] if strict else ())]
-    if amiss:
-        raise ModelError(f"{path}: {len(amiss)} weights do not fit, first {amiss[0]!r}; save the model again")
+        problem = f"{cls.__name__} cannot be built: {first_line(error)}"
+        raise ModelError(f"{path}: {problem}; install what it needs") from None
+    wrong = [*report["missing_keys"], *report["mismatched_keys"], *(report["unexpected_keys"] if strict else ())]
+    if wrong:
+        raise ModelError(f"{path}: {len(wrong)} weights do not fit, first {wrong[0]!r}; save the model again")
     return model
 
 
 def _quantised(bits: int, device: str) -> dict:
     if not torch.cuda.is_available() or device in ("cpu", "mps"):
-        raise ModelError(f"quantise: {bits} bits need CUDA, and this is {device}; leave it out")
+        raise ModelError(f"quantise: {bits} bits need CUDA, and the device is {device!r}; leave it out")
     try:
         import bitsandbytes  # noqa: F401
     except ImportError:
@@ -143,22 +151,22 @@ def _quantised(bits: int, device: str) -> dict:
 
 
 def _processor(path: Path, config: PreTrainedConfig) -> ProcessorMixin:
-    package = NEEDS.get(config.model_type)
+    package = family_of(config).needs
     if package and not find_spec(package):
         raise ModelError(f"{path}: the processor of {config.model_type} needs {package}; pip install {package}")
     try:
         processor = AutoProcessor.from_pretrained(path)
     except (ValueError, OSError, ImportError, TypeError) as error:
-        told = f"{path}: its processor cannot be loaded: {first_line(error)}"
-        raise ModelError(f"{told}; put it beside the model with processor.save_pretrained") from None
+        problem = f"{path}: its processor cannot be loaded: {first_line(error)}"
+        raise ModelError(f"{problem}; save it into that folder with processor.save_pretrained") from None
     if not isinstance(processor, ProcessorMixin):
-        told = f"a {type(processor).__name__} alone, no processor of audio and text"
-        raise ModelError(f"{path}: holds {told}; put it there with processor.save_pretrained")
+        problem = f"holds a {type(processor).__name__} alone, no processor of audio and text"
+        raise ModelError(f"{path}: {problem}; save that into the folder with processor.save_pretrained")
     return processor
 
 
 def load_tokenizer(name: str) -> tuple[PreTrainedTokenizerBase, int]:
-    """The tokenizer of a speech LLM, and how many outputs its decoder has."""
+    """The tokenizer of a speech LLM, and the number of outputs of its decoder."""
     path = find_base(name)
     config = read_config(path, name)
     if isinstance(config, ComposedConfig):
@@ -169,60 +177,62 @@ def load_tokenizer(name: str) -> tuple[PreTrainedTokenizerBase, int]:
 
 
 def view(name: str, model: ComposedForSpeechRecognition, tokenizer: PreTrainedTokenizerBase) -> SpeechLLM:
-    """The view of a model of our own that is in memory already."""
-    ends = [tokenizer.eos_token_id]
-    speech_llm = SpeechLLM(name, model, tokenizer, [], [], ends, model.config.max_seconds)
+    """The `SpeechLLM` of a composed model that is in memory already."""
+    ends, max_seconds = [tokenizer.eos_token_id], model.config.max_seconds
+    speech_llm = SpeechLLM(name, model, tokenizer, before=[], after=[], ends=ends, max_seconds=max_seconds)
     return learned_prompt.with_template(speech_llm, model.config.prompt)
 
 
-def foreign_view(name: str, model: PreTrainedModel, processor: ProcessorMixin, language: str = "en") -> SpeechLLM:
-    """The view of any other model with its processor. Raises `ModelError` where no slot is found in its prompt."""
-    family, tokenizer = family_of(model.config), processor.tokenizer
+def view_with_processor(
+    name: str, model: PreTrainedModel, processor: ProcessorMixin, language: str = "en"
+) -> SpeechLLM:
+    """The `SpeechLLM` of a model of transformers. Raises `ModelError` where its processor's prompt has no slot."""
+    request = family_of(model.config).request
     try:
-        before, after = around(processor, family, audio_token_id(model.config), language, name)
+        before, after = ids_around_slot(processor, request, audio_token_id(model.config), language, name)
     except (ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
-        told = f"{name}: its processor writes no prompt with a slot for audio: {first_line(error)}"
-        raise ModelError(f"{told}; take the processor that was saved with it") from error
+        problem = f"{name}: its processor writes no prompt with a slot for audio: {first_line(error)}"
+        raise ModelError(f"{problem}; take the processor that was saved with the model") from error
     return SpeechLLM(
         name,
         model,
-        tokenizer,
+        processor.tokenizer,
         before,
         after,
-        _ends(model, tokenizer),
-        MAX_SECONDS,
-        processor,
-        language,
-        _lost_scaling(model),
-        own=(before, after),
+        ends=end_tokens(model, processor.tokenizer),
+        max_seconds=MAX_SECONDS,
+        processor=processor,
+        language=language,
+        scale=missing_logits_scaling(model),
+        processor_prompt=(before, after),
     )
 
 
-def _ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Tokens that end a transcript; the one that the tokenizer calls so comes first."""
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Tokens that end a transcript, those of the generation config; the tokenizer's comes first if it is among them."""
     ends = model.generation_config.eos_token_id
     ends = [ends] if isinstance(ends, int) else list(ends or [])
-    own = tokenizer.eos_token_id
-    return list(dict.fromkeys(([own] if own in ends or not ends else []) + ends))
+    first = tokenizer.eos_token_id
+    return list(dict.fromkeys(([first] if first in ends or not ends else []) + ends))
 
 
 @torch.no_grad()
-def _lost_scaling(model: PreTrainedModel) -> float:
-    """What the logits have to be divided by: that by which the decoder's config has them scaled, and no one does.
+def missing_logits_scaling(model: PreTrainedModel) -> float:
+    """The divisor of the logits that the decoder's config asks for and the model does not apply; 1 for none.
 
-    Granite's LLM divides its logits; transformers' Granite Speech, which holds the same LLM, forgets to.
+    Granite's LLM divides its logits by `logits_scaling`; transformers' Granite Speech, which holds that LLM, does not.
     """
     scaling = getattr(model.config.get_text_config(decoder=True), "logits_scaling", 1.0)
     if scaling == 1.0:
         return 1.0
     rows = model.get_input_embeddings()(torch.arange(8, device=model.device))[None]
     states = model.get_decoder()(inputs_embeds=rows).last_hidden_state
-    plain, given = model.get_output_embeddings()(states).float(), model(inputs_embeds=rows).logits.float()
-    return scaling if (given - plain).norm() < (given - plain / scaling).norm() else 1.0
+    unscaled, logits = model.get_output_embeddings()(states).float(), model(inputs_embeds=rows).logits.float()
+    return scaling if (logits - unscaled).norm() < (logits - unscaled / scaling).norm() else 1.0
 
 
-def _merge_own_lora(model: PreTrainedModel) -> None:
-    """A LoRA that comes with a base is part of it: what is learned goes on top, and `generate` does not switch it."""
+def merge_own_lora(model: PreTrainedModel) -> None:
+    """Merge the LoRA that comes with a base, in place, so that adaptation builds on it and `generate` keeps it on."""
     layers = [(name, m) for name, m in model.named_modules() if isinstance(m, BaseTunerLayer)]
     for name, layer in layers:
         layer.merge()
@@ -231,4 +241,4 @@ def _merge_own_lora(model: PreTrainedModel) -> None:
     if layers:
         model._hf_peft_config_loaded = False
         del model.peft_config
-        model._weight_conversions = None  # of the names with the adapter, which saving would write again
+        model._weight_conversions = None  # otherwise saving would write the names of the weights with the adapter

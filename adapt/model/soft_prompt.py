@@ -1,4 +1,4 @@
-"""Soft prompts: trainable vectors that stand for audio in the slot."""
+"""Soft prompts: trainable vectors in the slot, in place of audio embeddings."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 from adapt.errors import ModelError
 from adapt.model.speech_llm import SpeechLLM
 
-SLOT_EXAMPLES = "slot_examples.safetensors"
+SLOT_EXAMPLES = "slot_examples.safetensors"  # audio embeddings of real audio, in the folder of a base
 
 
 def slot_examples(speech_llm: SpeechLLM, replayed: Sequence[torch.Tensor] = ()) -> list[torch.Tensor]:
-    """Audio embeddings of real audio: `replayed` if there are any, else those kept in the base's folder.
+    """Audio embeddings `[slots, hidden]` of real audio: `replayed` if not empty, else those in the base's folder.
 
     Raises `ModelError` when there are neither.
     """
@@ -24,25 +24,23 @@ def slot_examples(speech_llm: SpeechLLM, replayed: Sequence[torch.Tensor] = ()) 
         return list(replayed)
     path = Path(speech_llm.model.name_or_path) / SLOT_EXAMPLES
     if not path.exists():
-        raise ModelError(
-            f"{speech_llm.name}: no examples of its audio embeddings; name data.source_replay in the recipe, "
-            "or set prompt.init to text"
-        )
+        raise ModelError(f"{speech_llm.name}: no examples of its audio embeddings; give some of source audio")
     tensors = load_file(path, device=str(speech_llm.device))
     return list(tensors["vectors"].float().split(tensors["lengths"].tolist()))
 
 
 def save_slot_examples(path: Path, slots: Sequence[torch.Tensor]) -> None:
-    """Keep audio embeddings of real audio in the folder of a base."""
+    """Write audio embeddings `[slots, hidden]` of real audio to a file that `slot_examples` reads."""
     counts = torch.tensor([len(slot) for slot in slots])
     save_file({"vectors": torch.cat(list(slots)).cpu().contiguous(), "lengths": counts}, path)
 
 
 def initial(kind: str, length: int, examples: Sequence[torch.Tensor], speech_llm: SpeechLLM) -> torch.Tensor:
-    """A soft prompt to start from, `[length, hidden]`.
+    """The vectors `[length, hidden]` that a soft prompt starts from.
 
-    `audio`: a run of real audio embeddings. `stats`: normal, with their mean and deviation per dimension.
-    `text`: embeddings of random tokens. `random`: normal, with the deviation of all token embeddings.
+    kind: `audio` takes the audio embeddings of `examples` one after another; `stats` draws from a normal distribution
+    with their mean and standard deviation in each dimension; `text` takes embeddings of random tokens; `random` draws
+    from a normal distribution with the standard deviation of all token embeddings.
     """
     vectors = torch.cat(list(examples)) if examples else speech_llm.empty_slot
     if kind == "audio":
@@ -52,7 +50,7 @@ def initial(kind: str, length: int, examples: Sequence[torch.Tensor], speech_llm
         noise = torch.randn(length, vectors.shape[1], device=vectors.device)
         return vectors.mean(0) + vectors.std(0) * noise
     count = min(len(speech_llm.tokenizer), speech_llm.vocabulary)
-    # Through the model, not from its table: some scale what they look up.
+    # Through the model, not from its embedding table: some models scale what they look up.
     drawn = speech_llm.embed(torch.randint(count, (max(length, 256),)).tolist())[:, : speech_llm.hidden].detach()
     if kind == "text":
         return drawn[:length].clone()
@@ -66,7 +64,7 @@ def save_soft_prompt(path: Path, vectors: torch.Tensor) -> None:
 
 
 def load_soft_prompt(path: Path, speech_llm: SpeechLLM) -> torch.Tensor:
-    """The vectors that `save` wrote. Raises `ModelError` for another file, or when their width is not the base's."""
+    """The vectors that `save_soft_prompt` wrote. Raises `ModelError` for another file, or another width."""
     try:
         vectors = load_file(path, device=str(speech_llm.device)).get("soft_prompt")
     except (OSError, SafetensorError) as error:
@@ -75,5 +73,6 @@ def load_soft_prompt(path: Path, speech_llm: SpeechLLM) -> torch.Tensor:
         raise ModelError(f"{path}: holds no soft prompt; `adapt prompt` writes one")
     hidden = speech_llm.hidden
     if vectors.shape[1] != hidden:
-        raise ModelError(f"{path}: {vectors.shape[1]} dimensions where {speech_llm.name} has {hidden}; learn it again")
+        problem = f"its vectors have {vectors.shape[1]} dimensions, and those of {speech_llm.name} have {hidden}"
+        raise ModelError(f"{path}: {problem}; learn it again")
     return vectors

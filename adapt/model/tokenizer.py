@@ -1,4 +1,4 @@
-"""A tokenizer of our own, for a decoder that is trained from scratch, and its letters when it goes on."""
+"""Train the tokenizer of a new decoder, and add missing letters to that of an existing one."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ from adapt.text.template import SLOT
 SPECIAL = [SLOT, "<text>"]
 
 
-def train_tokenizer(sentences: Iterable[str], pieces: int, letters: str = "") -> PreTrainedTokenizerFast:
-    """A sentencepiece unigram model (1804.10959) of `pieces` pieces, as the fast tokenizer that transformers loads.
+def train_tokenizer(sentences: Iterable[str], vocab_size: int, letters: str = "") -> PreTrainedTokenizerFast:
+    """A sentencepiece unigram model (1804.10959) of `vocab_size` tokens, as a fast tokenizer of transformers.
 
-    letters: characters that have a piece of their own even where no sentence has them. Ids: unknown 0, beginning 1,
-    end 2, padding 3. Raises `DataError` when the text has too few different words for `pieces`, or too many letters.
+    letters: characters that get a token of their own even where no sentence has them. Ids: unknown 0, beginning 1,
+    end 2, padding 3. Raises `DataError` where the text has too few different words for `vocab_size`, or too many
+    letters.
     """
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(sentences),
             model_writer=model,
-            vocab_size=pieces,
+            vocab_size=vocab_size,
             model_type="unigram",
             pad_id=3,
             user_defined_symbols=SPECIAL,
@@ -40,14 +41,14 @@ def train_tokenizer(sentences: Iterable[str], pieces: int, letters: str = "") ->
             minloglevel=2,
         )
     except RuntimeError as error:
-        told = f"llm.pieces: {pieces} cannot be learned from the text"
+        problem = f"a vocabulary of {vocab_size} tokens cannot be learned from the text"
         if most := re.search(r"value <= (\d+)", str(error)):
-            raise DataError(f"{told}, which has too few different words; give at most {most[1]}") from error
+            raise DataError(f"{problem}, which has too few different words; give at most {most[1]}") from error
         if least := re.search(r"required_chars\. \d+ vs (\d+)", str(error)):
-            raise DataError(f"{told}, which has more letters than that; give at least {least[1]}") from error
-        raise DataError(f"{told}: {str(error).strip().splitlines()[-1]}") from error
+            raise DataError(f"{problem}, which has more letters than that; give at least {least[1]}") from error
+        raise DataError(f"{problem}: {str(error).strip().splitlines()[-1]}; give another size") from error
     processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
-    scores = [(processor.id_to_piece(i), processor.get_score(i)) for i in range(pieces)]
+    scores = [(processor.id_to_piece(i), processor.get_score(i)) for i in range(vocab_size)]
     tokenizer = Tokenizer(models.Unigram(scores, unk_id=0))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
@@ -56,13 +57,13 @@ def train_tokenizer(sentences: Iterable[str], pieces: int, letters: str = "") ->
 
 
 def unwritable(tokenizer: PreTrainedTokenizerBase, letters: str) -> str:
-    """Those of `letters` that the tokenizer knows nothing of; byte-level ones know them all."""
+    """Those of `letters` that the tokenizer encodes as unknown; a byte-level tokenizer encodes them all."""
     unknown = tokenizer.unk_token_id
     return "".join(c for c in letters if unknown in tokenizer.encode(c, add_special_tokens=False))
 
 
 def extensible(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether `with_letters` can give it more: it is a unigram model, and all of its tokens are pieces."""
+    """Whether `with_letters` can add to it: it is a unigram model and has no added tokens outside of that model."""
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     return model["type"] == "Unigram" and len(model["vocab"]) == len(tokenizer)
 
@@ -71,25 +72,26 @@ def extensible(tokenizer: PreTrainedTokenizerBase) -> bool:
 def with_letters(
     llm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, letters: str
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Both with a piece for each of `letters` that is `unwritable`; as they are where none is.
+    """Both with a token for each of `letters` that is `unwritable`; unchanged where none is.
 
-    Its embedding begins as that of the letter without its mark (`a` for `ä`), or as the mean of all.
+    The embedding of a new token starts as that of the letter without its diacritic (`a` for `ä`), or as the mean of
+    all embeddings where the tokenizer lacks that letter too.
     """
     missing = unwritable(tokenizer, letters)
     if not missing:
         return llm, tokenizer
-    state, known = json.loads(tokenizer.backend_tokenizer.to_str()), len(tokenizer)
+    state, old_size = json.loads(tokenizer.backend_tokenizer.to_str()), len(tokenizer)
     rarest = min(score for _, score in state["model"]["vocab"])
     state["model"]["vocab"] += [[letter, rarest] for letter in missing]
-    more = type(tokenizer)(
+    extended = type(tokenizer)(
         tokenizer_object=Tokenizer.from_str(json.dumps(state)),
         chat_template=tokenizer.chat_template,
         **tokenizer.special_tokens_map,
     )
-    if len(more) > llm.get_input_embeddings().num_embeddings:
-        llm.resize_token_embeddings(len(more), mean_resizing=False)
+    if len(extended) > llm.get_input_embeddings().num_embeddings:
+        llm.resize_token_embeddings(len(extended), mean_resizing=False)
     for weight in (llm.get_input_embeddings().weight, llm.get_output_embeddings().weight):
-        for row, letter in enumerate(missing, known):
+        for row, letter in enumerate(missing, old_size):
             like = tokenizer.convert_tokens_to_ids(unicodedata.normalize("NFD", letter)[0])
-            weight[row] = weight[:known].mean(0) if like == tokenizer.unk_token_id else weight[like]
-    return llm, more
+            weight[row] = weight[:old_size].mean(0) if like == tokenizer.unk_token_id else weight[like]
+    return llm, extended

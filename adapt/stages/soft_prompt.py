@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from adapt.errors import ModelError
 from adapt.run import write_json
 from adapt.stages import plan
 from adapt.stages.context import Run
@@ -46,13 +47,19 @@ def _learn(run: Run, scratch: Path) -> None:
 
     recipe, source = run.recipe, run.source_audio("source_replay")
     speech_llm = run.prompted(run.speech_llm(run.start))
-    starts_from_audio = recipe.prompt.init in ("audio", "stats")
+    examples = ()
+    if recipe.prompt.init in ("audio", "stats"):
+        try:
+            examples = slot_examples(speech_llm, source.embeddings if source else ())
+        except ModelError as error:
+            way_out = "name data.source_replay in the recipe, or set prompt.init to text"
+            raise ModelError(f"{error}: {way_out}") from error
     result = learn_soft_prompt(
         speech_llm,
         training_text(run),
         run.lines(plan.DEV),
         recipe.prompt,
-        examples=slot_examples(speech_llm, source.embeddings if source else ()) if starts_from_audio else (),
+        examples=examples,
         folder=scratch,
         out=run.path(plan.SOFT_PROMPT),
         seed=recipe.seed,

@@ -1,4 +1,4 @@
-"""Stage `text`: normalise the domain text, drop duplicates and leaks, set lines aside, add copies for other entities."""
+"""Stage `text`: normalise the domain text, drop duplicates and leaks, set lines aside, add copies for entities."""
 
 from __future__ import annotations
 

@@ -12,9 +12,9 @@ import torch
 
 from adapt.errors import ModelError
 from adapt.model import adapter
-from adapt.model.families import audio_parameters
 from adapt.model.features import SAMPLE_RATE, pad
 from adapt.model.learned_prompt import LearnedPrompt, with_learned
+from adapt.model.parts import audio_parameters
 from adapt.model.save import precision as precision_of
 from adapt.model.save import save_speech_llm
 from adapt.model.soft_prompt import SLOT_EXAMPLES, save_slot_examples

@@ -1,4 +1,4 @@
-"""Learned prompts: what they begin as, what learns, and that what is saved says the same again."""
+"""Learned prompts: their initial values, what is trained, and that a saved prompt gives the same logits."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_segments_are_tokenised_by_themselves_with_one_beginning(tiny):
     assert ids_around(parse("<speech><s>play"), tiny)[1][0] == 1
 
 
-def test_a_chat_comes_first_and_goes_through_its_template(tiny):
+def test_a_chat_prompt_goes_through_the_chat_template(tiny):
     tiny.tokenizer.chat_template = (
         "{% for m in messages %}<s>song {{ m.content }} stop{% endfor %}{% if add_generation_prompt %} now{% endif %}"
     )
@@ -51,11 +51,11 @@ def test_a_chat_comes_first_and_goes_through_its_template(tiny):
     texts = (["<s>song ", "play "], ["the song", " stop now"])
     wanted = [[i for text in some for i in encode(text, add_special_tokens=False)] for some in texts]
     assert [ours.before, ours.after] == wanted
-    prompt = LearnedPrompt(tiny, "<chat>play <speech>the song", "residual")  # what is learned is what the user says
+    prompt = LearnedPrompt(tiny, "<chat>play <speech>the song", "residual")  # what the user says is learned
     assert [len(prompt.rows(tiny)[i]) for i in (0, 1)] == [len(w) for w in wanted]
-    assert len(prompt._learned(prompt._segments.index(Segment(LEARNED, "play ")), tiny)) == 2
+    assert len(prompt._learned_vectors(prompt._segments.index(Segment(LEARNED, "play ")), tiny)) == 2
     tiny.tokenizer.chat_template = "{{ messages[0].content }}{{ messages[0].content }}"
-    with pytest.raises(ModelError, match="it writes what a user says 2 times; write the prompt without <chat>"):
+    with pytest.raises(ModelError, match="it writes what the user says 2 times; write the prompt without <chat>"):
         with_template(tiny, "<chat>play")
     tiny.tokenizer.chat_template = None
     with pytest.raises(ModelError, match="has no chat template; write the prompt without <chat>"):
@@ -63,7 +63,7 @@ def test_a_chat_comes_first_and_goes_through_its_template(tiny):
 
 
 @pytest.mark.parametrize("method", ["tokens", "residual"])
-def test_it_begins_as_the_prompt_that_is_written(tiny, slot, method):
+def test_the_initial_prompt_equals_the_prompt_of_the_template(tiny, slot, method):
     template = "<p:play the song><speech>now"
     plain = with_template(tiny, template)
     ours = with_learned(tiny, LearnedPrompt(tiny, template, method))
@@ -71,14 +71,14 @@ def test_it_begins_as_the_prompt_that_is_written(tiny, slot, method):
     assert not torch.allclose(logits(plain, slot)[:, -1], logits(tiny, slot)[:, -1], atol=1e-3)
 
 
-def test_a_token_of_id_0_begins_as_its_embedding(tiny):
+def test_a_token_with_id_0_starts_as_its_embedding(tiny):
     table = tiny.model.get_input_embeddings().weight
     unknown = LearnedPrompt(tiny, "<p:<unk\\>><speech>", "tokens")
     assert torch.equal(unknown.vectors["0"], table[:1])
 
 
 @pytest.mark.parametrize("method", ["tokens", "mlp", "residual"])
-def test_learning_helps_and_what_is_saved_says_the_same(tiny, noise, slot, method, tmp_path):
+def test_learning_lowers_the_loss_and_a_saved_prompt_gives_the_same_logits(tiny, noise, slot, method, tmp_path):
     texts = ["play the song", "stop the music now", "tell me what it is"] * 2
     pairs = Pairs([tiny.target_ids(t) for t in texts], tiny.audio_embeddings(noise) * 2)
     torch.manual_seed(0)
@@ -115,7 +115,7 @@ def test_learning_helps_and_what_is_saved_says_the_same(tiny, noise, slot, metho
         )
 
 
-def test_what_is_refused(tiny, tmp_path):
+def test_templates_with_nothing_to_learn_and_other_files_are_errors(tiny, tmp_path):
     with pytest.raises(ModelError, match="has nothing to learn by 'tokens'"):
         LearnedPrompt(tiny, "play <speech>", "tokens")
     with pytest.raises(ModelError, match="has nothing to learn by 'mlp'"):
@@ -130,7 +130,7 @@ def test_what_is_refused(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("parts", [["projector"], ["encoder", "projector"], ["llm"], ["encoder", "projector", "llm"]])
-def test_what_is_not_frozen_changes_and_nothing_else(tiny, noise, parts, tmp_path):
+def test_the_trained_parts_change_and_nothing_else(tiny, noise, parts, tmp_path):
     texts = ["play the song", "stop the music now", "tell me what it is"] * 2
     pairs = Pairs([tiny.target_ids(t) for t in texts], tiny.audio_embeddings(noise) * 2, noise * 2)
     before = {name: p.detach().clone() for name, p in tiny.model.named_parameters()}
@@ -154,24 +154,24 @@ def test_what_is_not_frozen_changes_and_nothing_else(tiny, noise, parts, tmp_pat
     torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
 
 
-def test_the_ctc_head_learns_along_with_its_encoder(tiny, noise, tmp_path):
+def test_the_ctc_head_is_trained_with_its_encoder(tiny, noise, tmp_path):
     texts = ["play", "stop", "tell"]
     letters = [ctc_ids(text, tiny.model.config.alphabet) for text in texts]
     pairs = Pairs([tiny.target_ids(t) for t in texts], samples=noise, letters=letters)
 
-    def heard() -> float:
+    def loss() -> float:
         with torch.no_grad():
             frames, counts = tiny.frames(noise)
             return float(ctc_loss(tiny.model.encoder.ctc(frames), counts, letters, len(tiny.model.config.alphabet)))
 
-    before = heard()
+    before = loss()
     more = {"folder": tmp_path / "work", "out": tmp_path / "model", "seed": 1, "precision": "fp32"}
     more |= {"steps": 30, "batch_size": 3, "learning_rate": 0.01, "eval_every": 10, "weights_rate": 3e-3}
     learn_from_pairs(tiny, None, pairs, pairs, parts=["encoder", "projector"], **more)
-    assert heard() < before - 0.3
+    assert loss() < before - 0.3
 
 
-def test_a_kill_while_the_model_is_trained_too_changes_nothing(tiny, noise, tmp_path):
+def test_a_kill_during_training_of_the_model_changes_nothing(tiny, noise, tmp_path):
     texts = ["play the song", "stop the music now", "tell me what it is"]
     pairs = Pairs([tiny.target_ids(t) for t in texts], samples=noise)
     more = {"steps": 4, "batch_size": 2, "learning_rate": 0.01, "eval_every": 1, "weights_rate": 0.01, "rank": 2}
@@ -202,7 +202,7 @@ def test_a_kill_while_the_model_is_trained_too_changes_nothing(tiny, noise, tmp_
     assert all(torch.equal(whole[key], again[key]) for key in whole)
 
 
-def test_what_cannot_be_trained_or_written_again_is_refused_first(tiny, tmp_path):
+def test_models_that_cannot_be_trained_or_saved_are_errors_before_training(tiny, tmp_path):
     half = load_speech_llm(tiny.name, "cpu", dtype="bf16")
     with pytest.raises(ModelError, match=r"is in float32, and was loaded in torch.bfloat16"):
         ready(half, ["llm"])
@@ -214,14 +214,14 @@ def test_what_cannot_be_trained_or_written_again_is_refused_first(tiny, tmp_path
         ready(load_speech_llm(str(tmp_path), "cpu", dtype="bf16"), ["projector"])
 
 
-def test_a_chat_template_that_loses_what_is_said_is_refused(tiny, monkeypatch):
+def test_a_chat_template_that_loses_the_users_text_is_an_error(tiny, monkeypatch):
     for around in (("<s>", "now"), ("<s>", "now adaptbefore"), ("<s>adaptbefore", "adaptbehind adaptbehind")):
         monkeypatch.setattr(type(tiny), "chat", lambda self, *said, around=around: around)
-        with pytest.raises(ModelError, match="does not keep what a user says"):
+        with pytest.raises(ModelError, match="does not keep what the user says"):
             with_template(tiny, "<chat>play <speech>the song")
 
 
-def test_what_is_best_on_the_development_set_is_kept_not_what_is_last(tiny, noise, tmp_path):
+def test_the_prompt_with_the_best_development_loss_is_kept(tiny, noise, tmp_path):
     slots = tiny.audio_embeddings(noise)
     train = Pairs([tiny.target_ids(t) for t in ("play the song", "stop the music now", "tell me")], slots)
     dev = Pairs([tiny.target_ids(t) for t in ("zzz qqq", "xx jj xx", "vv kk")], slots)

@@ -1,8 +1,9 @@
-"""The table of supported models knows every model type of transformers that hears, and the README has the table."""
+"""The support table follows from the rows of FAMILIES, has every model type that takes audio, and is in the README."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,42 +11,55 @@ import transformers
 from transformers.models.auto import modeling_auto
 from transformers.models.auto.configuration_auto import model_type_to_module_name
 
-from adapt.model.support import OURS, REFUSED, SUPPORTED, table
-
-from .families import FAMILIES
+from adapt.model.families import FAMILIES, OWN_TYPE, Family
+from adapt.model.support import Support, refusal, table
+from adapt.model.unsupported import UNSUPPORTED
 
 README = Path(__file__).parents[2] / "README.md"
-HEARS = re.compile(r'input_modalities[^=\n]*=\s*(?:"audio"|\([^)]*"audio")')
+TAKES_AUDIO = re.compile(r'input_modalities[^=\n]*=\s*(?:"audio"|\([^)]*"audio")')
 TASKS = re.compile(r"MODEL_FOR_(MULTIMODAL|CTC|RNNT|TDT|SPEECH|SEQ_TO_SEQ|AUDIO|TEXT_TO_(WAVEFORM|SPECTROGRAM))")
 
 
-def hearing() -> set[str]:
+def types_with_audio() -> set[str]:
     """Model types that an Auto class maps to a task, and whose code names audio among its inputs."""
     mapped = {
         kind for name, models in vars(modeling_auto).items() if TASKS.match(name) and hasattr(models, "keys")
         for kind in models if isinstance(kind, str)
     }  # fmt: skip
     models = Path(transformers.__file__).parent / "models"
-    found = set()
+    kinds = set()
     for kind in mapped:
         code = models / model_type_to_module_name(kind)
-        if any(HEARS.search(file.read_text(encoding="utf-8")) for file in code.glob("modeling_*.py")):
-            found.add(kind)
-    return found
+        if any(TAKES_AUDIO.search(file.read_text(encoding="utf-8")) for file in code.glob("modeling_*.py")):
+            kinds.add(kind)
+    return kinds
 
 
 @pytest.mark.skipif(not transformers.__version__.startswith("5.23."), reason="the table is that of transformers 5.23")
-def test_every_model_type_that_hears_is_in_the_table():
+def test_every_model_type_that_takes_audio_is_in_the_table():
     known = {row.model_type for row in table()}
-    assert len(hearing()) > 50
-    assert hearing() - known == set()
+    assert len(types_with_audio()) > 50
+    assert types_with_audio() - known == set()
 
 
-def test_what_the_table_says_is_so():
-    assert set(FAMILIES) == {row.model_type for row in table() if row.tested} - {OURS} | {"voxtral_realtime"}
+def test_the_table_follows_from_the_rows_of_the_families(monkeypatch):
+    rows = [row for row in table() if row.supported]
+    assert [row.model_type for row in rows] == [OWN_TYPE, *FAMILIES]
+    for row in rows[1:]:
+        family = FAMILIES[row.model_type]
+        assert (row.cls, row.tested, row.needs) == (family.cls, family.tested, family.needs)
+    monkeypatch.setitem(FAMILIES, "new_type", Family("NewClass", needs="newpackage", tested=False))
+    assert Support("new_type", "NewClass", True, "", False, "newpackage") in table(), "a new row is a row of the table"
+    monkeypatch.setitem(FAMILIES, "voxtral", replace(FAMILIES["voxtral"], needs=""))
+    assert next(row.needs for row in table() if row.model_type == "voxtral") == "", "a changed row changes the table"
+
+
+def test_classes_exist_and_no_model_type_is_both_supported_and_not():
     for row in table()[1:]:
         assert hasattr(transformers, row.cls), row
-    assert not set(SUPPORTED) & {kind for kinds in REFUSED.values() for kind in kinds}
+    refused = {kind for kinds in UNSUPPORTED.values() for kind in kinds}
+    assert not refused & {*FAMILIES, OWN_TYPE}
+    assert all(refusal(kind) for kind in refused) and not any(refusal(kind) for kind in (*FAMILIES, "llama"))
 
 
 def written() -> str:
@@ -54,8 +68,8 @@ def written() -> str:
     for row in table():
         if row.supported:
             lines.append(f"| `{row.model_type}` | {row.cls} | {'yes' if row.tested else 'no'} | {row.needs} |")
-    lines += ["", "| not supported, for it is | |", "|---|---|"]
-    for why, kinds in REFUSED.items():
+    lines += ["", "| not supported because | model types |", "|---|---|"]
+    for why, kinds in UNSUPPORTED.items():
         lines.append(f"| {why} | {', '.join(f'`{kind}`' for kind in sorted(kinds))} |")
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""How audio embeddings lie beside the embeddings of what was said: cosines, their order in time, and a picture."""
+"""How audio embeddings align with the token embeddings of the transcript: cosines, monotonicity, and a picture."""
 
 from __future__ import annotations
 
@@ -11,32 +11,33 @@ import torch.nn.functional as F
 
 from adapt.model.speech_llm import SpeechLLM
 
-SHUFFLES = 8
+SHUFFLES = 8  # of the tokens, for `monotonicity`
 
 
 def cosines(speech_llm: SpeechLLM, slots: torch.Tensor, ids: Sequence[int]) -> np.ndarray:
-    """Cosine of each audio embedding (`[slots, hidden]`) with the embedding of each token, `[slots, tokens]`."""
+    """Cosines `[slots, tokens]` of audio embeddings (`slots`: `[slots, hidden]`) and the embeddings of token ids."""
     table = F.normalize(speech_llm.embed(ids).detach().float(), dim=-1)
     return (F.normalize(slots.float(), dim=-1) @ table.T).cpu().numpy()
 
 
 def best_path(matrix: np.ndarray) -> float:
-    """Mean of `matrix [slots, tokens]` along the best path that goes through the tokens in order, missing none.
+    """Mean of `matrix [slots, tokens]` along the best path that visits all tokens in order.
 
     >>> best_path(np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])), best_path(np.array([[0.0, 1.0], [1.0, 0.0]]))
     (1.0, 0.0)
     """
-    reached = np.full(matrix.shape[1], -np.inf)
-    reached[0] = matrix[0, 0]
+    totals = np.full(matrix.shape[1], -np.inf)  # of the best path to each token
+    totals[0] = matrix[0, 0]
     for row in matrix[1:]:
-        reached = row + np.maximum(reached, np.concatenate([[-np.inf], reached[:-1]]))
-    return float(reached[-1] / len(matrix))
+        totals = row + np.maximum(totals, np.concatenate([[-np.inf], totals[:-1]]))
+    return float(totals[-1] / len(matrix))
 
 
 def monotonicity(matrix: np.ndarray, rng: np.random.Generator) -> float | None:
-    """What the order of the tokens is worth: the mean cosine along the best path, less that of shuffled tokens.
+    """The mean cosine along the best path, minus the mean for shuffled tokens (`matrix`: cosines `[slots, tokens]`).
 
-    0 where slots say nothing about the order. None with fewer than two tokens or fewer slots than tokens.
+    It is 0 where the audio embeddings carry no information about the order of the tokens. None for fewer than two
+    tokens, and for fewer audio embeddings than tokens.
     """
     slots, tokens = matrix.shape
     if not 2 <= tokens <= slots:
@@ -46,7 +47,7 @@ def monotonicity(matrix: np.ndarray, rng: np.random.Generator) -> float | None:
 
 
 def picture(panels: dict[str, tuple[np.ndarray, Sequence[str]]], title: str, out: Path) -> None:
-    """A panel for each `name -> (cosines [slots, tokens], token labels)`: slots to the right, tokens downwards."""
+    """Draw a panel for each `name -> (cosines [slots, tokens], token labels)`: slots to the right, tokens downwards."""
     from matplotlib.figure import Figure
 
     figure = Figure(
