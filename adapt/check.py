@@ -11,10 +11,9 @@ from pathlib import Path
 
 from adapt.model.bases import built_in, config_of, find_base, parameters
 from adapt.recipe.domain import Recipe
-from adapt.score.entity import place_entities
 from adapt.stages.plan import SETS, corpus_of, projects, with_audio
 from adapt.text.corpus import Corpus, durations, read_manifest
-from adapt.text.lexicon import PhraseIndex, entities_in, find_mentions, phrase_index, read_lexicon
+from adapt.text.lexicon import PhraseIndex, entities_in, find_mentions, phrase_index, place_entities, read_lexicon
 from adapt.text.normalise import NORMALISERS
 
 SENTENCES, WORDS = 8, 12  # of the batch that is timed

@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 
 from adapt.errors import AdaptError, DataError
+from adapt.score.conventions import CONVENTIONS
 
 # torch asks the kernel for huge pages, in which a CPU trains faster; it reads this when it is imported.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -684,7 +685,7 @@ def _figures(row: dict) -> str:
     "--convention",
     default="adapt",
     show_default=True,
-    type=click.Choice(["adapt", "is21"]),
+    type=click.Choice(CONVENTIONS),
     help="How to align and count: ours, or that of is21_deep_bias.",
 )
 @click.option("--lenient", is_flag=True, help="Score what all files have in common.")
@@ -709,7 +710,7 @@ def score(
     Files may be JSONL manifests (ours, SLAM-LLM's, NeMo's), TSV of id and text, NIST trn, Kaldi text, or the biasing
     TSV of fbai-speech, each also as .gz.
     """
-    from adapt.score.score import score as compute
+    from adapt.score.scoring import score_systems
     from adapt.text.lexicon import read_lexicon
     from adapt.text.transcripts import read_hypothesis_texts, read_references
 
@@ -717,7 +718,7 @@ def score(
     systems = names if len(set(names)) == len(names) else [str(path) for path in hyps]
     sets = {name: read_references(refs)}
     texts = {system: read_hypothesis_texts(path) for system, path in zip(systems, hyps, strict=True)}
-    scores = compute(
+    scores = score_systems(
         sets,
         {name: texts},
         read_lexicon(lexicon) if lexicon else None,
@@ -728,7 +729,8 @@ def score(
         lenient=lenient,
     )
     if out:
-        from adapt.score.report import save_hypotheses, save_scores
+        from adapt.score.files import save_hypotheses
+        from adapt.score.report import save_scores
 
         for system, lines in texts.items():
             save_hypotheses(out, name, system, lines)

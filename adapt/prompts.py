@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from adapt.errors import DataError
 from adapt.run import write_json
-from adapt.score.score import score
+from adapt.score.scoring import score_systems
 from adapt.stages.context import Run
 from adapt.stages.plan import audio_of, base_of
 from adapt.stages.project import paired
@@ -161,7 +161,7 @@ def prompts(run: Run, file: Path | None, methods: Sequence[str], seeds: int) -> 
                 view = with_learned(llm, learned)
             texts = heard(view)
             how = {"normaliser": recipe.data.normaliser, "resamples": 1}
-            found = score({"dev": utterances}, {"dev": {"it": texts}}, lexicon, **how)
+            found = score_systems({"dev": utterances}, {"dev": {"it": texts}}, lexicon, **how)
             file.parent.mkdir(parents=True, exist_ok=True)
             write_json(file, dataclasses.asdict(Trial(template, method, seed, found.rows[0].wer, found.rows[0].eer)))
         return Trial(**json.loads(file.read_text(encoding="utf-8")))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from adapt.recipe.load import dump
 from adapt.run import read_json
+from adapt.score.files import hypotheses_path
 from adapt.stages.context import Run
 from adapt.stages.plan import learns_soft_prompt, reading_settings, scored
 from adapt.stages.systems import systems
@@ -19,8 +20,8 @@ from adapt.text.normalise import NORMALISERS
 
 def score(run: Run) -> str:
     """WER and EER of every set and system: `scores/metrics.json`, `report.html`; the table comes back."""
-    from adapt.score.report import hypotheses_path, save_scores
-    from adapt.score.score import score as compute
+    from adapt.score.report import save_scores
+    from adapt.score.scoring import score_systems
 
     recipe = run.recipe
     manifests = scored(recipe)
@@ -31,7 +32,7 @@ def score(run: Run) -> str:
     }
     lexicon = read_lexicon(recipe.data.lexicon) if recipe.data.lexicon else None
     train, normalise = lines_of(run.path("text/train.txt")), NORMALISERS[recipe.data.normaliser]
-    scores = compute(
+    scores = score_systems(
         sets,
         hyps,
         lexicon,

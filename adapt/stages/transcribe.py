@@ -13,7 +13,7 @@ from adapt.text.corpus import read_hypotheses, read_manifest
 
 def transcribe(run: Run) -> None:
     """Each of `systems` on every set that the recipe names: `hyps/<set>.<system>.jsonl`."""
-    from adapt.score.report import hypotheses_path
+    from adapt.score.files import hypotheses_path
 
     recipe = run.recipe
     for label, system in systems(run).items():
