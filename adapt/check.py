@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 
 from adapt.model.bases import built_in, config_of, find_base, parameters
 from adapt.recipe.domain import Recipe
-from adapt.score.entity import place_entities
 from adapt.stages import plan
 from adapt.stages.manifests import Manifests
 from adapt.text.corpus import Corpus
-from adapt.text.lexicon import PhraseIndex, entities_in, find_mentions, phrase_index, read_lexicon
+from adapt.text.lexicon import PhraseIndex, entities_in, find_mentions, phrase_index, place_entities, read_lexicon
 from adapt.text.normalise import NORMALISERS
 
 if TYPE_CHECKING:

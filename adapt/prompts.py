@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from adapt.errors import DataError, RecipeError
 from adapt.run import read_json, write_json
-from adapt.score.score import score
+from adapt.score.scoring import score_systems
 from adapt.stages import plan
 from adapt.stages.context import Run
 from adapt.stages.project import EXAMPLES, paired_audio
@@ -192,7 +192,7 @@ def _trial(run: Run, data: _Data, candidate: Candidate) -> Trial:
     def work(scratch: Path) -> None:
         view = _view(run, data, candidate, scratch)
         texts = _transcripts(run, view, data)
-        scored = score(
+        scored = score_systems(
             {"dev": data.utterances}, {"dev": {"it": texts}}, data.lexicon, recipe.data.normaliser, resamples=1
         )
         row = scored.rows[0]

@@ -16,8 +16,9 @@ import soundfile
 from adapt.decode.transcribe import transcribe
 from adapt.errors import DataError
 from adapt.model.features import SAMPLE_RATE, read_audio
-from adapt.score.report import hypotheses_path
-from adapt.score.score import Scores, score
+from adapt.score.files import hypotheses_path
+from adapt.score.results import Scores
+from adapt.score.scoring import score_systems
 from adapt.stages import plan
 from adapt.stages.context import Run
 from adapt.stages.systems import system_of
@@ -140,7 +141,8 @@ def robustness(run: Run, name: str) -> Scores:
         sets[group] = members
         hyps[group] = {system: {u.id: texts[u.id] for u in members} for system, texts in hyps["clean"].items()}
     lexicon = read_lexicon(recipe.data.lexicon) if recipe.data.lexicon else None
-    return score(sets, hyps, lexicon, recipe.data.normaliser, resamples=recipe.score.resamples, seed=recipe.seed)
+    how = {"resamples": recipe.score.resamples, "seed": recipe.seed}
+    return score_systems(sets, hyps, lexicon, recipe.data.normaliser, **how)
 
 
 def _transcripts(run: Run, condition: Condition, system: str) -> dict[str, str]:

@@ -29,13 +29,13 @@ from adapt.model.bases import has_ctc
 from adapt.model.features import read_audio
 from adapt.model.speech_llm import SpeechLLM
 from adapt.run import StageResult, read_json, write_json
-from adapt.score.entity import entity_errors, place_entities
+from adapt.score.entity import entity_errors
 from adapt.score.wer import align, count
 from adapt.stages.context import Run
 from adapt.stages.plan import SOFT_PROMPT, TUNED, audio_of, base_of, check_fusion
 from adapt.stages.systems import System, fusion_of, system_of
 from adapt.text.corpus import Utterance
-from adapt.text.lexicon import PhraseIndex, find_mentions, phrase_index, read_lexicon
+from adapt.text.lexicon import PhraseIndex, find_mentions, phrase_index, place_entities, read_lexicon
 from adapt.text.normalise import NORMALISERS
 
 PARTS = (("lm",), ("boost",), ("lm", "ilm", "boost", "reward"))

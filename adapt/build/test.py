@@ -12,7 +12,8 @@ from adapt.build.context import Build
 from adapt.errors import DataError, ModelError
 from adapt.recipe.base import BaseRecipe
 from adapt.run import write_json
-from adapt.score.score import Scores
+from adapt.score.files import hypotheses_path
+from adapt.score.results import Scores
 from adapt.text.corpus import Utterance, read_hypotheses, read_manifest
 from adapt.text.normalise import NORMALISERS
 
@@ -58,8 +59,8 @@ def test(build: Build) -> Tested:
 
     Raises `DataError` when the recipe names no test set.
     """
-    from adapt.score.report import hypotheses_path, save_scores
-    from adapt.score.score import score
+    from adapt.score.report import save_scores
+    from adapt.score.scoring import score_systems
 
     recipe = build.recipe
     utterances = test_set(recipe)
@@ -89,7 +90,8 @@ def test(build: Build) -> Tested:
     build.report(result, f"{PICTURES} pictures")
     sets = _groups(utterances)
     hyps = {name: {s: {u.id: texts[s][u.id] for u in members} for s in SYSTEMS} for name, members in sets.items()}
-    scores = score(sets, hyps, None, recipe.data.normaliser, resamples=recipe.score.resamples, seed=recipe.seed)
+    how = {"resamples": recipe.score.resamples, "seed": recipe.seed}
+    scores = score_systems(sets, hyps, None, recipe.data.normaliser, **how)
     save_scores(build.folder.path, scores, {"test": utterances})
     by_language = [row for row in scores.rows if row.set.startswith("language ")]
     wers = {system: [row.wer for row in by_language if row.system == system] for system in SYSTEMS}

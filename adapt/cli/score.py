@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from adapt.cli.options import json_option, normaliser_option
+from adapt.score.conventions import CONVENTIONS
 
 
 @click.command()
@@ -19,7 +20,7 @@ from adapt.cli.options import json_option, normaliser_option
     "--convention",
     default="adapt",
     show_default=True,
-    type=click.Choice(["adapt", "is21"]),
+    type=click.Choice(CONVENTIONS),
     help="How to align and count: ours, or that of is21_deep_bias.",
 )
 @click.option("--lenient", is_flag=True, help="Score what all files have in common.")
@@ -44,7 +45,7 @@ def score(
     Files may be JSONL manifests (ours, SLAM-LLM's, NeMo's), TSV of id and text, NIST trn, Kaldi text, or the biasing
     TSV of fbai-speech, each also as .gz.
     """
-    from adapt.score.score import score as compute
+    from adapt.score.scoring import score_systems
     from adapt.text.lexicon import read_lexicon
     from adapt.text.transcripts import read_hypothesis_texts, read_references
 
@@ -52,7 +53,7 @@ def score(
     systems = names if len(set(names)) == len(names) else [str(path) for path in hyps]
     sets = {name: read_references(refs)}
     texts = {system: read_hypothesis_texts(path) for system, path in zip(systems, hyps, strict=True)}
-    scores = compute(
+    scores = score_systems(
         sets,
         {name: texts},
         read_lexicon(lexicon) if lexicon else None,
@@ -63,7 +64,8 @@ def score(
         lenient=lenient,
     )
     if out:
-        from adapt.score.report import save_hypotheses, save_scores
+        from adapt.score.files import save_hypotheses
+        from adapt.score.report import save_scores
 
         for system, lines in texts.items():
             save_hypotheses(out, name, system, lines)

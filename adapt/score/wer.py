@@ -1,16 +1,28 @@
-"""Word and character errors of one utterance."""
+"""Word and character errors. jiwer aligns the words; the is21 convention has an alignment of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import jiwer
 from rapidfuzz.distance import Levenshtein
+
+Words = Sequence[str]
+
+# Utterances in a call of jiwer. A call costs more than the alignment of one utterance, and a large one makes objects
+# faster than the garbage collector likes. 100,000 utterances of 10 words, a third of them without an error, take 1.7 s
+# one by one, 0.6 s in batches of 32 and 1.6 s in a single batch.
+BATCH = 32
 
 
 class Op(NamedTuple):
-    """A run of one kind (`equal`, `replace`, `delete`, `insert`): reference words and hypothesis words."""
+    """A run of reference words and the hypothesis words aligned to it; ends are exclusive.
+
+    kind: `equal`, `substitute`, `delete` or `insert`. A `substitute` has as many words on either side.
+    """
 
     kind: str
     ref_start: int
@@ -20,8 +32,8 @@ class Op(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Counts:
-    """Errors of one utterance and the reference length, in words and in characters (spaces count)."""
+class WordErrors:
+    """Errors of one utterance and the length of its reference, in words and in characters (spaces count)."""
 
     substitutions: int
     deletions: int
@@ -31,27 +43,52 @@ class Counts:
     chars: int
 
 
-def align(ref: Sequence[str], hyp: Sequence[str]) -> list[Op]:
-    """Align words at the least number of edits; a `replace` has as many words on either side.
+def align(ref: Words, hyp: Words) -> list[Op]:
+    """Align the words of one utterance with the fewest edits. Use `align_all` for many utterances: it is faster.
 
     >>> align("play hello by adele".split(), "please play yellow by".split())
     ... # doctest: +NORMALIZE_WHITESPACE
     [Op(kind='insert', ref_start=0, ref_end=0, hyp_start=0, hyp_end=1),
      Op(kind='equal', ref_start=0, ref_end=1, hyp_start=1, hyp_end=2),
-     Op(kind='replace', ref_start=1, ref_end=2, hyp_start=2, hyp_end=3),
+     Op(kind='substitute', ref_start=1, ref_end=2, hyp_start=2, hyp_end=3),
      Op(kind='equal', ref_start=2, ref_end=3, hyp_start=3, hyp_end=4),
      Op(kind='delete', ref_start=3, ref_end=4, hyp_start=4, hyp_end=4)]
     """
-    if ref == hyp:
-        return [Op("equal", 0, len(ref), 0, len(hyp))] if ref else []
-    return [Op(*op) for op in Levenshtein.opcodes(ref, hyp)]
+    return next(align_all([(ref, hyp)]))
 
 
-def align_is21(ref: Sequence[str], hyp: Sequence[str]) -> list[Op]:
-    """Align words as NIST sclite and the is21 scorer weigh them: 4 a substitution, 3 an insertion or a deletion.
+def align_all(pairs: Iterable[tuple[Words, Words]]) -> Iterator[list[Op]]:
+    """The alignment of each (reference, hypothesis) pair with the fewest edits, in order.
 
-    Of alignments that weigh the same it takes, from the end, a match or substitution first, then an insertion, then
-    a deletion, which is what the published figures of fbai-speech (is21_deep_bias) hang on.
+    Either side may be empty, and so may both: then there is nothing to align and the list is empty.
+    """
+    pairs = iter(pairs)
+    while batch := list(itertools.islice(pairs, BATCH)):
+        unequal = [(list(ref), list(hyp)) for ref, hyp in batch if ref != hyp]
+        aligned = iter(_align_unequal(unequal) if unequal else ())
+        for ref, hyp in batch:
+            yield next(aligned) if ref != hyp else _align_equal(ref)
+
+
+def _align_equal(words: Words) -> list[Op]:
+    return [Op("equal", 0, len(words), 0, len(words))] if words else []
+
+
+def _align_unequal(pairs: Sequence[tuple[list[str], list[str]]]) -> Iterator[list[Op]]:
+    def split_already(sentences: list[list[str]]) -> list[list[str]]:  # in place of jiwer's splitting of strings
+        return sentences
+
+    refs, hyps = map(list, zip(*pairs, strict=True))
+    for chunks in jiwer.process_words(refs, hyps, split_already, split_already).alignments:
+        yield [Op(c.type, c.ref_start_idx, c.ref_end_idx, c.hyp_start_idx, c.hyp_end_idx) for c in chunks]
+
+
+def align_is21(ref: Words, hyp: Words) -> list[Op]:
+    """Align words with the weights of NIST sclite and the is21 scorer: 4 a substitution, 3 an insertion or a deletion.
+
+    jiwer weighs all edits the same, so this alignment is our own. Of alignments with the same weight it takes, from the
+    end, a match or substitution first, then an insertion, then a deletion, as fbai-speech's is21_deep_bias does: its
+    published figures depend on that.
 
     >>> align_is21(["a", "b"], ["b"])
     ... # doctest: +NORMALIZE_WHITESPACE
@@ -59,18 +96,18 @@ def align_is21(ref: Sequence[str], hyp: Sequence[str]) -> list[Op]:
      Op(kind='equal', ref_start=1, ref_end=2, hyp_start=0, hyp_end=1)]
     """
     if ref == hyp:
-        return align(ref, hyp)
+        return _align_equal(ref)
     weights = [[3 * (i + j) for j in range(len(hyp) + 1)] for i in range(len(ref) + 1)]
-    for i, said in enumerate(ref, 1):
+    for i, ref_word in enumerate(ref, 1):
         above, row = weights[i - 1], weights[i]
-        for j, heard in enumerate(hyp, 1):
-            row[j] = min(above[j - 1] + (0 if said == heard else 4), row[j - 1] + 3, above[j] + 3)
+        for j, hyp_word in enumerate(hyp, 1):
+            row[j] = min(above[j - 1] + (0 if ref_word == hyp_word else 4), row[j - 1] + 3, above[j] + 3)
     ops: list[Op] = []
     i, j = len(ref), len(hyp)
     while i or j:
         same = i and j and ref[i - 1] == hyp[j - 1]
         if i and j and weights[i][j] == weights[i - 1][j - 1] + (0 if same else 4):
-            kind, i, j = "equal" if same else "replace", i - 1, j - 1
+            kind, i, j = "equal" if same else "substitute", i - 1, j - 1
             ops.append(Op(kind, i, i + 1, j, j + 1))
         elif j and weights[i][j] == weights[i][j - 1] + 3:
             j -= 1
@@ -81,22 +118,24 @@ def align_is21(ref: Sequence[str], hyp: Sequence[str]) -> list[Op]:
     return ops[::-1]
 
 
-def count(ref: Sequence[str], hyp: Sequence[str], ops: Sequence[Op]) -> Counts:
-    """Count the errors of an alignment.
+def count(ref: Words, hyp: Words, ops: Iterable[Op]) -> WordErrors:
+    """Count the errors of one utterance: words from its alignment, characters as the Levenshtein distance.
 
     >>> ref, hyp = "play hello".split(), "play yellow please".split()
     >>> count(ref, hyp, align(ref, hyp))
-    Counts(substitutions=1, deletions=0, insertions=1, words=2, char_errors=9, chars=10)
+    WordErrors(substitutions=1, deletions=0, insertions=1, words=2, char_errors=9, chars=10)
     """
-    errors = {"equal": 0, "replace": 0, "delete": 0, "insert": 0}
+    errors = {"equal": 0, "substitute": 0, "delete": 0, "insert": 0}
     for op in ops:
         errors[op.kind] += max(op.ref_end - op.ref_start, op.hyp_end - op.hyp_start)
-    said = " ".join(ref)
-    return Counts(
-        substitutions=errors["replace"],
+    ref_text = " ".join(ref)
+    return WordErrors(
+        substitutions=errors["substitute"],
         deletions=errors["delete"],
         insertions=errors["insert"],
         words=len(ref),
-        char_errors=Levenshtein.distance(said, " ".join(hyp)),
-        chars=len(said),
+        # The edits that jiwer.process_characters counts, from the library it is built on, without its alignment, which
+        # takes five times as long and which nobody looks at.
+        char_errors=Levenshtein.distance(ref_text, " ".join(hyp)),
+        chars=len(ref_text),
     )

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from adapt.recipe.load import dump
-from adapt.score.report import hypotheses_path, save_scores
-from adapt.score.score import score as score_sets
+from adapt.score.files import hypotheses_path
 from adapt.stages import plan
 from adapt.stages.context import Run
 from adapt.stages.log import curves
@@ -22,12 +21,15 @@ OUTPUTS = (*(f"scores/{name}" for name in ("metrics.json", "errors.tsv", "table.
 
 def score(run: Run) -> str:
     """Write `scores/` and `report.html`; the table comes back."""
+    from adapt.score.report import save_scores
+    from adapt.score.scoring import score_systems
+
     recipe, manifests = run.recipe, plan.scored_sets(run.recipe)
     sets = {name: run.manifests.utterances(path) for name, path in manifests.items()}
     files = {name: {label: hypotheses_path(run.folder.path, name, label) for label in systems(run)} for name in sets}
     lexicon = read_lexicon(recipe.data.lexicon) if recipe.data.lexicon else None
     train, normalise = run.lines(plan.TRAIN), NORMALISERS[recipe.data.normaliser]
-    scores = score_sets(
+    scores = score_systems(
         sets,
         {name: {label: read_hypotheses(path) for label, path in of_set.items()} for name, of_set in files.items()},
         lexicon,

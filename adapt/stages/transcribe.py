@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from adapt.run import RunFolder, StageResult
-from adapt.score.report import hypotheses_path
+from adapt.score.files import hypotheses_path
 from adapt.stages import plan
 from adapt.stages.context import Run
 from adapt.stages.systems import System, fused_files, fusion_of, system_of, systems

@@ -1,20 +1,21 @@
-"""Manifests, text files and hypothesis files, and the domain text made ready for training."""
+"""Read manifests, text files and hypothesis files, and prepare the domain text for training."""
 
 from __future__ import annotations
 
 import difflib
+import functools
 import gzip
 import json
 import random
 import unicodedata
 import zlib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from adapt.errors import UNREADABLE, DataError, unreadable
 
-# Our key -> theirs; a manifest may mix dialects line by line.
+# Dialect -> our key -> the key of the dialect; a manifest may mix dialects line by line.
 DIALECTS: dict[str, dict[str, str]] = {
     "adapt": {"id": "id", "audio": "audio", "text": "text"},
     "slam-llm": {"id": "key", "audio": "source", "text": "target"},
@@ -32,10 +33,11 @@ class Entity:
 
 @dataclass(frozen=True)
 class Utterance:
-    """One line of a manifest; `entities` is None where nobody annotated them, () where there are none.
+    """One line of a manifest. A field is None where the manifest does not say.
 
-    `voice` is who speaks, `language` in which language, and `domain` which of several adapters hears it, None where
-    that is not known. `phrases` are boosted for this utterance alone, names of its own address book for instance.
+    text: the reference. entities: those of the reference; () if it has none, None if it is not annotated. voice: the
+    speaker. language: what is spoken. domain: which of several adapters transcribes the utterance. phrases: boosted for
+    this utterance alone, such as names of the speaker's address book. place: `file:line` that it was read from.
     """
 
     id: str
@@ -46,11 +48,12 @@ class Utterance:
     language: str | None = None
     domain: str | None = None
     phrases: tuple[str, ...] | None = None
+    place: str | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Normalised domain text: what trains, what chooses the checkpoint, and what was dropped."""
+    """Normalised domain text: lines for training and for development, and what was dropped (`prepare`)."""
 
     train: tuple[str, ...]
     dev: tuple[str, ...]
@@ -59,31 +62,32 @@ class Corpus:
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """The bytes of a file, unpacked if its name ends in `.gz`; DataError in place of OSError."""
+    """The bytes of a file, unpacked if its name ends in `.gz`. Raises DataError for a file that cannot be read."""
     try:
         data = Path(path).read_bytes()
         return gzip.decompress(data) if Path(path).suffix == ".gz" else data
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; check the path") from None
     except (gzip.BadGzipFile, EOFError, zlib.error):
-        raise DataError(f"{path}: not a whole gzip file; pack it again") from None
+        raise DataError(f"{path}: not a whole gzip file; compress it again") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path and its rights") from None
 
 
 def nfc(text: str) -> str:
+    """Unicode NFC: accents composed with their letters."""
     return unicodedata.normalize("NFC", text)
 
 
 def read_lines(path: str | Path, form: Callable[[str], str] = nfc) -> list[tuple[int, str]]:
-    """Line numbers and stripped lines of a UTF-8 file, in NFC or what else `form` makes of them; blank ones left out.
+    """Line numbers, from 1, and stripped lines of a UTF-8 file, without blank lines. `form` is applied to each line.
 
-    Raises DataError naming every line that is not UTF-8, and for what is no text at all.
+    Raises DataError with every line that is not UTF-8, and for a file that is not text.
     """
     lines, problems, content = [], [], read_bytes(path).removeprefix(b"\xef\xbb\xbf")
     if b"\0" in content:
-        raise DataError(f"{path}: holds no text, or not in UTF-8; name a text file, or save it as UTF-8")
-    # Split bytes, not text: str.splitlines also cuts at form feeds and U+2028, and numbers would drift.
+        raise DataError(f"{path}: not UTF-8 text; name a text file, or save it as UTF-8")
+    # Bytes are split, not text: str.splitlines also splits at form feeds and U+2028, which would shift the numbers.
     for number, raw in enumerate(content.split(b"\n"), 1):
         try:
             line = raw.decode("utf-8").strip("\r\n ")
@@ -99,7 +103,7 @@ def read_lines(path: str | Path, form: Callable[[str], str] = nfc) -> list[tuple
 
 
 def read_text(path: str | Path) -> list[str]:
-    """Sentences of a text file, one a line, NFC. Raises DataError for bad UTF-8 and when there is none."""
+    """Sentences of a text file, one per line, in NFC. Raises DataError for bad UTF-8 and for a file without text."""
     lines = [line for _, line in read_lines(path)]
     if not lines:
         raise DataError(f"{path}: holds no text; write one sentence a line")
@@ -109,25 +113,22 @@ def read_text(path: str | Path) -> list[str]:
 def read_manifest(path: str | Path, need_audio: bool = True, whole: bool = True) -> list[Utterance]:
     """Utterances of a JSONL manifest in any dialect of DIALECTS; audio paths are relative to its folder.
 
-    With `need_audio` every line must name an audio file that exists (it is not opened); without it, audio is
-    optional and not looked for. `whole`: a line whose audio is a part of a file (NeMo's `offset`) is refused; without
-    it, it is for its text alone. Raises DataError with every problem of the file, one `file:line` each.
+    With `need_audio` every line must name an audio file that exists, as in `require_audio`; without it, audio is
+    optional and not looked for. `whole` refuses lines whose audio is a part of a file (NeMo's `offset`); pass False if
+    only the text is used. Raises DataError with every problem of the file, each as `file:line: ...`.
     """
     path = Path(path)
     problems: list[str] = []
     utterances: list[Utterance] = []
     first_line: dict[str, int] = {}
-    for number, line in read_lines(path, form=str):  # the name of a file is as it is, whatever its letters are made of
+    for number, line in read_lines(path, form=str):  # not NFC: the name of a file is its bytes
         place = f"{path}:{number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            problems.append(f"{place}: not JSON ({error.msg}, column {error.colno}); write one object a line")
-            continue
-        if not isinstance(row, dict):
-            problems.append(f'{place}: {line[:40]!r} is not an object; write {{"id": …, "text": …}}')
-            continue
-        utterance, wrong = _utterance(row, path.parent, need_audio, whole)
+        row, wrong = _row(line)
+        utterance = None
+        if row is not None:
+            utterance, audio, wrong = _utterance(row, path.parent, whole, place)
+            if need_audio and (problem := _audio_problem(audio, row)):
+                wrong.append(problem)
         problems += [f"{place}: {problem}" for problem in wrong]
         if utterance is None:
             continue
@@ -143,27 +144,62 @@ def read_manifest(path: str | Path, need_audio: bool = True, whole: bool = True)
     return utterances
 
 
-def _utterance(row: dict, folder: Path, need_audio: bool, whole: bool) -> tuple[Utterance | None, list[str]]:
-    problems: list[str] = []
-    dialect = "nemo" if "audio_filepath" in row else "slam-llm" if {"key", "target"} & row.keys() else "adapt"
-    keys = DIALECTS[dialect]
-    needed = {"text", *(["audio"] if need_audio else []), *(["id"] if dialect != "nemo" else [])}
-    values: dict[str, str] = {}
-    for ours, theirs in keys.items():
-        value = row.get(theirs)
-        if ours == "id" and _names(value):
-            value = str(value)
-        if isinstance(value, str) and (value.strip() or ours == "text"):
-            values[ours] = value if ours == "audio" else nfc(value)
-        elif value is not None:
-            problems.append(f"`{theirs}` is {value!r}; write a text in quotes")
-        elif ours in needed:
-            near = difflib.get_close_matches(theirs, row.keys() - set(keys.values()), 1)
-            hint = f"did you mean it by `{near[0]}`?" if near else "add it"
-            problems.append(f"missing key `{theirs}`; {hint}")
+def require_audio(utterances: Iterable[Utterance]) -> list[Utterance]:
+    """The utterances, after a check that each names an audio file that exists. The files are not opened.
+
+    Raises DataError with every utterance that does not, as `file:line: ...` where it was read from a manifest.
+    """
+    lines_of = functools.cache(lambda path: dict(read_lines(path, form=str)))
+    utterances, problems = list(utterances), []
+    for utterance in utterances:
+        row = {}
+        if utterance.audio is None and utterance.place:  # the line says which key is missing, and what looks like it
+            path, _, number = utterance.place.rpartition(":")
+            row = _row(lines_of(path).get(int(number), "{}"))[0] or {}
+        if problem := _audio_problem(utterance.audio, row):
+            problems.append(f"{utterance.place or f'utterance {utterance.id!r}'}: {problem}")
+    if problems:
+        raise DataError(*problems)
+    return utterances
+
+
+def _row(line: str) -> tuple[dict | None, list[str]]:
+    """The JSON object of a line, or None and what is wrong."""
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        return None, [f"not JSON ({error.msg}, column {error.colno}); write one object a line"]
+    if not isinstance(row, dict):
+        return None, [f'{line[:40]!r} is not an object; write {{"id": …, "text": …}}']
+    return row, []
+
+
+def _dialect(row: Mapping) -> str:
+    return "nemo" if "audio_filepath" in row else "slam-llm" if {"key", "target"} & row.keys() else "adapt"
+
+
+def _missing(key: str, row: Mapping) -> str:
+    """The problem that a line has no value for one of our keys: names the key of its dialect, and a near miss."""
+    keys = DIALECTS[_dialect(row)]
+    near = difflib.get_close_matches(keys[key], row.keys() - set(keys.values()), 1)
+    hint = f"did you mean it by `{near[0]}`?" if near else "add it"
+    return f"missing key `{keys[key]}`; {hint}"
+
+
+def _audio_problem(audio: Path | None, row: Mapping) -> str | None:
+    if audio is None:
+        told_already = row.get(DIALECTS[_dialect(row)]["audio"]) is not None  # it is there, but not a text
+        return None if told_already else _missing("audio", row)
+    if not audio.is_file():
+        return f"no audio file {str(audio)!r}; paths are relative to the manifest's folder"
+    return None
+
+
+def _utterance(row: dict, folder: Path, whole: bool, place: str) -> tuple[Utterance | None, Path | None, list[str]]:
+    """The utterance of a line, its audio file, and what is wrong with the line; None for an utterance with problems."""
+    dialect = _dialect(row)
+    values, problems = _values(row, dialect)
     audio = folder / values["audio"] if "audio" in values else None
-    if audio and need_audio and not audio.is_file():
-        problems.append(f"no audio file {str(audio)!r}; paths are relative to the manifest's folder")
     if "id" not in values and audio:
         values["id"] = nfc(audio.stem)
     if whole and row.get("offset"):
@@ -172,8 +208,10 @@ def _utterance(row: dict, folder: Path, need_audio: bool, whole: bool) -> tuple[
         problems.append("neither `id` nor `audio_filepath` names the utterance; add one")
     entities = row.get("entities")
     if entities is not None and not _are_entities(entities):
-        shown = json.dumps(entities, ensure_ascii=False)[:60]
-        problems.append(f'`entities` is {shown!r}; write [{{"text": "…", "type": "…"}}, …]')
+        problems.append(f'`entities` is {_shown(entities)}; write [{{"text": "…", "type": "…"}}, …]')
+    phrases = row.get("phrases")
+    if phrases is not None and not (isinstance(phrases, list) and all(isinstance(p, str) for p in phrases)):
+        problems.append(f'`phrases` is {_shown(phrases)}; write ["…", "…"]')
     about = {
         "voice": row.get("voice", row.get("speaker")),
         "language": row.get("language", row.get("lang")),
@@ -184,19 +222,38 @@ def _utterance(row: dict, folder: Path, need_audio: bool, whole: bool) -> tuple[
             problems.append(f"`{key}` is {value!r}; write a text in quotes")
         elif value is not None:
             about[key] = nfc(value)
-    phrases = row.get("phrases")
-    if phrases is not None and not (isinstance(phrases, list) and all(isinstance(p, str) for p in phrases)):
-        problems.append(f'`phrases` is {json.dumps(phrases, ensure_ascii=False)[:60]!r}; write ["…", "…"]')
     if problems:
-        return None, problems
-    return Utterance(
+        return None, audio, problems
+    utterance = Utterance(
         values["id"],
         values["text"],
         audio,
         None if entities is None else tuple(Entity(nfc(e["text"]), nfc(e.get("type", "term"))) for e in entities),
         **about,
         phrases=None if phrases is None else tuple(map(nfc, phrases)),
-    ), problems
+        place=place,
+    )
+    return utterance, audio, []
+
+
+def _values(row: Mapping, dialect: str) -> tuple[dict[str, str], list[str]]:
+    """id, audio and text of a line, those that it has, and what is wrong with them. Audio may be missing."""
+    values, problems = {}, []
+    for ours, theirs in DIALECTS[dialect].items():
+        value = row.get(theirs)
+        if ours == "id" and _is_id(value):
+            value = str(value)
+        if isinstance(value, str) and (value.strip() or ours == "text"):
+            values[ours] = value if ours == "audio" else nfc(value)
+        elif value is not None:
+            problems.append(f"`{theirs}` is {value!r}; write a text in quotes")
+        elif ours == "text" or (ours == "id" and dialect != "nemo"):
+            problems.append(_missing(ours, row))
+    return values, problems
+
+
+def _shown(value: object) -> str:
+    return repr(json.dumps(value, ensure_ascii=False)[:60])
 
 
 def _are_entities(value: object) -> bool:
@@ -208,10 +265,10 @@ def _are_entities(value: object) -> bool:
 def prepare(
     lines: Iterable[str], normalise: Callable[[str], str], held_out: Iterable[str], dev_lines: int, seed: int
 ) -> Corpus:
-    """Normalise domain text, drop empty, doubled and leaked lines, and split `dev_lines` off at random.
+    """Normalise domain text, drop empty, duplicate and leaked lines, and draw `dev_lines` lines for development.
 
-    `held_out` are the transcripts that text must not repeat (test, development and guard sets); `leaks` are
-    the distinct lines dropped for that. Raises DataError when too little text remains.
+    `held_out` are transcripts that the text must not contain (test, development and guard sets). The result's `leaks`
+    are the distinct lines dropped for that. Raises DataError if fewer than twice `dev_lines` lines remain.
 
     >>> prepare(["Louder", "louder", "stop", "next song", "skip"], str.lower, ["Stop"], 1, seed=0)
     Corpus(train=('louder', 'skip'), dev=('next song',), duplicates=1, leaks=('stop',))
@@ -232,8 +289,8 @@ def prepare(
     texts = list(kept)
     if len(texts) < max(1, 2 * dev_lines):
         raise DataError(
-            f"text: {len(texts):,} lines are left ({duplicates:,} duplicates and {len(leaks):,} lines"
-            f" of held-out sets dropped), too few to set {dev_lines:,} aside; add text or lower `dev_lines`"
+            f"text: {len(texts):,} lines are left ({duplicates:,} duplicates and {len(leaks):,} lines of held-out sets"
+            f" dropped), too few for {dev_lines:,} development lines; add text or lower `dev_lines`"
         )
     dev = set(random.Random(seed).sample(range(len(texts)), dev_lines))
     return Corpus(
@@ -244,15 +301,15 @@ def prepare(
     )
 
 
-def _names(key: object) -> bool:
-    """Whether it can name an utterance: a text or a whole number."""
+def _is_id(key: object) -> bool:
+    """Whether a JSON value can be an id: a text or a whole number."""
     return isinstance(key, str | int) and not isinstance(key, bool)
 
 
 def read_hypotheses(path: str | Path) -> dict[str, str]:
-    """Text by id from a JSONL of `{"id", "text"}` that may still be growing: a cut last line is left out.
+    """Text by id from a JSONL of `{"id", "text"}`. A last line without its newline is left out if it is not whole.
 
-    Raises DataError with every other bad line and every doubled id.
+    Raises DataError with every other bad line and every duplicate id.
     """
     hypotheses: dict[str, str] = {}
     problems = []
@@ -263,17 +320,17 @@ def read_hypotheses(path: str | Path) -> dict[str, str]:
         try:
             row = json.loads(line)
         except ValueError:
-            # Only a last line without its newline can be the trace of a killed run.
+            # A run that was killed while it wrote leaves such a last line; anywhere else it is a fault.
             if number < len(lines):
                 problems.append(f'{path}:{number}: not {{"id": "…", "text": "…"}}; delete the line')
             continue
         key, text = (row.get("id"), row.get("text")) if isinstance(row, dict) else (None, None)
-        if not _names(key) or not isinstance(text, str):
+        if not _is_id(key) or not isinstance(text, str):
             problems.append(f'{path}:{number}: not {{"id": "…", "text": "…"}}; delete the line')
             continue
         key, text = nfc(str(key)), nfc(text)
         if key in hypotheses:
-            problems.append(f"{path}:{number}: id {key!r} is doubled; delete one of its lines")
+            problems.append(f"{path}:{number}: id {key!r} is there twice; delete one of its lines")
         hypotheses[key] = text
     if problems:
         raise DataError(*problems)
@@ -281,7 +338,7 @@ def read_hypotheses(path: str | Path) -> dict[str, str]:
 
 
 def durations(utterances: Iterable[Utterance]) -> dict[str, float]:
-    """Seconds of each utterance's audio by its id. Raises DataError with every file that is no audio, or empty."""
+    """Seconds of each utterance's audio by id. Raises DataError with every file that is not audio or has no samples."""
     import soundfile
 
     seconds, problems = {}, []
@@ -289,7 +346,7 @@ def durations(utterances: Iterable[Utterance]) -> dict[str, float]:
         try:
             seconds[utterance.id] = soundfile.info(utterance.audio).duration
             if not seconds[utterance.id]:
-                problems.append(f"{utterance.audio}: holds no samples; record it again or take it out")
+                problems.append(f"{utterance.audio}: holds no samples; record it again, or take it out of the manifest")
         except UNREADABLE:
             problems.append(unreadable(utterance.audio))
     if problems:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapt.errors import DataError
-from adapt.text.corpus import read_bytes, read_lines
+from adapt.text.corpus import Entity, read_bytes, read_lines
 
 COLUMNS = ("written", "type", "spoken", "weight")
 
@@ -141,6 +141,37 @@ def find_mentions(words: Sequence[str], phrases: PhraseIndex) -> list[Mention]:
                 mentions.append(Mention(start, end, entry.type, entry.written))
                 break
     return mentions
+
+
+def place_entities(
+    words: Sequence[str], entities: Iterable[Entity], normalise: Callable[[str], str]
+) -> tuple[list[Mention], int]:
+    """Find the words of annotated entities in a normalised reference.
+
+    Returns their mentions in the order of the words, and how many entities have no place there because the reference
+    does not contain their words, or too few times. Longer entities are placed first, so that "queen" does not take its
+    word out of "dancing queen".
+
+    >>> entities = [Entity("Queen", "a"), Entity("Dancing Queen", "t")]
+    >>> place_entities("dancing queen by queen".split(), entities, str.lower)
+    ... # doctest: +NORMALIZE_WHITESPACE
+    ([Mention(start=0, end=2, type='t', written='Dancing Queen'),
+      Mention(start=3, end=4, type='a', written='Queen')], 0)
+    """
+    words = list(words)
+    taken = [False] * len(words)
+    mentions, unplaced = [], 0
+    phrases = sorted(((normalise(e.text).split(), e) for e in entities), key=lambda pair: -len(pair[0]))
+    for phrase, entity in phrases:
+        size = len(phrase)
+        for start in range(len(words) - size + 1 if size else 0):
+            if words[start : start + size] == phrase and not any(taken[start : start + size]):
+                taken[start : start + size] = [True] * size
+                mentions.append(Mention(start, start + size, entity.type, entity.text))
+                break
+        else:
+            unplaced += 1
+    return sorted(mentions, key=lambda m: m.start), unplaced
 
 
 def entities_in(lines: Iterable[str], phrases: PhraseIndex, normalise: Callable[[str], str]) -> frozenset[str]:

@@ -86,7 +86,7 @@ def bootstrap() -> dict:
     """1,000 resamples of 10,000 utterances beside scoring each resample anew (measured on ten of them)."""
     import numpy as np
 
-    from adapt.score.compare import resample
+    from adapt.score.bootstrap import resample
     from adapt.score.wer import align, count
 
     rng = random.Random(1)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
-from adapt.score.entity import entity_errors, place_entities
+from adapt.score.entity import entity_errors
 from adapt.score.wer import align
-from adapt.text.corpus import Entity
-from adapt.text.lexicon import Entry, Lexicon, find_mentions, phrase_index
+from adapt.text.lexicon import Entry, Lexicon, Mention, find_mentions, phrase_index
 
 INDEX = phrase_index(
     Lexicon(
@@ -59,10 +60,22 @@ def test_errors_of_mentions(ref, hyp, wrong, biased_errors, false_alarms):
 
 def test_annotated_entities_need_no_lexicon():
     words = ["from", "queen", "to", "dancing", "queen"]
-    entities = [Entity("Queen", "artist"), Entity("Dancing Queen", "track"), Entity("Abba", "artist")]
-    mentions, unplaced = place_entities(words, entities, str.lower)
-    assert [(m.start, m.end, m.type) for m in mentions] == [(1, 2, "artist"), (3, 5, "track")]
-    assert unplaced == 1
+    mentions = [Mention(1, 2, "artist", "Queen"), Mention(3, 5, "track", "Dancing Queen")]
     errors = entity_errors(words, words[:4], align(words, words[:4]), mentions)
     assert [judged.wrong for judged in errors.judged] == [False, True]
-    assert errors.false_alarms is None
+    assert errors.false_alarms is None, "false alarms need a lexicon"
+
+
+def test_wrong_mentions_equal_the_definition(random_pairs):
+    for ref, hyp in random_pairs(500, seed=1):
+        ref, hyp = ref.split(), hyp.split()
+        ops = align(ref, hyp)
+        for start, end in itertools.combinations(range(len(ref) + 1), 2):
+            wrong = any(
+                start < op.ref_start < end
+                if op.kind == "insert"
+                else op.kind != "equal" and op.ref_start < end and start < op.ref_end
+                for op in ops
+            )
+            errors = entity_errors(ref, hyp, ops, [Mention(start, end, "x", "")])
+            assert errors.judged[0].wrong == wrong, (ref, hyp, start, end)

@@ -8,7 +8,16 @@ import pytest
 import soundfile
 
 from adapt.errors import DataError
-from adapt.text.corpus import Entity, Utterance, durations, prepare, read_hypotheses, read_manifest, read_text
+from adapt.text.corpus import (
+    Entity,
+    Utterance,
+    durations,
+    prepare,
+    read_hypotheses,
+    read_manifest,
+    read_text,
+    require_audio,
+)
 from adapt.text.normalise import basic
 from adapt.train.speech import read_speech
 
@@ -60,6 +69,49 @@ def test_manifest_reports_every_problem_with_its_line(tmp_path):
     assert sum("gone.wav" in problem for problem in error.value.problems) == 1
 
 
+def test_audio_can_be_required_later_with_the_same_words(tmp_path):
+    (tmp_path / "a.wav").touch()
+    path = write(
+        tmp_path / "m.jsonl",
+        {"id": "1", "audio": "a.wav", "text": "x"},
+        {"id": "2", "audio": "gone.wav", "text": "x"},
+        {"id": "3", "adio": "a.wav", "text": "x"},
+        {"key": "4", "target": "x"},
+        {"id": "5", "text": "x"},
+    )
+    utterances = read_manifest(path, need_audio=False)
+    assert [u.place for u in utterances] == [f"{path}:{n}" for n in range(1, 6)]
+    problems = []
+    for check in (lambda: require_audio(utterances), lambda: read_manifest(path)):
+        with pytest.raises(DataError) as error:
+            check()
+        problems.append(error.value.problems)
+    assert problems[0] == problems[1]
+    assert problems[0] == (
+        f"{path}:2: no audio file '{tmp_path / 'gone.wav'}'; paths are relative to the manifest's folder",
+        f"{path}:3: missing key `audio`; did you mean it by `adio`?",
+        f"{path}:4: missing key `source`; add it",
+        f"{path}:5: missing key `audio`; add it",
+    )
+    assert require_audio(iter(utterances[:1])) == utterances[:1]
+    with pytest.raises(DataError, match="^utterance '6': missing key `audio`; add it$"):
+        require_audio([Utterance("6", "x")])
+
+
+def test_the_place_of_an_utterance_is_no_part_of_it(tmp_path):
+    (utterance,) = read_manifest(write(tmp_path / "m.jsonl", {"id": "1", "text": "x"}), need_audio=False)
+    assert utterance == Utterance("1", "x") and hash(utterance) == hash(Utterance("1", "x"))
+    assert repr(utterance) == repr(Utterance("1", "x"))
+
+
+def test_audio_that_is_no_text_is_told_once(tmp_path):
+    path = write(tmp_path / "m.jsonl", {"id": "1", "audio": 7, "text": "x"})
+    for need_audio in (True, False):
+        with pytest.raises(DataError) as error:
+            read_manifest(path, need_audio=need_audio)
+        assert error.value.problems == (f"{path}:1: `audio` is 7; write a text in quotes",)
+
+
 def test_names_may_be_decomposed_and_are_found_and_matched(tmp_path):
     name = "Beyonce\u0301.wav"  # as macOS writes it
     soundfile.write(tmp_path / name, np.zeros(800), 16_000)
@@ -102,7 +154,7 @@ def test_empty_and_unreadable_files(tmp_path):
     latin.write_bytes("fine\nalso\n".encode("utf-16"))
     with pytest.raises(DataError) as caught:
         read_text(latin)
-    assert caught.value.problems == (f"{latin}: holds no text, or not in UTF-8; name a text file, or save it as UTF-8",)
+    assert caught.value.problems == (f"{latin}: not UTF-8 text; name a text file, or save it as UTF-8",)
     latin.write_bytes(b"fine\ncaf\xe9\nfine\n\xff\n")
     with pytest.raises(DataError, match="holds no utterances"):
         read_manifest(empty)

@@ -5,7 +5,16 @@ import hashlib
 import pytest
 
 from adapt.errors import DataError
-from adapt.text.lexicon import Entry, Lexicon, entities_in, find_mentions, phrase_index, read_lexicon
+from adapt.text.corpus import Entity
+from adapt.text.lexicon import (
+    Entry,
+    Lexicon,
+    entities_in,
+    find_mentions,
+    phrase_index,
+    place_entities,
+    read_lexicon,
+)
 from adapt.text.normalise import basic
 
 
@@ -58,3 +67,11 @@ def test_mentions_longest_first_left_to_right():
     ]
     assert find_mentions([], index) == []
     assert entities_in(["play a c d c", "dancing queen"], index, basic) == {"ac dc", "dancing queen"}
+
+
+def test_annotated_entities_are_placed_longest_first():
+    words = ["from", "queen", "to", "dancing", "queen"]
+    entities = [Entity("Queen", "artist"), Entity("Dancing Queen", "track"), Entity("Abba", "artist"), Entity("!", "x")]
+    mentions, unplaced = place_entities(words, entities, basic)
+    assert [(m.start, m.end, m.type) for m in mentions] == [(1, 2, "artist"), (3, 5, "track")]
+    assert unplaced == 2, "neither Abba nor an entity without words has a place"

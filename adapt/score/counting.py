@@ -1,0 +1,158 @@
+"""Add up the errors of several systems on one set of utterances."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+
+import numpy as np
+
+from adapt.score.entity import EntityErrors, JudgedMention, entity_errors, rare_word_errors
+from adapt.score.wer import BATCH, Op, WordErrors, Words, align_all, align_is21, count
+from adapt.text.corpus import Utterance
+from adapt.text.lexicon import Mention, PhraseIndex, find_mentions, place_entities
+
+_COUNTS = (
+    *("words", "substitutions", "deletions", "insertions", "chars", "char_errors"),
+    *("mentions", "wrong", "mentions_seen", "wrong_seen", "biased_words", "biased_errors", "false_alarms"),
+)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How to count.
+
+    normalise: applied to references, hypotheses and entities. index: of the lexicon; None without one. seen: normalised
+    written forms of the entities that the domain text contains; None: not known. convention: one of CONVENTIONS.
+    """
+
+    normalise: Callable[[str], str]
+    index: PhraseIndex | None
+    seen: frozenset[str] | None
+    convention: str
+
+
+@dataclass
+class Totals:
+    """Error counts of one system on one set.
+
+    confused: wrong mentions by (type, entity, reference words, hypothesis words). changed: mentions by (type, entity,
+    `gained` or `lost`) that are right where the set's first system is wrong, or the other way round. stats: per
+    utterance what the bootstrap draws, (utterances, 4): word errors, words, wrong mentions, mentions.
+    """
+
+    stats: np.ndarray
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_COUNTS, 0))
+    by_type: dict[str, dict[str, int]] = field(default_factory=dict)
+    confused: Counter = field(default_factory=Counter)
+    changed: Counter = field(default_factory=Counter)
+
+    @property
+    def word_errors(self) -> int:
+        return self.counts["substitutions"] + self.counts["deletions"] + self.counts["insertions"]
+
+
+def count_set(
+    utterances: Sequence[Utterance], systems: Mapping[str, Mapping[str, str]], rules: Rules
+) -> tuple[dict[str, Totals], int]:
+    """Totals of each system (`systems` is system -> id -> text) over the utterances, the first system as the baseline.
+
+    The second value counts the annotated entities whose words the normalised reference does not contain.
+    """
+    totals = {system: Totals(np.zeros((len(utterances), 4), dtype=np.int64)) for system in systems}
+    unplaced = 0
+    for start in range(0, len(utterances), BATCH):
+        batch = utterances[start : start + BATCH]
+        refs = [tuple(rules.normalise(u.text).split()) for u in batch]
+        mentions = []
+        for ref, utterance in zip(refs, batch, strict=True):
+            found, without_place = _mentions(ref, utterance, rules)
+            mentions.append(found)
+            unplaced += without_place
+        judged_of_base = None
+        for system, total in totals.items():
+            hyps = [tuple(rules.normalise(systems[system][u.id]).split()) for u in batch]
+            pairs = list(zip(refs, hyps, strict=True))
+            judged = [
+                _add(total, start + i, *pairs[i], ops, mentions[i], rules)
+                for i, ops in enumerate(_alignments(pairs, rules))
+            ]
+            if judged_of_base is None:
+                judged_of_base = judged
+            else:
+                _add_changes(total, judged_of_base, judged)
+    return totals, unplaced
+
+
+def _mentions(ref: tuple[str, ...], utterance: Utterance, rules: Rules) -> tuple[list[Mention], int]:
+    if utterance.entities is not None:
+        return place_entities(ref, utterance.entities, rules.normalise)
+    return (find_mentions(ref, rules.index) if rules.index else []), 0
+
+
+def _alignments(pairs: Sequence[tuple[Words, Words]], rules: Rules) -> Iterator[list[Op]]:
+    if rules.convention == "is21":
+        return (align_is21(ref, hyp) for ref, hyp in pairs)
+    return align_all(pairs)
+
+
+def _add(
+    total: Totals,
+    place: int,
+    ref: tuple[str, ...],
+    hyp: tuple[str, ...],
+    ops: Sequence[Op],
+    mentions: Sequence[Mention],
+    rules: Rules,
+) -> tuple[JudgedMention, ...]:
+    """Add the utterance at `place` to the totals of a system; its judged mentions."""
+    words, entities = count(ref, hyp, ops), entity_errors(ref, hyp, ops, mentions, rules.index)
+    biased = entities.biased_words, entities.biased_errors
+    if rules.convention == "is21":
+        biased = rare_word_errors(ref, hyp, ops, mentions)
+    counts = total.counts
+    for key, value in vars(words).items():
+        counts[key] += value
+    counts["biased_words"] += biased[0]
+    counts["biased_errors"] += biased[1]
+    counts["false_alarms"] += entities.false_alarms or 0
+    for judged in entities.judged:
+        _add_mention(total, judged, ref, hyp, rules)
+    total.stats[place] = _stats(words, entities)
+    return entities.judged
+
+
+def _stats(words: WordErrors, entities: EntityErrors) -> tuple[int, int, int, int]:
+    errors = words.substitutions + words.deletions + words.insertions
+    return errors, words.words, sum(j.wrong for j in entities.judged), len(entities.judged)
+
+
+def _add_mention(
+    total: Totals, judged: JudgedMention, ref: tuple[str, ...], hyp: tuple[str, ...], rules: Rules
+) -> None:
+    mention = judged.mention
+    own = ref[mention.start : mention.end]
+    # The domain text may write the entity in another of its forms than the reference.
+    forms = (rules.index.forms.get(own) if rules.index else None) or (own,)
+    seen = rules.seen is not None and any(" ".join(form) in rules.seen for form in forms)
+    of_type = total.by_type.setdefault(mention.type, {"mentions": 0, "wrong": 0})
+    for counts in (total.counts, of_type):
+        counts["mentions"] += 1
+        counts["wrong"] += judged.wrong
+    total.counts["mentions_seen"] += seen
+    total.counts["wrong_seen"] += seen and judged.wrong
+    if judged.wrong:
+        said, heard = " ".join(own), " ".join(hyp[judged.start : judged.end])
+        total.confused[mention.type, mention.written, said, heard] += 1
+
+
+def _add_changes(
+    total: Totals, base: Sequence[Sequence[JudgedMention]], own: Sequence[Sequence[JudgedMention]]
+) -> None:
+    """Compare the judged mentions of each utterance with those of the baseline."""
+    for before, after in zip(chain.from_iterable(base), chain.from_iterable(own), strict=True):
+        if before.wrong != after.wrong:
+            way = "gained" if before.wrong else "lost"
+            total.changed[after.mention.type, after.mention.written, way] += 1

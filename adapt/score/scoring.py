@@ -1,0 +1,195 @@
+"""Score several systems on several sets, with intervals and significance."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+
+from adapt.errors import DataError
+from adapt.score.bootstrap import interval, p_value, ratio, resample
+from adapt.score.conventions import CONVENTIONS
+from adapt.score.counting import Rules, Totals, count_set
+from adapt.score.results import Change, Confusion, Row, Scores
+from adapt.text.corpus import Utterance
+from adapt.text.lexicon import Lexicon, phrase_index
+from adapt.text.normalise import NORMALISERS
+
+
+def score_systems(
+    sets: Mapping[str, Sequence[Utterance]],
+    hyps: Mapping[str, Mapping[str, Mapping[str, str]]],
+    lexicon: Lexicon | None,
+    normaliser: str = "basic",
+    seen: frozenset[str] | None = None,
+    resamples: int = 1000,
+    seed: int = 1,
+    convention: str = "adapt",
+    lenient: bool = False,
+) -> Scores:
+    """Score the systems of every set; the first system of a set is its baseline.
+
+    `hyps` is set -> system -> id -> text. Mentions come from the entities of the utterances or, where those are None,
+    from the lexicon. With neither, and where no mention occurs, EER is None. `seen` are the normalised written forms
+    of the entities that the domain text contains (`lexicon.entities_in`); None: no split into seen and unseen.
+    `convention` is one of CONVENTIONS. `lenient` scores only the utterances that the set and all its systems have in
+    common. Raises DataError for an unknown normaliser or convention, for an empty set and, unless lenient, for
+    hypotheses whose ids are not those of the set.
+    """
+    for name, value, known in (("normaliser", normaliser, NORMALISERS), ("convention", convention, CONVENTIONS)):
+        if value not in known:
+            raise DataError(f"score: unknown {name} {value!r}; choose one of {', '.join(known)}")
+    if problems := list(_mismatches(sets, hyps, lenient)):
+        raise DataError(*problems)
+    normalise = NORMALISERS[normaliser]
+    rules = Rules(normalise, phrase_index(lexicon, normalise) if lexicon else None, seen, convention)
+    rows: list[Row] = []
+    errors: list[Confusion] = []
+    changes: list[Change] = []
+    scored, given = [], []
+    for name, systems in hyps.items():
+        # Sorted, so that the order of a manifest changes no interval.
+        utterances = sorted(_common(sets[name], systems.values()), key=lambda u: u.id)
+        totals, unplaced = count_set(utterances, systems, rules)
+        annotated = rules.index is not None or any(u.entities is not None for u in utterances)
+        rows += _rows(name, totals, annotated, unplaced, rules, resamples, seed)
+        for system, total in totals.items():
+            errors += [Confusion(name, system, *key, n) for key, n in total.confused.most_common()]
+            changes += _changes(name, system, total.changed)
+        scored.append(len(utterances))
+        given.append(len(sets[name]))
+    signed = signature(normaliser, lexicon, scored, resamples, seed, convention, given if lenient else None)
+    return Scores(signed, tuple(rows), resamples, tuple(errors), tuple(changes))
+
+
+def _common(utterances: Sequence[Utterance], systems: Collection[Mapping[str, str]]) -> list[Utterance]:
+    return [u for u in utterances if all(u.id in texts for texts in systems)]
+
+
+def _mismatches(sets: Mapping, hyps: Mapping, lenient: bool) -> Iterator[str]:
+    for name, systems in hyps.items():
+        if not sets.get(name):
+            yield f"score: set {name!r} has hypotheses but no utterances; give its manifest"
+            continue
+        if lenient:
+            if not _common(sets[name], systems.values()):
+                yield f"score: {name}: no utterance has a hypothesis of every system; give files of the same set"
+            continue
+        ids = {utterance.id for utterance in sets[name]}
+        for system, texts in systems.items():
+            for problem, found in (("missing", ids - texts.keys()), ("unknown", texts.keys() - ids)):
+                if found:
+                    more = f" and {len(found) - 1:,} more" if len(found) > 1 else ""
+                    yield (
+                        f"score: {name}, {system}: hypothesis of {min(found)!r}{more} {problem}; transcribe the same"
+                        " manifest again, or score the utterances that all files have in common (--lenient)"
+                    )
+
+
+def _changes(name: str, system: str, changed: Counter) -> list[Change]:
+    return [
+        Change(name, system, kind, entity, changed[kind, entity, "gained"], changed[kind, entity, "lost"])
+        for kind, entity in sorted({(kind, entity) for kind, entity, _ in changed})
+    ]
+
+
+def _rows(
+    name: str,
+    totals: Mapping[str, Totals],
+    annotated: bool,
+    unplaced: int,
+    rules: Rules,
+    resamples: int,
+    seed: int,
+) -> list[Row]:
+    rows: list[Row] = []
+    for system, total in totals.items():
+        # Resampled with the baseline alone, so that other systems in the table change neither interval nor p-value.
+        stats = np.hstack([totals[rows[0].system].stats, total.stats]) if rows else total.stats
+        sums = resample(stats, resamples, seed).T
+        rows.append(_row(name, system, total, annotated, unplaced, rules, sums, rows[0] if rows else None))
+    return rows
+
+
+def _row(
+    name: str,
+    system: str,
+    total: Totals,
+    annotated: bool,
+    unplaced: int,
+    rules: Rules,
+    sums: np.ndarray,
+    baseline: Row | None,
+) -> Row:
+    """The figures of one system on one set.
+
+    sums: of word errors, words, wrong mentions and mentions, (columns, resamples): 4 columns of the system itself or,
+    where there is a baseline, 4 of the baseline and then 4 of the system. `rules.index`, `rules.seen`: which figures
+    there are.
+    """
+    base, own = sums[:4], sums[-4:]
+    n, lexicon, split = total.counts, rules.index is not None, rules.seen is not None
+    wer, eer = ratio(total.word_errors, n["words"]), ratio(n["wrong"], n["mentions"])
+    p_wer = p_eer = None
+    if baseline and wer is not None:
+        p_wer = p_value((base[0], base[1]), (own[0], own[1]), wer - baseline.wer)
+    if baseline and eer is not None:
+        p_eer = p_value((base[2], base[3]), (own[2], own[3]), eer - baseline.eer)
+    unbiased = total.word_errors - n["biased_errors"], n["words"] - n["biased_words"]
+    unseen = n["wrong"] - n["wrong_seen"], n["mentions"] - n["mentions_seen"]
+    right, alarms = n["mentions"] - n["wrong"], n["false_alarms"]
+    by_type = dict(sorted(total.by_type.items()))
+    return Row(
+        set=name,
+        system=system,
+        wer=wer,
+        wer_ci=interval(own[0], own[1]),
+        cer=ratio(n["char_errors"], n["chars"]),
+        eer=eer,
+        eer_ci=interval(own[2], own[3]),
+        eer_seen=ratio(n["wrong_seen"], n["mentions_seen"]) if split else None,
+        eer_unseen=ratio(*unseen) if split else None,
+        u_wer=ratio(*unbiased) if annotated else None,
+        b_wer=ratio(n["biased_errors"], n["biased_words"]),
+        precision=ratio(right, right + alarms) if lexicon else None,
+        recall=ratio(right, n["mentions"]),
+        # 2 PR / (P + R), written in counts, so that it is 0 and not undefined where no mention is right.
+        f1=ratio(2 * right, right + alarms + n["mentions"]) if lexicon and n["mentions"] else None,
+        false_alarms_per_1k=ratio(1000 * alarms, n["words"]) if lexicon else None,
+        by_type={kind: counts["wrong"] / counts["mentions"] for kind, counts in by_type.items()},
+        counts={"utterances": len(total.stats), **n, "by_type": by_type, "unplaced_entities": unplaced},
+        p_wer=p_wer,
+        p_eer=p_eer,
+    )
+
+
+def signature(
+    normaliser: str,
+    lexicon: Lexicon | None,
+    utterances: Sequence[int],
+    resamples: int,
+    seed: int,
+    convention: str = "adapt",
+    given: Sequence[int] | None = None,
+) -> str:
+    """How figures were made, in a line: two figures can be compared where their signatures are the same.
+
+    `utterances` are the numbers of utterances scored, set by set. A `convention` other than `adapt` is named. `given`:
+    in lenient scoring, the numbers of references, scored or not; None: not lenient.
+
+    >>> signature("basic", Lexicon("music", "3f9c1e", ()), [300, 200], 1000, 1).rpartition("|")[0]
+    'wer|norm:basic|lex:music@3f9c1e|utts:300+200|bs:1000|seed:1'
+    >>> signature("none", None, [290], 1000, 1, "is21", [300]).rpartition("|")[0]
+    'wer|conv:is21|norm:none|lex:none|utts:290|lenient:of 300|bs:1000|seed:1'
+    """
+    try:
+        release = version("adapt-asr")
+    except PackageNotFoundError:
+        release = "source"
+    parts = ["wer", *([] if convention == "adapt" else [f"conv:{convention}"]), f"norm:{normaliser}"]
+    parts += [f"lex:{lexicon.name}@{lexicon.sha}" if lexicon else "lex:none"]
+    parts += [f"utts:{'+'.join(map(str, utterances))}"]
+    parts += [] if given is None else [f"lenient:of {'+'.join(map(str, given))}"]
+    return "|".join([*parts, f"bs:{resamples}", f"seed:{seed}", f"v:{release}"])
