@@ -1,4 +1,4 @@
-"""The support table follows from the rows of FAMILIES, has every model type that takes audio, and is what `adapt ls models` prints."""
+"""The support table follows from the rows of FAMILIES, and `adapt ls models` prints it."""
 
 from __future__ import annotations
 
