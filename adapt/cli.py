@@ -373,7 +373,7 @@ def robustness(
 @click.argument("words", nargs=-1, required=True, metavar="[encoder|read|align|test] RECIPE")
 @click.option(
     "--explicit",
-    type=click.Choice(["none", "letters", "cosine", "ctc"]),
+    type=click.Choice(["none", "letters", "ctc"]),
     help="Loss between audio embeddings and token embeddings in align; short for -s align.explicit=...",
 )
 @set_option

@@ -152,11 +152,11 @@ def prompts(run: Run, file: Path | None, methods: Sequence[str], seeds: int) -> 
                 view = llm if method == OWN else with_template(llm, template)
             else:
                 torch.manual_seed(seed)
-                more = {"init": recipe.project.init, "size": recipe.project.size, "examples": train.slots[:50]}
+                more = {"init": recipe.project.init, "size": recipe.project.size, "examples": train.embeddings[:50]}
                 learned = LearnedPrompt(llm, template, kind, **more)
                 scratch, out = run.path("checkpoints", f"prompts-{file.stem}"), file.with_suffix(".safetensors")
                 how = {"folder": scratch, "out": out, "seed": seed, "precision": recipe.precision}
-                learn_from_pairs(llm, learned, train, dev, **how, **given)
+                learn_from_pairs(llm, learned, train, dev, recipe.project, **how)
                 shutil.rmtree(scratch)
                 view = with_learned(llm, learned)
             texts = heard(view)

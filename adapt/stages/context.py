@@ -67,13 +67,13 @@ class Run:
 
     def replay(self, key: str):
         """Audio embeddings and targets of a manifest of paired audio; None when the recipe names none."""
-        from adapt.train.common import Replay
+        from adapt.train.common import PairedAudio
 
         if not getattr(self.recipe.data, key):
             return None
         if key not in self._loaded:
             utterances, llm = self.recordings(key), self.speech_llm(self.start)
-            self._loaded[key] = Replay(self.slots(utterances, llm), self.targets(utterances, llm))
+            self._loaded[key] = PairedAudio(self.targets(utterances, llm), self.slots(utterances, llm))
         return self._loaded[key]
 
     def recordings(self, key: str) -> list[Utterance]:

@@ -40,6 +40,7 @@ def decoder(run: Run) -> StageResult:
             llm,
             training_text(run),
             lines_of(run.path("text/dev.txt")),
+            settings_of,
             soft_prompt=vectors,
             inventory=run.inventory() if settings_of.pseudo_audio in SIMULATES else None,
             replayed=replayed,
@@ -49,7 +50,6 @@ def decoder(run: Run) -> StageResult:
             name=recipe.name,
             seed=recipe.seed,
             precision=recipe.precision,
-            **dataclasses.asdict(settings_of),
         )
         write_json(run.path("decoder/log.json"), dataclasses.asdict(tuned))
 

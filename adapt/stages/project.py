@@ -21,8 +21,8 @@ HELD = 10  # of the paired utterances one in so many is kept for development
 def paired(run: Run, llm, as_samples: bool = False):
     """Targets for a speech LLM, and audio embeddings or samples, of the paired audio: to train, and for development."""
     from adapt.model.features import read_audio
+    from adapt.train.common import PairedAudio
     from adapt.train.ctc import ctc_ids
-    from adapt.train.project import Pairs
 
     if not run.recipe.data.paired:
         raise DataError("recipe.yaml: data.paired: missing; name a manifest of paired audio to learn from")
@@ -30,13 +30,13 @@ def paired(run: Run, llm, as_samples: bool = False):
     if len(utterances) < HELD:
         raise DataError(f"{run.recipe.data.paired}: {len(utterances)} utterances; give at least {HELD}")
 
-    def pairs(utterances: list[Utterance]) -> Pairs:
+    def pairs(utterances: list[Utterance]) -> PairedAudio:
         targets = run.targets(utterances, llm)
         if not as_samples:
-            return Pairs(targets, slots=run.slots(utterances, llm))
+            return PairedAudio(targets, embeddings=run.slots(utterances, llm))
         normalise = NORMALISERS[run.recipe.data.normaliser]
         letters = [ctc_ids(normalise(u.text), llm.model.config.alphabet) for u in utterances] if llm.has_ctc else ()
-        return Pairs(targets, samples=[read_audio(u.audio) for u in utterances], letters=letters)
+        return PairedAudio(targets, samples=[read_audio(u.audio) for u in utterances], letters=letters)
 
     held = utterances[::HELD]
     return pairs([u for i, u in enumerate(utterances) if i % HELD]), pairs(held)
@@ -59,15 +59,14 @@ def project(run: Run) -> StageResult:
         train, dev = paired(run, llm, as_samples=any(part in AUDIO_PARTS for part in parts))
         torch.manual_seed(recipe.seed)
         if settings.method != "none":
-            examples = train.slots[:50] or llm.audio_embeddings(train.samples[:50])
+            examples = train.embeddings[:50] or llm.audio_embeddings(train.samples[:50])
             more = {"init": settings.init, "size": settings.size, "examples": examples}
             learned = LearnedPrompt(llm, template_of(recipe), settings.method, **more)
-        names = ("steps", "batch_size", "learning_rate", "eval_every", "weights_rate")
-        given = {key: getattr(settings, key) for key in names} | {"seed": recipe.seed, "precision": recipe.precision}
+        given = {"seed": recipe.seed, "precision": recipe.precision}
         given |= {"parts": parts, "rank": recipe.decoder.rank, "alpha": recipe.decoder.alpha}
         making = scratch / "made"  # a folder that is half written is never taken for the model
         making.unlink() if making.is_file() else shutil.rmtree(making, ignore_errors=True)
-        tuned = learn_from_pairs(llm, learned, train, dev, folder=scratch, out=making, **given)
+        tuned = learn_from_pairs(llm, learned, train, dev, settings, folder=scratch, out=making, **given)
         shutil.rmtree(run.path("project"), ignore_errors=True)
         run.path("project").mkdir()
         making.replace(run.path(made))

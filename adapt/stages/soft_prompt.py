@@ -18,7 +18,7 @@ def prompt(run: Run) -> StageResult:
 
     def work(scratch: Path) -> None:
         from adapt.model.soft_prompt import load_soft_prompt, save_soft_prompt, slot_examples
-        from adapt.train.soft_prompt import learn_prompt
+        from adapt.train.soft_prompt import learn_soft_prompt
 
         if recipe.prompt.start:
             vectors = load_soft_prompt(recipe.prompt.start, run.speech_llm())
@@ -28,17 +28,17 @@ def prompt(run: Run) -> StageResult:
         replayed = run.replay("source_replay")
         llm = run.prompted(run.speech_llm(run.start))
         heard = recipe.prompt.init in ("audio", "stats")
-        examples = slot_examples(llm, replayed.slots if replayed else ()) if heard else ()
-        tuned = learn_prompt(
+        examples = slot_examples(llm, replayed.embeddings if replayed else ()) if heard else ()
+        tuned = learn_soft_prompt(
             llm,
             training_text(run),
             lines_of(run.path("text/dev.txt")),
+            recipe.prompt,
             examples=examples,
             folder=scratch,
             out=run.path(SOFT_PROMPT),
             seed=recipe.seed,
             precision=recipe.precision,
-            **{key: value for key, value in dataclasses.asdict(recipe.prompt).items() if key != "start"},
         )
         write_json(run.path("prompt/log.json"), dataclasses.asdict(tuned))
 
