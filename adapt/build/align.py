@@ -1,50 +1,28 @@
-"""Stage `align`."""
+"""Stage `align`: train projector, decoder and encoder together on real audio."""
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
-from adapt.build.context import Build
-from adapt.build.encoder import last_figure
-from adapt.build.read import compose, encoder_alphabet
+from adapt.build.context import Build, last_figure
 from adapt.build.starts import check_starts, folder_inputs, load_decoder, loading, place_of, takes_decoder_as_is
 from adapt.run import StageResult, write_json
 
-EXAMPLES = 12  # recordings whose audio embeddings are kept beside the model, for soft prompts to start from
-
-
-def _shapes(module) -> dict:
-    return {name: weights.shape for name, weights in module.state_dict().items()}
-
 
 def align(build: Build) -> StageResult:
-    """The projector, and the decoder beside it, on real audio: `model/`."""
-    recipe, settings = build.recipe, build.recipe.align
+    """Train the composed model on real audio: `model/`."""
+    recipe = build.recipe
     place = place_of(recipe.llm.start) if takes_decoder_as_is(recipe) else str(build.path("llm"))
 
     def work(scratch: Path) -> None:
-        from adapt.model.soft_prompt import SLOT_EXAMPLES, save_slot_examples
-        from adapt.train.align import AlignSettings
         from adapt.train.align import align as train
 
-        alphabet = encoder_alphabet(build)
-        check_starts(recipe, alphabet)
-        with loading("llm.start", recipe.llm.start or place):
-            llm, tokenizer, _ = load_decoder(place, alphabet)
-            projector = recipe.llm.start and load_decoder(place_of(recipe.llm.start), alphabet)[2]
-        speech_llm = compose(build, llm, tokenizer)
-        if projector and _shapes(projector) == _shapes(speech_llm.model.projector):
-            speech_llm.model.projector.load_state_dict(projector.state_dict())
-        names = {f.name for f in dataclasses.fields(AlignSettings)} - {"temperature"}
-        given = AlignSettings(**{name: getattr(settings, name) for name in names}, temperature=recipe.data.temperature)
-        log = train(speech_llm, build.speech, build.dev, build.texts(), given, folder=scratch, **build.training())
+        speech_llm = _start_model(build, place)
+        more = {"temperature": recipe.data.temperature, "folder": scratch, **build.training()}
+        log = train(speech_llm, build.speech, build.dev, build.texts(), recipe.align, **more)
         speech_llm.model.eval().save_pretrained(build.path("model"))
-        tokenizer.save_pretrained(build.path("model"))
-        items = build.speech.items
-        _, samples, lengths = build.speech.audio(items[:: max(1, len(items) // EXAMPLES)][:EXAMPLES])
-        slots = speech_llm.audio_embeddings([row[:n].numpy() for row, n in zip(samples, lengths.tolist(), strict=True)])
-        save_slot_examples(build.path("model", SLOT_EXAMPLES), slots)
+        speech_llm.tokenizer.save_pretrained(build.path("model"))
+        _save_examples(build, speech_llm)
         write_json(build.path("model/log.json"), log)
 
     inputs = [recipe.data.train, recipe.data.dev, build.path("encoder"), *folder_inputs(place)]
@@ -53,3 +31,31 @@ def align(build: Build) -> StageResult:
     result = build.folder.stage("align", keys, inputs, ["model"], work)
     build.report(result, last_figure(build.path("model/log.json"), "dev_loss", "loss {:.2f} on dev audio"))
     return result
+
+
+def _start_model(build: Build, place: str):
+    """The composed speech LLM with the decoder at `place`, and the projector of `llm.start` where the shapes agree."""
+    recipe, alphabet = build.recipe, build.encoder_alphabet
+    check_starts(recipe, alphabet)
+    with loading("llm.start", recipe.llm.start or place):
+        llm, tokenizer, _ = load_decoder(place, alphabet)
+        projector = recipe.llm.start and load_decoder(place_of(recipe.llm.start), alphabet)[2]
+    speech_llm = build.compose(llm, tokenizer)
+    if projector and _shapes(projector) == _shapes(speech_llm.model.projector):
+        speech_llm.model.projector.load_state_dict(projector.state_dict())
+    return speech_llm
+
+
+def _shapes(module) -> dict:
+    return {name: weights.shape for name, weights in module.state_dict().items()}
+
+
+def _save_examples(build: Build, speech_llm) -> None:
+    """Write audio embeddings of some recordings beside the model, for soft prompts to start from."""
+    from adapt.model.soft_prompt import SLOT_EXAMPLES, save_slot_examples
+    from adapt.train.common import EXAMPLES
+
+    items = build.speech.items
+    _, samples, lengths = build.speech.audio(items[:: max(1, len(items) // EXAMPLES)][:EXAMPLES])
+    rows = [row[:n].numpy() for row, n in zip(samples, lengths.tolist(), strict=True)]
+    save_slot_examples(build.path("model", SLOT_EXAMPLES), speech_llm.audio_embeddings(rows))

@@ -1,10 +1,11 @@
-"""What a run of `adapt base` has loaded: its recipe and folder, its device and its speech."""
+"""What the stages of `adapt base` share: the recipe, the run folder, the speech and the composed model."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,10 @@ from adapt.text.normalise import NORMALISERS
 
 @dataclass
 class Build:
-    """A base recipe being run. report: called with each finished stage's result and a few words about it."""
+    """A run of a base recipe.
+
+    device: auto, or a device of torch. report: called with the result of each finished stage and a note about it.
+    """
 
     recipe: BaseRecipe
     folder: RunFolder
@@ -26,23 +30,25 @@ class Build:
     report: Callable[[StageResult, str], None] = lambda result, note: None
 
     def path(self, *parts: str) -> Path:
+        """A path in the run folder."""
         return self.folder.path.joinpath(*parts)
 
     @functools.cached_property
     def torch_device(self):
+        """The device of the trainings."""
         import torch
 
         from adapt.model.load import device_of
 
         if self.device == "spread":
-            raise ModelError("device: 'spread' is for models of others alone; write cuda, or another device")
+            raise ModelError("device: 'spread' is for pretrained models of others only; give cuda, or another device")
         found = torch.device(device_of(self.device))
         self.folder.device = str(found)
         return found
 
     @functools.cached_property
     def recordings(self) -> str:
-        """A digest of which recordings there are to train and to watch, by path and size: they are too many to read."""
+        """A hash of the ids and file sizes of all training and development recordings: reading them takes too long."""
         digest = hashlib.sha256()
         for manifest in (self.recipe.data.train, self.recipe.data.dev):
             for utterance in read_manifest(manifest, need_audio=False):
@@ -53,10 +59,12 @@ class Build:
 
     @functools.cached_property
     def speech(self):
+        """The training speech, a `train.speech.Speech`."""
         return self._speech(self.recipe.data.train)
 
     @functools.cached_property
     def dev(self):
+        """The development speech, a `train.speech.Speech`."""
         return self._speech(self.recipe.data.dev)
 
     def _speech(self, manifest: Path):
@@ -66,23 +74,58 @@ class Build:
         return read_speech(manifest, NORMALISERS[data.normaliser], max_seconds=data.max_seconds, bad=data.bad)
 
     def texts(self) -> list[str]:
-        """The transcripts, and the sentences of data.text; distinct."""
+        """The distinct sentences of the transcripts and of data.text, normalised."""
         data = self.recipe.data
         normalise = NORMALISERS[data.normaliser]
-        said = [normalise(u.text) for u in read_manifest(data.train, need_audio=False)]
-        written = [normalise(line) for line in read_text(data.text)] if data.text else []
-        return [text for text in dict.fromkeys([*said, *written]) if text]
+        transcripts = [normalise(u.text) for u in read_manifest(data.train, need_audio=False)]
+        sentences = [normalise(line) for line in read_text(data.text)] if data.text else []
+        return [text for text in dict.fromkeys([*transcripts, *sentences]) if text]
+
+    @property
+    def encoder_alphabet(self) -> str:
+        """The characters of the CTC head that stage `encoder` wrote."""
+        return json.loads(self.path("encoder/config.json").read_text(encoding="utf-8"))["alphabet"]
+
+    def compose(self, llm, tokenizer):
+        """The speech LLM of the run's encoder, a new projector and a decoder, a causal LM with its tokenizer."""
+        import torch
+
+        from adapt.model.compose import compose
+        from adapt.model.encoders import CtcEncoder
+        from adapt.model.load import view
+
+        settings = self.recipe.align
+        encoder = CtcEncoder.from_pretrained(self.path("encoder"), dtype=torch.float32)
+        torch.manual_seed(self.recipe.seed)
+        model = compose(
+            encoder,
+            llm,
+            tokenizer,
+            stack=settings.stack,
+            projector=settings.projector,
+            projector_size=settings.projector_size,
+            prompt=settings.prompt,
+            max_seconds=self.recipe.data.max_seconds,
+        )
+        model.generation_config.update(**llm.generation_config.to_diff_dict())
+        return view(self.recipe.name, model.to(self.torch_device), tokenizer)
 
     def training(self) -> dict:
-        """What every training takes beside its own settings."""
+        """The arguments that every training takes besides its settings."""
         from adapt.train.fit import uses_bf16
 
         bf16 = uses_bf16(self.recipe.precision, self.torch_device)
         return {"seed": self.recipe.seed, "bf16": bf16, "workers": self.recipe.workers}
 
-    def settings(self, *sections: str) -> dict:
-        """What a stage hangs on: its sections, and how data is read."""
+    def settings(self, section: str) -> dict:
+        """What a stage records of the recipe: its section, and how data is read and trained on."""
         recipe = self.recipe
         data = {name: getattr(recipe.data, name) for name in ("normaliser", "max_seconds", "bad", "temperature")}
-        kept = {name: dataclasses.asdict(getattr(recipe, name)) for name in sections}
-        return {"data": data, **kept, "seed": recipe.seed, "precision": recipe.precision}
+        values = {section: dataclasses.asdict(getattr(recipe, section))}
+        return {"data": data, **values, "seed": recipe.seed, "precision": recipe.precision}
+
+
+def last_figure(log: Path, key: str, form: str) -> str:
+    """The last `key` of a training log, formatted; "" where it has none."""
+    rows = [row for row in json.loads(log.read_text(encoding="utf-8")) if key in row]
+    return form.format(rows[-1][key]) if rows else ""

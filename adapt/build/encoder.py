@@ -1,17 +1,16 @@
-"""Stage `encoder`."""
+"""Stage `encoder`: train the audio encoder."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from adapt.build.context import Build
+from adapt.build.context import Build, last_figure
 from adapt.build.starts import check_starts, folder_inputs, load_audio_encoder, loading
 from adapt.run import StageResult, write_json
 
 
 def encoder(build: Build) -> StageResult:
-    """CTC over the characters of the transcripts: `encoder/`."""
+    """Train the audio encoder by CTC over the characters of the transcripts: `encoder/`."""
     recipe, settings = build.recipe, build.recipe.encoder
 
     def work(scratch: Path) -> None:
@@ -30,26 +29,15 @@ def encoder(build: Build) -> StageResult:
             sizes = ("hidden_size", "layers", "heads", "channels", "subsampling")
             model = conformer(alphabet, **{name: getattr(settings, name) for name in sizes})
         model.to(build.torch_device).freeze(settings.frozen)
-        names = ("steps", "batch_seconds", "learning_rate", "warmup_steps", "short", "running")
-        log = settings.steps and train_encoder(
-            model,
-            build.speech,
-            build.dev,
-            **{name: getattr(settings, name) for name in names},
-            temperature=recipe.data.temperature,
-            folder=scratch,
-            **build.training(),
-        )
+        log = []
+        if settings.steps:
+            more = {"temperature": recipe.data.temperature, "folder": scratch, **build.training()}
+            log = train_encoder(model, build.speech, build.dev, settings, **more)
         model.save_pretrained(build.path("encoder"))
-        write_json(build.path("encoder/log.json"), log or [])
+        write_json(build.path("encoder/log.json"), log)
 
     inputs = [recipe.data.train, recipe.data.dev, *folder_inputs(settings.start)]
     keys = {**build.settings("encoder"), "recordings": build.recordings}
     result = build.folder.stage("encoder", keys, inputs, ["encoder"], work)
     build.report(result, last_figure(build.path("encoder/log.json"), "wer", "WER {:.1%} on dev, greedy CTC"))
     return result
-
-
-def last_figure(log: Path, key: str, form: str) -> str:
-    rows = [row for row in json.loads(log.read_text(encoding="utf-8")) if key in row]
-    return form.format(rows[-1][key]) if rows else ""

@@ -1,38 +1,31 @@
-"""Stage `read`."""
+"""Stage `read`: train the decoder on text alone."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
 
-from adapt.build.context import Build
-from adapt.build.encoder import last_figure
+from adapt.build.context import Build, last_figure
 from adapt.build.starts import check_starts, folder_inputs, load_decoder, loading, place_of, takes_decoder_as_is
-from adapt.errors import DataError
+from adapt.errors import DataError, RecipeError
+from adapt.recipe.base import Llm
 from adapt.run import StageResult, write_json
 
 
-def encoder_alphabet(build: Build) -> str:
-    """The letters that the run's encoder hears."""
-    return json.loads(build.path("encoder/config.json").read_text(encoding="utf-8"))["alphabet"]
-
-
 def read(build: Build) -> StageResult | None:
-    """The decoder and its tokenizer, as a language model and reading its slot, from text alone: `llm/`.
+    """Train the decoder and its tokenizer on text, as a language model and to read letters in its slot: `llm/`.
 
-    None when the recipe takes a decoder as it is.
+    Returns None where the recipe takes a decoder as it is.
     """
     recipe, settings = build.recipe, build.recipe.llm
     if takes_decoder_as_is(recipe):
         return None
-    alphabet = encoder_alphabet(build)  # it need not be done again for another encoder, only for other letters
+    alphabet = build.encoder_alphabet  # an input in place of the encoder: only another alphabet repeats the stage
 
     def work(scratch: Path) -> None:
         import torch
-        from transformers import AutoModelForCausalLM, LlamaConfig
 
-        from adapt.model.tokenizer import train_tokenizer
-        from adapt.train.reader import train_decoder
+        from adapt.train.reader import train_reader
 
         check_starts(recipe, alphabet)
         torch.manual_seed(recipe.seed)
@@ -41,41 +34,15 @@ def read(build: Build) -> StageResult | None:
             with loading("llm.start", settings.start):
                 llm, tokenizer, _ = load_decoder(place_of(settings.start), alphabet)
         else:
-            try:
-                tokenizer = train_tokenizer(texts, settings.pieces, alphabet)
-            except DataError as error:
-                raise DataError(f"llm.vocab_size: {error}") from error
-            shape = {
-                "vocab_size": len(tokenizer),
-                "hidden_size": settings.hidden_size,
-                "num_hidden_layers": settings.layers,
-                "num_attention_heads": settings.heads,
-                "intermediate_size": settings.intermediate_size,
-                "max_position_embeddings": 2048,
-                # With the usual 0.02 attention this narrow begins nearly even, and learns to copy from the slot late.
-                "initializer_range": settings.hidden_size**-0.5,
-                "tie_word_embeddings": True,
-            }
-            ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-            llm = AutoModelForCausalLM.from_config(LlamaConfig(**shape, **ids))
-        speech_llm = compose(build, llm, tokenizer)
+            llm, tokenizer = _new_decoder(settings, texts, alphabet)
+        speech_llm = build.compose(llm, tokenizer)
         dev, log = [item.text for item in build.dev.items], []
-        for name, steps, rate in (
-            ("lm", settings.lm_steps, settings.lm_rate),
-            ("read", settings.read_steps, settings.read_rate),
-        ):
-            if steps:
-                log += train_decoder(
-                    speech_llm,
-                    texts,
-                    dev,
-                    reads=name == "read",
-                    steps=steps,
-                    batch_size=settings.batch_size,
-                    learning_rate=rate,
-                    folder=scratch / name,
-                    **build.training(),
-                )
+        if settings.lm_steps:
+            more = {"reads": False, "folder": scratch / "lm", **build.training()}
+            log += train_reader(speech_llm, texts, dev, settings, **more)
+        if settings.read_steps:
+            more = {"reads": True, "folder": scratch / "read", **build.training()}
+            log += train_reader(speech_llm, texts, dev, settings, **more)
         speech_llm.model.language_model.save_pretrained(build.path("llm"))
         tokenizer.save_pretrained(build.path("llm"))
         write_json(build.path("llm/log.json"), log)
@@ -88,34 +55,26 @@ def read(build: Build) -> StageResult | None:
     return result
 
 
-def compose(build: Build, llm, tokenizer):
-    """The speech LLM of encoder, a fresh projector and a decoder."""
-    import torch
+def _new_decoder(settings: Llm, texts: Sequence[str], alphabet: str):
+    """A decoder with random weights and its tokenizer, trained on `texts`."""
+    from transformers import AutoModelForCausalLM, LlamaConfig
 
-    from adapt.model.composed import ComposedConfig, ComposedForSpeechRecognition
-    from adapt.model.encoders import CtcEncoder
-    from adapt.model.load import view
-    from adapt.text.template import SLOT
+    from adapt.model.tokenizer import train_tokenizer
 
-    settings = build.recipe.align
-    trained = CtcEncoder.from_pretrained(build.path("encoder"), dtype=torch.float32)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    torch.manual_seed(build.recipe.seed)
-    config = ComposedConfig(
-        audio_config=trained.config.audio_config,
-        alphabet=trained.config.alphabet,
-        text_config=llm.config,
-        stack=settings.stack,
-        projector=settings.projector,
-        projector_size=settings.projector_size,
-        prompt=settings.prompt,
-        # What the decoder has no token for stands beyond its vocabulary.
-        audio_token_id=tokenizer.get_vocab().get(SLOT, max(len(tokenizer), llm.config.vocab_size)),
-        max_seconds=build.recipe.data.max_seconds,
-    )
-    model = ComposedForSpeechRecognition(config)
-    model.encoder.load_state_dict(trained.state_dict())
-    model.language_model.load_state_dict(llm.state_dict())
-    model.generation_config.update(**llm.generation_config.to_diff_dict())
-    return view(build.recipe.name, model.to(build.torch_device), tokenizer)
+    try:
+        tokenizer = train_tokenizer(texts, settings.vocab_size, alphabet)
+    except DataError as error:
+        raise RecipeError(f"llm.vocab_size: {error}") from error
+    shape = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": settings.hidden_size,
+        "num_hidden_layers": settings.layers,
+        "num_attention_heads": settings.heads,
+        "intermediate_size": settings.intermediate_size,
+        "max_position_embeddings": 2048,
+        # With the usual 0.02, attention in so narrow a decoder starts nearly uniform, and learns late to copy.
+        "initializer_range": settings.hidden_size**-0.5,
+        "tie_word_embeddings": True,
+    }
+    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    return AutoModelForCausalLM.from_config(LlamaConfig(**shape, **ids)), tokenizer

@@ -16,8 +16,11 @@ STAGES: dict[str, Callable[[Build], object]] = {"encoder": encoder, "read": read
 
 
 def run_until(build: Build, last: str) -> object:
-    """Every stage up to `last`, skipping what is done; what that one returns."""
-    check_shapes(build.recipe)  # this and more: now, not after the encoder's hours
+    """Run the stages up to `last`, without those that are done, and return what that stage returns.
+
+    Checks first what can be checked without training. Raises `KeyError` for an unknown stage.
+    """
+    check_shapes(build.recipe)
     parse(build.recipe.align.prompt)
     if last == "test":
         test_set(build.recipe)

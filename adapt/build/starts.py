@@ -1,4 +1,7 @@
-"""What a base begins with: pretrained encoders and decoders, and whether they fit together."""
+"""Load the pretrained models that a base recipe starts from, and check that they fit together before any training.
+
+All errors here are about keys of the recipe, and name them.
+"""
 
 from __future__ import annotations
 
@@ -6,34 +9,40 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from adapt.errors import ModelError, RecipeError
+from adapt.errors import ModelError, RecipeError, first_line
 from adapt.model.bases import built_in, find_base
 from adapt.recipe.base import BaseRecipe
 from adapt.text.template import CHAT, CHAT_MARK, parse
 
 
 def place_of(name: str) -> str:
-    """What transformers loads: the folder of a built-in base, else the name as it is."""
+    """The name that transformers loads: the folder of a built-in base, else the name itself."""
     return str(find_base(name)) if name in built_in() else name
 
 
 def folder_inputs(name: str | None) -> list[Path]:
+    """The folder of a model as the inputs of a stage; [] for None and for a name on the hub."""
     return [Path(place_of(name))] if name and Path(place_of(name)).is_dir() else []
+
+
+def takes_decoder_as_is(recipe: BaseRecipe) -> bool:
+    """Whether `llm.start` goes into stage `align` without training on text."""
+    return bool(recipe.llm.start) and not (recipe.llm.lm_steps or recipe.llm.read_steps)
 
 
 @contextlib.contextmanager
 def loading(key: str, name: str | None) -> Iterator[None]:
-    """Turn the errors of loading the model that `key` of the recipe names into a `ModelError` that names the key."""
+    """Turn any error in loading the model that `key` names into one `RecipeError` of that key."""
     from safetensors import SafetensorError
 
     try:
         yield
     except ModelError as error:
-        raise ModelError(f"{key}: {error}") from error
+        raise RecipeError(f"{key}: {error}") from error
     except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(":. ")
+        reason = first_line(error).rstrip(":. ")
         ways = "its name on the hub, or tiny" if key == "encoder.start" else "or its name on the hub"
-        raise ModelError(f"{key}: {name!r} cannot be loaded: {reason}; give the folder of a model, {ways}") from error
+        raise RecipeError(f"{key}: {name!r} cannot be loaded: {reason}; give the folder of a model, {ways}") from error
 
 
 def load_audio_encoder(name: str, alphabet: str):
@@ -51,11 +60,10 @@ def load_audio_encoder(name: str, alphabet: str):
 
 
 def load_decoder(place: str, alphabet: str):
-    """The causal LM at `place` and its tokenizer; of a speech LLM made here its decoder, and its projector, else None.
+    """The decoder at `place`, its tokenizer, and its projector, which is None where `place` is a causal LM alone.
 
-    Letters of `alphabet` that it cannot write are given to it.
-
-    Raises what transformers does (`_loading`).
+    Letters of `alphabet` that the tokenizer cannot write are added to it. Raises the errors of transformers; call it
+    within `loading`.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -64,84 +72,98 @@ def load_decoder(place: str, alphabet: str):
     from adapt.model.tokenizer import with_letters
 
     if isinstance(AutoConfig.from_pretrained(place), ComposedConfig):
-        made = ComposedForSpeechRecognition.from_pretrained(place, dtype=torch.float32)
-        made.language_model.generation_config = made.generation_config
-        llm, projector = made.language_model, made.projector
+        composed = ComposedForSpeechRecognition.from_pretrained(place, dtype=torch.float32)
+        composed.language_model.generation_config = composed.generation_config
+        llm, projector = composed.language_model, composed.projector
     else:
         llm, projector = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32), None
     return *with_letters(llm, AutoTokenizer.from_pretrained(place), alphabet), projector
 
 
 def check_starts(recipe: BaseRecipe, alphabet: str) -> None:
-    """Raises `ModelError` when what the recipe begins with cannot be loaded, or not write the letters of `alphabet`.
+    """Raises `RecipeError` where a model to start from cannot be loaded or used, or cannot write `alphabet`.
 
-    Now, not after the encoder's hours.
+    Checks configs and tokenizers only, so that a stage can check all of them before it trains.
     """
     from transformers import AutoConfig, AutoTokenizer
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    from adapt.model.composed import ComposedConfig
-    from adapt.model.tokenizer import extensible, unwritable
-    from adapt.train.pseudo_audio import unspelled
-
-    wants_chat, chats = parse(recipe.align.prompt)[0].kind == CHAT, None
-    for key, name in (("encoder.start", recipe.encoder.start), ("llm.start", recipe.llm.start)):
-        if not name:
-            continue
-        with loading(key, name):
+    if name := recipe.encoder.start:
+        with loading("encoder.start", name):
             config = AutoConfig.from_pretrained(place_of(name))
-            tokenizer = AutoTokenizer.from_pretrained(place_of(name)) if key == "llm.start" else None
-        if tokenizer is None:
-            _check_length(recipe, config)
-            continue
-        chats = tokenizer.chat_template
-        if type(config) not in (*MODEL_FOR_CAUSAL_LM_MAPPING, ComposedConfig):
-            told = f"{key}: {name!r} is a {config.model_type!r} model"
-            raise ModelError(f"{told}; give a causal LM, or a speech LLM made here")
-        if recipe.llm.read_steps and not tokenizer.is_fast:
-            told = f"{key}: the tokenizer of {name!r} does not tell which letters a token is of"
-            raise ModelError(f"{told}; give another LLM, or llm.read_steps: 0")
-        wanting = unspelled(tokenizer, alphabet)
-        if tokenizer.is_fast and extensible(tokenizer):
-            wanting = "".join(c for c in wanting if not unwritable(tokenizer, c))  # the others will be given to it
-        ways = ["llm.read_steps: 0"] if recipe.llm.read_steps else []
-        ways += ["another align.explicit"] if recipe.align.explicit == "letters" else []
-        if wanting and ways:
-            told = f"{key}: the tokenizer of {name!r} has no piece for {wanting[0]!r} alone, to be spelled with"
-            raise ModelError(f"{told}; give {' and '.join(ways)}")
-        if missing := unwritable(tokenizer, alphabet):
-            told = f"{key}: the tokenizer of {name!r} cannot write {missing!r}, letters of the transcripts"
-            if not extensible(tokenizer):
-                raise ModelError(f"{told}; give another LLM")
-            if takes_decoder_as_is(recipe) and recipe.align.decoder != "full":
-                raise ModelError(f"{told}; give llm.read_steps or align.decoder: full, so that it learns them")
-    if wants_chat and not chats:
-        told = f"{recipe.llm.start!r} has no chat template" if recipe.llm.start else "a new LLM has no chat template"
-        raise ModelError(f"align.prompt: {told}; write the prompt without {CHAT_MARK}")
+        _check_length(recipe, config)
+    chat_template = None
+    if name := recipe.llm.start:
+        with loading("llm.start", name):
+            config = AutoConfig.from_pretrained(place_of(name))
+            tokenizer = AutoTokenizer.from_pretrained(place_of(name))
+        _check_causal(name, config)
+        _check_spelling(recipe, tokenizer, alphabet)
+        _check_letters(recipe, tokenizer, alphabet)
+        chat_template = tokenizer.chat_template
+    if parse(recipe.align.prompt)[0].kind == CHAT and not chat_template:
+        problem = f"{recipe.llm.start!r} has no chat template" if recipe.llm.start else "a new LLM has no chat template"
+        raise RecipeError(f"align.prompt: {problem}; write the prompt without {CHAT_MARK}")
 
 
 def _check_length(recipe: BaseRecipe, encoder) -> None:
-    """Raises `ModelError` for recordings longer than an encoder of this config hears: Whisper's has 1,500 places."""
+    """Raises `RecipeError` for recordings that are too long for a Whisper encoder with this config."""
     if encoder.model_type == "whisper" and recipe.data.max_seconds > (most := 2 * encoder.max_source_positions / 100):
-        told = f"data.max_seconds: {recipe.data.max_seconds:g}, of which {recipe.encoder.start!r} hears {most:g}"
-        raise ModelError(f"{told}; give at most that")
+        problem = f"{recipe.data.max_seconds:g}, and {recipe.encoder.start!r} takes at most {most:g}"
+        raise RecipeError(f"data.max_seconds: {problem}; give at most that")
+
+
+def _check_causal(name: str, config) -> None:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    from adapt.model.composed import ComposedConfig
+
+    if type(config) not in (*MODEL_FOR_CAUSAL_LM_MAPPING, ComposedConfig):
+        problem = f"{name!r} is a {config.model_type!r} model"
+        raise RecipeError(f"llm.start: {problem}; give a causal LM, or a speech LLM of `adapt base`")
+
+
+def _check_spelling(recipe: BaseRecipe, tokenizer, alphabet: str) -> None:
+    """Raises `RecipeError` where the recipe needs single-letter tokens, and the tokenizer has none for a letter."""
+    from adapt.model.tokenizer import extensible, unwritable
+    from adapt.train.pseudo_audio import unspelled
+
+    tokenizer_of = f"llm.start: the tokenizer of {recipe.llm.start!r}"
+    if recipe.llm.read_steps and not tokenizer.is_fast:
+        raise RecipeError(f"{tokenizer_of} does not map tokens to letters; give another LLM, or llm.read_steps: 0")
+    missing = unspelled(tokenizer, alphabet)
+    if tokenizer.is_fast and extensible(tokenizer):
+        missing = "".join(c for c in missing if not unwritable(tokenizer, c))  # the others are added to the tokenizer
+    ways = ["llm.read_steps: 0"] if recipe.llm.read_steps else []
+    ways += ["another align.explicit"] if recipe.align.explicit == "letters" else []
+    if missing and ways:
+        raise RecipeError(f"{tokenizer_of} has no single-letter token for {missing[0]!r}; give {' and '.join(ways)}")
+
+
+def _check_letters(recipe: BaseRecipe, tokenizer, alphabet: str) -> None:
+    """Raises `RecipeError` for letters that the tokenizer cannot write, unless they are added to it and trained."""
+    from adapt.model.tokenizer import extensible, unwritable
+
+    if not (missing := unwritable(tokenizer, alphabet)):
+        return
+    problem = f"llm.start: the tokenizer of {recipe.llm.start!r} cannot write {missing!r}, letters of the transcripts"
+    if not extensible(tokenizer):
+        raise RecipeError(f"{problem}; give another LLM")
+    if takes_decoder_as_is(recipe) and recipe.align.decoder != "full":
+        raise RecipeError(f"{problem}; give llm.read_steps or align.decoder: full, so that it learns them")
 
 
 def check_shapes(recipe: BaseRecipe) -> None:
     """Raises `RecipeError` for sizes of a new encoder or decoder that do not go together."""
     encoder, llm, problems = recipe.encoder, recipe.llm, []
     if not encoder.start and not encoder.steps:
-        problems.append("encoder.steps: 0 without encoder.start; give steps, or an encoder to begin with")
+        problems.append("encoder.steps: 0 without encoder.start; give steps, or an encoder to start from")
     if not encoder.start and encoder.hidden_size % encoder.heads:
-        problems.append(f"encoder.heads: {encoder.heads} do not divide {encoder.hidden_size}, the hidden_size")
+        size = encoder.hidden_size
+        problems.append(f"encoder.heads: {encoder.heads} does not divide the hidden_size {size}; give a divisor of it")
     if not encoder.start and encoder.subsampling.bit_count() != 1:
         problems.append(f"encoder.subsampling: {encoder.subsampling} is no power of two; write 2, 4 or 8")
     if not llm.start and llm.hidden_size % (2 * llm.heads):
-        problems.append(f"llm.heads: {llm.hidden_size}, the hidden_size, is no even number for each of {llm.heads}")
+        problem = f"llm.heads: the hidden_size {llm.hidden_size} is no even number for each of {llm.heads} heads"
+        problems.append(f"{problem}; give other heads, or another hidden_size")
     if problems:
         raise RecipeError(*problems)
-
-
-def takes_decoder_as_is(recipe: BaseRecipe) -> bool:
-    """Whether the decoder is taken as it is, from where it lies."""
-    return bool(recipe.llm.start) and not (recipe.llm.lm_steps or recipe.llm.read_steps)

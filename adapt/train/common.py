@@ -1,4 +1,4 @@
-"""What the training stages share: replayed audio, batches of like length, development loss, the best checkpoint."""
+"""What the trainings share: paired audio, batches of similar length, the development loss, the best checkpoint."""
 
 from __future__ import annotations
 
@@ -6,24 +6,35 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from adapt.model.speech_llm import IGNORED, SpeechLLM, token_loss
 
+EXAMPLES = 12  # recordings whose audio embeddings are kept with a new model, for soft prompts to start from
+
 
 @dataclass(frozen=True)
-class Replay:
-    """Paired audio of the source domain: audio embeddings `[slots, hidden]` and target ids of each utterance."""
+class PairedAudio:
+    """Utterances with transcripts, as a training takes them; a field that it does not use is empty.
 
-    slots: Sequence[torch.Tensor]
+    targets: token ids of each transcript. embeddings: audio embeddings `[slots, hidden]` of each utterance. samples:
+    mono audio at 16 kHz, where the audio embeddings change in training. letters: each transcript as places in the
+    alphabet of the encoder's CTC head.
+    """
+
     targets: Sequence[Sequence[int]]
+    embeddings: Sequence[torch.Tensor] = ()
+    samples: Sequence[np.ndarray] = ()
+    letters: Sequence[Sequence[int]] = ()
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a stage came to. log: a row a report, `{"step", "loss"}` or `{"step", "dev_loss", "guard_loss"}`.
+    """The outcome of a training.
 
-    best_step: the step whose weights were kept; 0 is the untrained start.
+    log: one row a report, `{"step", "loss"}` or `{"step", "dev_loss"}`, the latter with `guard_loss` where there is a
+    guard set. best_step: the step whose weights were kept; 0 is the start, before any training.
     """
 
     log: list[dict]
@@ -31,45 +42,53 @@ class TrainingResult:
 
 
 def by_length(rows: Sequence[Sequence]) -> list[int]:
-    """Places of the rows, the shortest first."""
+    """Indices of the rows, the shortest row first."""
     return sorted(range(len(rows)), key=lambda i: len(rows[i]))
 
 
 def draw(rng: random.Random, ordered: Sequence[int], count: int, place: float) -> list[int]:
-    """`count` of the rows that stand near `place` (0 to 1) in `ordered`: rows of like length need little padding."""
-    reach = min(len(ordered), max(count, len(ordered) // 12))
-    start = round(place * (len(ordered) - reach))
-    return rng.choices(ordered[start : start + reach], k=count)
+    """`count` of the indices near `place` (0 to 1) in `ordered`, with replacement: similar lengths need little padding.
+
+    ordered: indices by length, as `by_length` returns them.
+    """
+    window = min(len(ordered), max(count, len(ordered) // 12))
+    start = round(place * (len(ordered) - window))
+    return rng.choices(ordered[start : start + window], k=count)
 
 
 def labelled_batches(
     speech_llm: SpeechLLM,
-    slot_rows: Sequence[torch.Tensor | None],
+    embeddings: Sequence[torch.Tensor | None],
     targets: Sequence[Sequence[int]],
     batch_size: int = 50,
 ) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
-    """All rows in batches of like length: their places, and logits and labels as `token_loss` takes them."""
+    """All rows in batches of similar length: their indices, and logits and labels as `token_loss` takes them.
+
+    embeddings: what the slot holds in each row; None leaves the prompt out.
+    """
     order = by_length(targets)
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        batch = speech_llm.training_batch([slot_rows[i] for i in rows], [targets[i] for i in rows])
+        batch = speech_llm.training_batch([embeddings[i] for i in rows], [targets[i] for i in rows])
         yield rows, *speech_llm.labelled(*batch)
 
 
 @torch.no_grad()
 def mean_loss(
-    speech_llm: SpeechLLM, slot_rows: Sequence[torch.Tensor | None], targets: Sequence[Sequence[int]]
+    speech_llm: SpeechLLM, embeddings: Sequence[torch.Tensor | None], targets: Sequence[Sequence[int]]
 ) -> float:
-    """Mean loss per target token over all rows, in nats."""
+    """Mean loss per target token over all rows, in nats; embeddings as in `labelled_batches`."""
     total = tokens = 0.0
-    for _, logits, labels in labelled_batches(speech_llm, slot_rows, targets):
+    for _, logits, labels in labelled_batches(speech_llm, embeddings, targets):
         count = int((labels != IGNORED).sum())
         total, tokens = total + token_loss(logits, labels).item() * count, tokens + count
     return total / tokens
 
 
 def best_row(log: Sequence[dict], guard_tolerance: float = float("inf")) -> dict:
-    """The evaluation with the lowest development loss of those whose guard loss rose at most by the tolerance.
+    """The evaluation with the lowest development loss.
+
+    Evaluations whose guard loss is above the first one by more than `guard_tolerance` (relative) are left out.
 
     >>> log = [{"step": 0, "dev_loss": 3.0, "guard_loss": 1.0}, {"step": 5, "dev_loss": 2.0, "guard_loss": 1.2}]
     >>> best_row(log)["step"], best_row(log, guard_tolerance=0.1)["step"]
@@ -83,6 +102,7 @@ def best_row(log: Sequence[dict], guard_tolerance: float = float("inf")) -> dict
 
 
 def has_stalled(log: Sequence[dict], patience: int) -> bool:
+    """Whether the last `patience` evaluations have not lowered the development loss."""
     rows = [row for row in log if "dev_loss" in row]
     best = min(range(len(rows)), key=lambda i: rows[i]["dev_loss"])
     return len(rows) - 1 - best >= patience

@@ -1,4 +1,4 @@
-"""CTC over characters: the loss, greedy hypotheses and their WER."""
+"""CTC over characters: the loss, and greedy hypotheses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from rapidfuzz.distance import Levenshtein
 
 from adapt.model.encoders import CtcEncoder
 from adapt.model.speech_llm import BLANK, paths
@@ -14,18 +13,19 @@ from adapt.train.speech import Speech
 
 
 def ctc_ids(text: str, alphabet: str) -> list[int]:
-    """Places of the characters of `text` in `alphabet`; those that it does not hold are left out."""
+    """Places of the characters of `text` in `alphabet`, without those that it does not hold."""
     return [place for character in text if (place := alphabet.find(character)) >= 0]
 
 
 def padded(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
+    """The rows as one tensor `[rows, longest]`, filled with `value` behind the shorter ones."""
     return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)
 
 
 def ctc_loss(logits: torch.Tensor, lengths: torch.Tensor, targets: Sequence[Sequence[int]], blank: int) -> torch.Tensor:
-    """CTC of `logits [batch, frames, symbols]`: nats per target symbol, mean over the batch (Graves 2006).
+    """CTC loss of `logits [batch, frames, symbols]`: nats per target symbol, mean over the batch (Graves 2006).
 
-    What is too long for its frames counts nothing.
+    lengths: frames of each row. targets: symbols of each row. A row with too few frames for its target has loss 0.
     """
     log_probs = logits.float().log_softmax(-1).transpose(0, 1)
     counts = torch.tensor([len(row) for row in targets])
@@ -35,7 +35,7 @@ def ctc_loss(logits: torch.Tensor, lengths: torch.Tensor, targets: Sequence[Sequ
 
 
 def greedy(path: str) -> str:
-    """The text of a path: repeats merged, blanks dropped.
+    """The text of a CTC path (one symbol a frame): repeats merged, blanks dropped.
 
     >>> greedy("aa_ab_  ")
     'aab'
@@ -53,12 +53,3 @@ def ctc_texts(encoder: CtcEncoder, speech: Speech) -> tuple[list[str], list[str]
         hypotheses += map(greedy, paths(encoder, frames, counts))
         references += [item.text for item in items]
     return references, hypotheses
-
-
-def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> float:
-    """(S + D + I) / N over all utterances."""
-    errors = words = 0
-    for reference, hypothesis in zip(references, hypotheses, strict=True):
-        errors += Levenshtein.distance(reference.split(), hypothesis.split())
-        words += len(reference.split())
-    return errors / words

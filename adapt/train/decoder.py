@@ -1,9 +1,9 @@
-"""Stage 2: LoRA on the decoder, conditioned on pseudo audio."""
+"""Stage 2: LoRA on the decoder, trained on text with pseudo audio in the slot."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import peft
@@ -11,8 +11,9 @@ import torch
 
 from adapt.model import adapter
 from adapt.model.speech_llm import IGNORED, SpeechLLM, token_loss
+from adapt.recipe.domain import Decoder
 from adapt.train.common import (
-    Replay,
+    PairedAudio,
     TrainingResult,
     best_row,
     by_length,
@@ -22,138 +23,179 @@ from adapt.train.common import (
     mean_loss,
 )
 from adapt.train.fit import fit, uses_bf16
-from adapt.train.pseudo_audio import Source, slots
+from adapt.train.pseudo_audio import Source, fill_slots
 from adapt.train.unit_selection import UnitInventory
 
-KEPT = 2**29  # bytes of what the base says of replayed audio that are kept, so that it says so once
+CACHED_BYTES = 2**29  # the most that the base's logits on replayed audio may take, to be computed only once
 
-
-@torch.no_grad()
-def _said_by_base(speech_llm: SpeechLLM, replayed: Replay) -> list[torch.Tensor] | None:
-    """Logits `[target tokens, vocabulary]` of each replayed utterance; None where they would be more than KEPT."""
-    width = speech_llm.vocabulary * speech_llm.model.dtype.itemsize
-    if width * sum(map(len, replayed.targets)) > KEPT:
-        return None
-    found: dict[int, torch.Tensor] = {}
-    for rows, logits, labels in labelled_batches(speech_llm, replayed.slots, replayed.targets):
-        counts = [len(replayed.targets[i]) for i in rows]
-        found |= dict(zip(rows, _at_labels(logits, labels).split(counts), strict=True))
-    return [found[i] for i in range(len(found))]
+BaseLogits = Callable[[Sequence[int], torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def tune_decoder(
     speech_llm: SpeechLLM,
     train: Sequence[str],
     dev: Sequence[str],
+    settings: Decoder,
     *,
     soft_prompt: torch.Tensor | None,
     inventory: UnitInventory | None,
-    replayed: Replay | None,
-    guard: Replay | None,
+    replayed: PairedAudio | None,
+    guard: PairedAudio | None,
     folder: Path,
     out: Path,
     name: str,
-    pseudo_audio: str,
-    noise: float,
-    steps: int,
-    batch_size: int,
-    learning_rate: float,
-    warmup_steps: int,
-    rank: int,
-    alpha: int,
-    dropout: float,
-    replay: float,
-    anchor: float,
-    activations: str,
-    eval_every: int,
-    patience: int,
-    guard_tolerance: float,
     seed: int,
     precision: str,
 ) -> TrainingResult:
-    """Stage 2: LoRA on the decoder, the text as target, pseudo audio in the slot. Writes an adapter to `out`.
+    """Train a LoRA of the decoder on the sentences `train`, and write it to `out` as an adapter called `name`.
 
-    A share `replay` of each batch is source audio with its transcript, on which the decoder is also held to
-    the base's own output distribution (KL divergence, weight `anchor`). The checkpoint with the lowest loss on
-    `dev` is kept, of those whose loss on `guard` (source audio) rose by at most `guard_tolerance`; step 0, the
-    base itself, is one of them. activations: `kept`, or `recomputed` in the backward pass.
+    settings: its `pseudo_audio` is a row of PSEUDO_AUDIO, not `auto`. soft_prompt, inventory: what that row needs, else
+    None. replayed: source audio for the share `replay` of each batch, where the decoder is also held to the output
+    distribution of the base (KL divergence with the weight `anchor`). The checkpoint with the lowest loss on `dev` is
+    kept, among those that raise the loss on `guard` (source audio) by at most `guard_tolerance`; step 0, the base
+    itself, is one of them. folder: for checkpoints. precision: auto, fp32 or bf16.
     """
-    replay_rows = round(batch_size * replay) if replayed else 0
-    base_said = _said_by_base(speech_llm, replayed) if replay_rows and anchor else None
+    has_anchor = bool(replayed and settings.anchor and _replayed_rows(settings, replayed))
+    cached = _cached_base_logits(speech_llm, replayed) if has_anchor else None
     torch.manual_seed(seed)
-    model = adapter.add_lora(speech_llm, rank, alpha, dropout)
-    if activations == "recomputed":
+    model = adapter.add_lora(speech_llm, settings.rank, settings.alpha, settings.dropout)
+    if settings.activations == "recomputed":
         speech_llm.model.get_decoder().gradient_checkpointing_enable({"use_reentrant": False})
-    source = Source(speech_llm, soft_prompt, noise, inventory)
-    targets, dev_targets = ([speech_llm.target_ids(t) for t in texts] for texts in (train, dev))
-    ordered, again_ordered = by_length(train), by_length(replayed.slots) if replayed else []
-
-    def batch_of(step: int) -> dict:
-        rng = random.Random(seed * 1_000_003 + step)
-        place = rng.random()
-        rows = draw(rng, ordered, batch_size - replay_rows, place)
-        again = draw(rng, again_ordered, replay_rows, place) if replay_rows else []
-        return {
-            "rows": torch.tensor(rows),
-            "again": torch.tensor(again, dtype=torch.long),
-            "noise": rng.random(),
-        }
-
-    def loss_of(tuned: torch.nn.Module, batch: dict) -> torch.Tensor:
-        rows, again = batch["rows"].tolist(), batch["again"].tolist()
-        rng = random.Random(batch["noise"])
-        in_slot = slots(pseudo_audio, source, [train[i] for i in rows], rng)
-        in_slot += [replayed.slots[i] for i in again]
-        wanted = [targets[i] for i in rows] + [replayed.targets[i] for i in again]
-        embeds, mask, labels = speech_llm.training_batch(in_slot, wanted)
-        logits, said = speech_llm.labelled(embeds, mask, labels, through=tuned)
-        loss = token_loss(logits, said)
-        if again and anchor:
-            kept = len(rows)
-            if base_said:
-                base = torch.cat([base_said[i] for i in again])
-            else:
-                with torch.no_grad(), model.disable_adapter():
-                    base = speech_llm.forward(embeds[kept:], mask[kept:], keep=logits.shape[1], through=model)
-                base = _at_labels(base, said[kept:])
-            loss = loss + anchor * _divergence(base, _at_labels(logits[kept:], said[kept:]))
-        return loss
-
-    dev_slots = slots(pseudo_audio, source, dev, random.Random(seed))
-
-    def evaluate(step: int, log: list[dict]) -> dict:
-        model.eval()
-        row = {"step": step, "dev_loss": mean_loss(speech_llm, dev_slots, dev_targets)}
-        if guard:
-            row["guard_loss"] = mean_loss(speech_llm, guard.slots, guard.targets)
-        if best_row([*log, row], guard_tolerance) is row:
-            model.save_pretrained(folder / "best")
-        model.train()
-        return row
-
+    source = Source(speech_llm, settings.noise, soft_prompt, inventory)
+    base_logits = _base_logits(speech_llm, model, cached) if has_anchor else None
+    evaluate = _evaluation(model, source, dev, guard, settings, folder, seed)
     with speech_llm.plain_attention():
         log = fit(
             model,
-            batch_of,
-            loss_of,
-            steps=steps,
-            groups=[{"params": [p for p in model.parameters() if p.requires_grad], "lr": learning_rate}],
-            warmup=warmup_steps,
+            _batches(train, replayed, settings, seed),
+            _loss(source, train, replayed, base_logits, settings),
+            steps=settings.steps,
+            groups=[{"params": [p for p in model.parameters() if p.requires_grad], "lr": settings.learning_rate}],
+            warmup=settings.warmup_steps,
             folder=folder,
-            save_every=min(eval_every, steps),
+            save_every=min(settings.eval_every, settings.steps),
             evaluate=evaluate,
-            stop=lambda rows: has_stalled(rows, patience),
+            stop=lambda rows: has_stalled(rows, settings.patience),
             label="decoder",
             seed=seed,
             bf16=uses_bf16(precision, speech_llm.device),
         )
-    best = best_row(log, guard_tolerance)
+    best = best_row(log, settings.guard_tolerance)
     weights = peft.utils.load_peft_weights(folder / "best", device=str(speech_llm.device))
     peft.set_peft_model_state_dict(model, weights)
     model.eval()
-    metadata = {"name": name, "base": speech_llm.name, "pseudo_audio": pseudo_audio, "step": best["step"]}
+    metadata = {"name": name, "base": speech_llm.name, "pseudo_audio": settings.pseudo_audio, "step": best["step"]}
     adapter.save_adapter(out, model, metadata, soft_prompt, speech_llm)
     return TrainingResult(log, best["step"])
+
+
+def _replayed_rows(settings: Decoder, replayed: PairedAudio | None) -> int:
+    """How many utterances of replayed audio a batch has."""
+    return round(settings.batch_size * settings.replay) if replayed else 0
+
+
+def _batches(train: Sequence[str], replayed: PairedAudio | None, settings: Decoder, seed: int) -> Callable[[int], dict]:
+    """Batches of indices: of sentences and of replayed utterances, each of similar length, and a seed of the noise."""
+    replayed_rows = _replayed_rows(settings, replayed)
+    ordered, replayed_ordered = by_length(train), by_length(replayed.embeddings) if replayed else []
+
+    def batch_of(step: int) -> dict:
+        rng = random.Random(seed * 1_000_003 + step)
+        place = rng.random()
+        rows = draw(rng, ordered, settings.batch_size - replayed_rows, place)
+        again = draw(rng, replayed_ordered, replayed_rows, place) if replayed_rows else []
+        return {
+            "rows": torch.tensor(rows),
+            "replayed": torch.tensor(again, dtype=torch.long),
+            "noise": rng.random(),
+        }
+
+    return batch_of
+
+
+def _loss(
+    source: Source,
+    train: Sequence[str],
+    replayed: PairedAudio | None,
+    base_logits: BaseLogits | None,
+    settings: Decoder,
+) -> Callable[[torch.nn.Module, dict], torch.Tensor]:
+    """The loss of the targets, and with `base_logits` the divergence from the base on the replayed utterances."""
+    speech_llm = source.speech_llm
+    targets = [speech_llm.target_ids(text) for text in train]
+
+    def loss_of(tuned: torch.nn.Module, batch: dict) -> torch.Tensor:
+        rows, again = batch["rows"].tolist(), batch["replayed"].tolist()
+        rng = random.Random(batch["noise"])
+        embeddings = fill_slots(settings.pseudo_audio, source, [train[i] for i in rows], rng)
+        embeddings += [replayed.embeddings[i] for i in again]
+        wanted = [targets[i] for i in rows] + [replayed.targets[i] for i in again]
+        embeds, mask, labels = speech_llm.training_batch(embeddings, wanted)
+        logits, labels = speech_llm.labelled(embeds, mask, labels, through=tuned)
+        loss = token_loss(logits, labels)
+        if again and base_logits:
+            first = len(rows)
+            base = base_logits(again, embeds[first:], mask[first:], labels[first:])
+            loss = loss + settings.anchor * _divergence(base, _at_labels(logits[first:], labels[first:]))
+        return loss
+
+    return loss_of
+
+
+def _evaluation(
+    model: peft.PeftModel,
+    source: Source,
+    dev: Sequence[str],
+    guard: PairedAudio | None,
+    settings: Decoder,
+    folder: Path,
+    seed: int,
+) -> Callable[[int, list[dict]], dict]:
+    """Losses on `dev`, always with the same pseudo audio, and on `guard`; saves the best weights in `folder/best`."""
+    speech_llm = source.speech_llm
+    dev_targets = [speech_llm.target_ids(text) for text in dev]
+    dev_embeddings = fill_slots(settings.pseudo_audio, source, dev, random.Random(seed))
+
+    def evaluate(step: int, log: list[dict]) -> dict:
+        model.eval()
+        row = {"step": step, "dev_loss": mean_loss(speech_llm, dev_embeddings, dev_targets)}
+        if guard:
+            row["guard_loss"] = mean_loss(speech_llm, guard.embeddings, guard.targets)
+        if best_row([*log, row], settings.guard_tolerance) is row:
+            model.save_pretrained(folder / "best")
+        model.train()
+        return row
+
+    return evaluate
+
+
+@torch.no_grad()
+def _cached_base_logits(speech_llm: SpeechLLM, replayed: PairedAudio) -> list[torch.Tensor] | None:
+    """Logits `[target tokens, vocabulary]` of each replayed utterance; None where they take more than CACHED_BYTES."""
+    width = speech_llm.vocabulary * speech_llm.model.dtype.itemsize
+    if width * sum(map(len, replayed.targets)) > CACHED_BYTES:
+        return None
+    found: dict[int, torch.Tensor] = {}
+    for rows, logits, labels in labelled_batches(speech_llm, replayed.embeddings, replayed.targets):
+        counts = [len(replayed.targets[i]) for i in rows]
+        found |= dict(zip(rows, _at_labels(logits, labels).split(counts), strict=True))
+    return [found[i] for i in range(len(found))]
+
+
+def _base_logits(speech_llm: SpeechLLM, model: peft.PeftModel, cached: list[torch.Tensor] | None) -> BaseLogits:
+    """What gives the base's logits `[target tokens, vocabulary]` of replayed utterances.
+
+    It takes their indices, their rows, their mask and their labels, and uses `cached`, or the model without its LoRA.
+    """
+
+    def of(indices: Sequence[int], rows: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        if cached:
+            return torch.cat([cached[i] for i in indices])
+        with torch.no_grad(), model.disable_adapter():
+            logits = speech_llm.forward(rows, mask, keep=labels.shape[1], through=model)
+        return _at_labels(logits, labels)
+
+    return of
 
 
 def _at_labels(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

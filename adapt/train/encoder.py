@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
+import jiwer
 import torch
 
 from adapt.model.encoders import CtcEncoder
-from adapt.train.ctc import ctc_ids, ctc_loss, ctc_texts, word_error_rate
+from adapt.recipe.base import Encoder
+from adapt.train.ctc import ctc_ids, ctc_loss, ctc_texts
 from adapt.train.fit import fit
 from adapt.train.perturb import perturbed
 from adapt.train.speech import Speech, batches, readable_batch
@@ -20,71 +23,77 @@ def train_encoder(
     encoder: CtcEncoder,
     speech: Speech,
     dev: Speech,
+    settings: Encoder,
     *,
-    steps: int,
-    batch_seconds: float,
-    learning_rate: float,
-    warmup_steps: int,
     temperature: float,
-    short: float,
-    running: float,
     folder: Path,
     seed: int,
     bf16: bool,
     workers: int = 0,
 ) -> list[dict]:
-    """CTC over characters, of what in `encoder` requires a gradient.
+    """Train the parameters of `encoder` that require a gradient; in place.
 
-    `short`: in this first share of the steps come the short recordings; character targets leave the plateau of blanks
-    soonest on those. `running`: in this last share batch normalisation takes the running statistics, as in inference,
-    not those of the batch.
-
-    Every tenth of the way the WER of the greedy path on `dev` is logged.
+    temperature: of sampling languages. Returns the log; ten times in a training a row has the greedy `wer` on `dev`.
+    The first steps use short recordings because with those CTC sooner outputs characters and not blanks alone.
     """
-    draw = batches(speech, steps=steps, batch_seconds=batch_seconds, temperature=temperature, short=short, seed=seed)
-    alphabet, save_every = encoder.config.alphabet, max(1, steps // 20)
+    steps, alphabet = settings.steps, encoder.config.alphabet
+    draw = batches(
+        speech,
+        steps=steps,
+        batch_seconds=settings.batch_seconds,
+        temperature=temperature,
+        short_first=settings.short_first,
+        seed=seed,
+    )
+    save_every = max(1, steps // 20)
     norms = [module for module in encoder.modules() if isinstance(module, torch.nn.BatchNorm1d)]
-    trained = any(parameter.requires_grad for parameter in encoder.encoder.parameters())
+    is_trained = any(parameter.requires_grad for parameter in encoder.encoder.parameters())
 
     def batch_of(step: int) -> dict:
         items, batch = readable_batch(draw, speech, step)
         return {**batch, "targets": [ctc_ids(item.text, alphabet) for item in items], "step": step}
 
     def loss_of(encoder: CtcEncoder, batch: dict) -> torch.Tensor:
-        encoder.encoder.train(trained)
+        encoder.encoder.train(is_trained)
         for norm in norms:
-            norm.train(trained and batch["step"] < (1 - running) * steps)
+            norm.train(is_trained and batch["step"] < (1 - settings.running_statistics) * steps)
         inputs, mask = perturbed(encoder, batch["samples"], batch["lengths"], seed=batch["step"])
         return ctc_loss(*encoder(inputs, mask), batch["targets"], len(alphabet))
-
-    def evaluate(step: int, history: list[dict]) -> dict:
-        if step == 0 or step % (2 * save_every):
-            return {}
-        encoder.eval()
-        references, hypotheses = ctc_texts(encoder, dev)
-        encoder.train()
-        if not any(hypotheses) and step > 0.3 * steps:
-            log.warning(
-                "encoder: step %d of %d, and nothing but blanks is heard; usual causes: too few steps, transcripts "
-                "that are not of their audio, or fewer frames a second than characters",
-                step,
-                steps,
-            )
-        return {"wer": round(word_error_rate(references, hypotheses), 4)}
 
     return fit(
         encoder,
         batch_of,
         loss_of,
         steps=steps,
-        groups=[{"params": [p for p in encoder.parameters() if p.requires_grad], "lr": learning_rate}],
-        warmup=warmup_steps,
+        groups=[{"params": [p for p in encoder.parameters() if p.requires_grad], "lr": settings.learning_rate}],
+        warmup=settings.warmup_steps,
         folder=folder,
         save_every=save_every,
-        evaluate=evaluate,
+        evaluate=_evaluation(encoder, dev, steps, 2 * save_every),
         label="encoder",
         seed=seed,
         bf16=bf16,
         weight_decay=0.01,
         workers=workers,
     )
+
+
+def _evaluation(encoder: CtcEncoder, dev: Speech, steps: int, every: int) -> Callable[[int, list[dict]], dict]:
+    """Greedy WER on `dev` at every multiple of `every`, with a warning where all hypotheses stay empty."""
+
+    def evaluate(step: int, history: list[dict]) -> dict:
+        if step == 0 or step % every:
+            return {}
+        encoder.eval()
+        references, hypotheses = ctc_texts(encoder, dev)
+        encoder.train()
+        if not any(hypotheses) and step > 0.3 * steps:
+            log.warning(
+                "encoder: step %d of %d, and all CTC hypotheses are empty; usual causes: too few steps, transcripts "
+                "that do not belong to their audio, or fewer frames a second than characters",
+                step,
+                steps,
+            )
+        return {"wer": round(jiwer.wer(references, hypotheses), 4)}
+
+    return evaluate

@@ -1,6 +1,6 @@
 """One training loop for every stage: transformers' Trainer over batches that are a function of the step alone.
 
-Because batch `i` depends on nothing but `i`, a killed training goes on from its last checkpoint to the same result.
+Because batch `i` depends on `i` alone, a killed training that resumes from its last checkpoint has the same result.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from transformers.utils import logging
 
 from adapt.errors import TrainingError
 
-EXPLODED = 3.0  # times the loss of the beginning, or 3 nats where it began below one
+EXPLODED = 3.0  # times the first loss, or 3 nats where that was below 1
 
 
 class _Batches(torch.utils.data.Dataset):
@@ -36,8 +36,8 @@ class _Batches(torch.utils.data.Dataset):
 
 
 class _Arguments(TrainingArguments):
-    place_model_on_device = False  # it is where it was loaded to, and more of it may be there than is trained
-    n_gpu = 1  # with more of them Trainer would split batches, which are one item here
+    place_model_on_device = False  # it is on its device already, with more parameters than those in training
+    n_gpu = 1  # with more, Trainer would split each batch, which is one item here
 
 
 class _StepTrainer(Trainer):
@@ -52,7 +52,7 @@ class _StepTrainer(Trainer):
         return super()._prepare_input(data)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        with self.accelerator.autocast():  # not every loss goes through the forward that is wrapped already
+        with self.accelerator.autocast():  # not every loss calls the forward that Trainer has wrapped
             return self.loss_of(model, inputs)
 
     def _get_train_sampler(self, train_dataset=None):
@@ -60,7 +60,7 @@ class _StepTrainer(Trainer):
 
 
 class _Progress(TrainerCallback):
-    """A bar with loss and ETA on standard error; evaluation at its steps; nothing on standard output."""
+    """Shows loss and remaining time on standard error, evaluates, and stops a training whose loss explodes."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class _Progress(TrainerCallback):
             initial=state.global_step,
             desc=self.label,
             bar_format=form,
-            smoothing=0.03,  # an evaluation or a pause must not make hours of minutes
+            smoothing=0.03,  # an evaluation or a pause must not turn minutes into hours
             file=sys.stderr,
         )
         if self.evaluate and not state.global_step:
@@ -107,7 +107,7 @@ class _Progress(TrainerCallback):
 
 
 def uses_bf16(precision: str, device: torch.device) -> bool:
-    """Whether `precision` (auto, fp32 or bf16) is bf16 on `device`; auto where its hardware has it.
+    """Whether `precision` (auto, fp32 or bf16) means bf16 on `device`; auto does where the hardware has bf16.
 
     >>> uses_bf16("bf16", torch.device("cpu")), uses_bf16("fp32", torch.device("cpu"))
     (True, False)
@@ -152,38 +152,22 @@ def fit(
     weight_decay: float = 0.0,
     workers: int = 0,
 ) -> list[dict]:
-    """Train `model` for `steps` batches and return the log: `{"step", "loss", ...}` a row.
+    """Train `model` for `steps` batches, and return the log: rows of `{"step", "loss", ...}`.
 
-    `batch_of(i)` makes batch `i` (a dictionary of tensors and plain things), `loss_of(model, batch)` its loss.
-    `groups` are optimizer parameter groups with their peak learning rates (`params`, `lr`). Every `save_every`
-    steps `evaluate(step, log)` adds its figures to the log, `stop(log)` may end the training, and a checkpoint is
-    written to `folder`, from which the next call with the same folder goes on. `workers` processes make batches ahead.
-    Raises `TrainingError` when the loss is EXPLODED times what it was, or no number.
+    `batch_of(i)` makes batch `i` (a dictionary of tensors and plain values), and `loss_of(model, batch)` its loss.
+    groups: parameter groups of the optimiser with their peak learning rates (`params`, `lr`). warmup: steps. At step 0
+    and every `save_every` steps `evaluate(step, log)` adds its figures to the log. Every `save_every` steps `stop(log)`
+    may end the training, and a checkpoint goes to `folder`, from which the next call with the same folder resumes.
+    workers: processes that prepare batches; 0 for none. Raises `TrainingError` where the loss grows to EXPLODED times
+    its first value, or is no number.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    logging.set_verbosity_error()  # Trainer reports every file that it saves
+    logging.set_verbosity_error()  # Trainer logs every file that it saves
     logging.disable_progress_bar()
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(steps, warmup))
-    arguments = _Arguments(
-        output_dir=str(folder),
-        max_steps=steps,
-        per_device_train_batch_size=1,
-        logging_steps=min(10, save_every),
-        save_steps=save_every,
-        save_total_limit=1,
-        report_to=[],
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataloader_num_workers=workers,
-        dataloader_prefetch_factor=4 if workers else None,
-        dataloader_pin_memory=False,
-        max_grad_norm=1.0,
-        logging_nan_inf_filter=False,  # it would log the mean in place of what went wrong
-        seed=seed,
-        bf16=bf16,
-        use_cpu=next(model.parameters()).device.type == "cpu",
-    )
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    arguments = _arguments(folder, steps, save_every, workers, seed=seed, bf16=bf16, use_cpu=on_cpu)
     trainer = _StepTrainer(
         model,
         arguments,
@@ -197,16 +181,36 @@ def fit(
         trainer.remove_callback(printer)
     last = _last_whole_checkpoint(folder)
     if last and stop(log := TrainerState.load_from_json(str(Path(last, TRAINER_STATE_NAME))).log_history):
-        return log  # killed behind its end, which resuming would not know of
+        return log  # it was killed after its early stop, which Trainer does not record
     trainer.train(resume_from_checkpoint=last)
     return trainer.state.log_history
 
 
+def _arguments(folder: Path, steps: int, save_every: int, workers: int, **more) -> TrainingArguments:
+    return _Arguments(
+        output_dir=str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=1,
+        logging_steps=min(10, save_every),
+        save_steps=save_every,
+        save_total_limit=1,
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_num_workers=workers,
+        dataloader_prefetch_factor=4 if workers else None,
+        dataloader_pin_memory=False,
+        max_grad_norm=1.0,
+        logging_nan_inf_filter=False,  # it would log the mean in place of a loss that is no number
+        **more,
+    )
+
+
 def _last_whole_checkpoint(folder: Path) -> str | None:
-    """The newest of Trainer's checkpoints; those that a kill left half written are deleted."""
+    """The newest complete checkpoint of Trainer; incomplete ones, which a kill has left, are deleted."""
     for checkpoint in folder.glob("checkpoint-*"):
         try:
-            json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))  # what is written last
+            json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))  # the last file to be written
         except (OSError, ValueError):
             shutil.rmtree(checkpoint)
     return get_last_checkpoint(folder)

@@ -1,4 +1,4 @@
-"""Perturbation of speech on the device it is trained on, anew each time an utterance is seen."""
+"""Perturbation of speech, on the device of the training and anew each time that an utterance is used."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import torch.nn.functional as F
 from adapt.model.encoders import CtcEncoder
 from adapt.model.features import SAMPLE_RATE
 
-HALF_SECOND = SAMPLE_RATE // 2  # a Fourier transform is planned anew, slowly, for each length that it meets
-ROOM = SAMPLE_RATE * 3 // 10  # samples of the longest room's response
-MARGIN = SAMPLE_RATE * 8 // 10  # samples of silence before and behind what is said, on average where there is any
+HALF_SECOND = SAMPLE_RATE // 2  # lengths are multiples: a Fourier transform is planned, slowly, for each new length
+ROOM = SAMPLE_RATE * 3 // 10  # samples of the longest room impulse response
+MARGIN = SAMPLE_RATE * 8 // 10  # mean samples of silence around the speech, in batches that have any
 
 
 def _uniform(like: torch.Tensor, low: float, high: float, generator: torch.Generator) -> torch.Tensor:
-    """One number a row, `[batch, 1]`."""
+    """One uniform random number for each row, `[batch, 1]`."""
     return torch.empty(len(like), 1, device=like.device).uniform_(low, high, generator=generator)
 
 
 def _with_margins(
     samples: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """In half of the batches up to 2 MARGIN of what is quietest in a row, as white noise, before and behind it.
+    """In half of the batches, up to 2 MARGIN of white noise before and after each row, as quiet as its quietest part.
 
-    As much in each row of a batch, or all would be padded to the one with the most; how much of it comes before is
-    drawn for each row.
+    All rows of a batch get equally much, or padding to the longest would fill it; the part that comes before is drawn
+    for each row.
     """
     lengths = lengths.to(samples.device)[:, None]
     one = samples[:1]
@@ -52,10 +52,10 @@ def _floor(samples: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
 def perturb_audio(
     samples: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Silence around the speech (half of the batches), room reverberation (a fifth of the rows), spectral tilt (half),
-    coloured noise at 10 to 40 dB SNR (half).
+    """Silence around the speech (half of the batches), room reverberation (a fifth of the rows), spectral tilt (half of
+    the rows), and coloured noise at 10 to 40 dB SNR (half of the rows).
 
-    `samples` float32 `[batch, length]`, zero beyond `lengths`, and again so on return, with the new lengths.
+    samples: float32 `[batch, length]`, zero beyond `lengths`. Returns the same, with the new lengths.
     """
     samples, lengths = _with_margins(samples, lengths, generator)
     batch, length = samples.shape
@@ -71,33 +71,34 @@ def perturb_audio(
     room = randn(ROOM) * torch.exp(-6.9 * time / decay) * (time < decay)
     room *= _uniform(samples, 0.1, 0.5, generator) / room.square().sum(1, keepdim=True).sqrt()
     room[:, 0] = 1.0
-    size, heard, rows = length + ROOM, samples.clone(), chance(0.2)[:, 0]
+    size, out, rows = length + ROOM, samples.clone(), chance(0.2)[:, 0]
     if rows.any():
         spectrum = torch.fft.rfft(samples[rows], size) * torch.fft.rfft(room[rows], size)
-        heard[rows] = torch.fft.irfft(spectrum, size)[:, :length]
+        out[rows] = torch.fft.irfft(spectrum, size)[:, :length]
 
     tilt = _uniform(samples, -0.6, 0.6, generator) * chance(0.5)
-    heard = torch.cat([heard[:, :1], heard[:, 1:] - tilt * heard[:, :-1]], dim=1)
+    out = torch.cat([out[:, :1], out[:, 1:] - tilt * out[:, :-1]], dim=1)
 
     spectrum = torch.fft.rfft(randn(length))
     frequency = torch.arange(1, spectrum.shape[1] + 1, device=samples.device)[None] / spectrum.shape[1]
     slope = _uniform(samples, 0, 1, generator) * chance(0.7)
     noise = torch.fft.irfft(spectrum * frequency**-slope, length)
     inside = torch.arange(length, device=samples.device)[None] < lengths[:, None]
-    power = (heard * inside).square().sum(1, keepdim=True) / inside.sum(1, keepdim=True)
+    power = (out * inside).square().sum(1, keepdim=True) / inside.sum(1, keepdim=True)
     ratio = 10 ** (-_uniform(samples, 10, 40, generator) / 20) * chance(0.5)
     level = ratio * (power / noise.square().mean(1, keepdim=True)).sqrt()
-    return (heard + level * noise) * inside, lengths
+    return (out + level * noise) * inside, lengths
 
 
 def perturb_features(
     features: torch.Tensor, mask: torch.Tensor, generator: torch.Generator, share: float = 0.3
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Vocal-tract warp and time stretch of a `share` of the rows, then SpecAugment (1904.08779) of all.
+    """Vocal-tract warp and time stretch of a `share` of the rows, then SpecAugment (1904.08779) of all rows.
 
-    `features [batch, frames, bins]` and their boolean `mask [batch, frames]` -> the same, with other lengths. The warp
-    moves the mel bins by 0.88 to 1.14 (bins are near logarithmic, so that is a shift of the formants), the stretch
-    is 0.87 to 1.18. Masked are up to 10 bins, and up to 8 frames in every 100.
+    Takes `features [batch, frames, bins]` and their boolean `mask [batch, frames]`, and returns the same with other
+    lengths. The warp scales the mel bins by 0.88 to 1.14 (they are nearly logarithmic, so that this shifts the
+    formants), and the stretch scales the time by 0.87 to 1.18. SpecAugment masks up to 10 bins, and up to 8 frames in
+    every 100.
     """
     _, frames, bins = features.shape
     device, lengths = features.device, mask.sum(1, keepdim=True)
@@ -135,9 +136,9 @@ def perturb_features(
 def perturbed(
     encoder: CtcEncoder, samples: torch.Tensor, lengths: torch.Tensor, *, seed: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What `encoder.inputs` gives, perturbed; the same for the same seed and device.
+    """The perturbed input of the encoder and its mask, as `encoder.inputs` returns them; a function of seed and device.
 
-    Warp, stretch and masks come only to encoders that take log-mel features.
+    Only inputs of log-mel features get warp, stretch and masks.
     """
     generator = torch.Generator(samples.device).manual_seed(seed)
     with torch.autocast(samples.device.type, enabled=False):

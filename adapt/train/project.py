@@ -1,10 +1,9 @@
-"""Learn from paired audio what stands around the slot, and what else of the model is not frozen."""
+"""Train on paired audio: a learned prompt around the slot, and the parts of the model that are not frozen."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,57 +18,160 @@ from adapt.model.save import precision as precision_of
 from adapt.model.save import save_speech_llm
 from adapt.model.soft_prompt import SLOT_EXAMPLES, save_slot_examples
 from adapt.model.speech_llm import SpeechLLM, token_loss
-from adapt.train.common import TrainingResult, best_row, by_length, draw, mean_loss
+from adapt.recipe.domain import Decoder, Project
+from adapt.train.common import EXAMPLES, PairedAudio, TrainingResult, best_row, by_length, draw, mean_loss
 from adapt.train.ctc import ctc_loss
 from adapt.train.fit import fit, uses_bf16
 from adapt.train.perturb import perturb_audio
 
 AUDIO_PARTS = ("encoder", "projector")
-LETTERS = 0.3  # weight of the encoder's CTC loss
-EXAMPLES = 12  # recordings whose audio embeddings are kept beside the model
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Paired audio: target ids of each utterance, and audio embeddings `[slots, hidden]`, or samples to make them of.
-
-    letters: places of the characters in the alphabet of the encoder's CTC head, if it has one.
-    """
-
-    targets: Sequence[Sequence[int]]
-    slots: Sequence[torch.Tensor] = ()
-    samples: Sequence[np.ndarray] = ()
-    letters: Sequence[Sequence[int]] = ()
+CTC_WEIGHT = 0.3  # of the encoder's CTC loss while the encoder is trained
 
 
 class _Trained(torch.nn.Module):
-    """All that is trained and nothing else, so that a checkpoint is no larger."""
+    """The trained parameters alone, so that checkpoints hold nothing else."""
 
     def __init__(self, learned: LearnedPrompt | None, weights: Sequence[torch.nn.Parameter]):
         super().__init__()
         self.learned, self.weights = learned, torch.nn.ParameterList(weights)
 
 
-def ready(speech_llm: SpeechLLM, parts: Sequence[str]) -> list[torch.nn.Parameter]:
-    """The parameters of what hears in `parts`, those that the model itself holds fixed left out.
+def learn_from_pairs(
+    speech_llm: SpeechLLM,
+    learned: LearnedPrompt | None,
+    train: PairedAudio,
+    dev: PairedAudio,
+    settings: Project,
+    *,
+    folder: Path,
+    out: Path,
+    seed: int,
+    precision: str,
+    parts: Sequence[str] = (),
+    rank: int = Decoder.rank,
+    alpha: int = Decoder.alpha,
+) -> TrainingResult:
+    """Train a learned prompt, and the `parts` `encoder`, `projector` and `llm` (by LoRA), on paired audio.
 
-    Raises `ModelError` for parts that it does not have, has in too few bits, or runs without a gradient, and for a
-    model that could not be written again.
+    The weights with the lowest loss on `dev` are kept. Without `parts` the model does not change, and `out` is the file
+    of the prompt. With `parts`, `out` is the folder of a model with the trained weights, LoRA merged and the prompt
+    included. To train encoder or projector, `train` and `dev` need samples, which are perturbed anew each time; a CTC
+    head is trained with its encoder where `train` has letters. folder: for checkpoints. precision: auto, fp32 or bf16.
+    Raises `ModelError` for parts that the model does not have or that cannot be trained.
+    """
+    audio_weights = ready(speech_llm, parts)
+    lora = adapter.add_lora(speech_llm, rank, alpha, 0.0) if "llm" in parts else None
+    weights = _trained_weights(speech_llm, audio_weights, lora is not None)
+    trained = _Trained(learned, weights)
+    view = with_learned(speech_llm, learned) if learned else speech_llm
+    trains_audio = any(part in AUDIO_PARTS for part in parts)
+    embeddings_of = _embeddings(speech_llm, train, trains_audio, trains_ctc="encoder" in parts and bool(train.letters))
+
+    def loss_of(model: torch.nn.Module, batch: dict) -> torch.Tensor:
+        indices = batch["rows"].tolist()
+        embeddings, ctc = embeddings_of(indices, batch["noise"])
+        rows, mask, labels = view.training_batch(embeddings, [train.targets[i] for i in indices])
+        return token_loss(*view.labelled(rows, mask, labels)) + ctc
+
+    groups = [{"params": list(learned.parameters()), "lr": settings.learning_rate}] if learned else []
+    groups += [{"params": weights, "lr": settings.weights_rate}] if weights else []
+    best = folder / "best.pt"
+    with speech_llm.plain_attention():
+        log = fit(
+            trained,
+            _batches(train.samples if trains_audio else train.embeddings, settings.batch_size, seed),
+            loss_of,
+            steps=settings.steps,
+            groups=groups,
+            warmup=min(20, settings.steps // 5),
+            folder=folder,
+            save_every=min(settings.eval_every, settings.steps),
+            evaluate=_evaluation(speech_llm, view, trained, dev, best, trains_audio),
+            label="project",
+            seed=seed,
+            bf16=uses_bf16(precision, speech_llm.device),
+        )
+    trained.load_state_dict(torch.load(best, weights_only=True))
+    if not parts:
+        learned.save(out, speech_llm)
+        return TrainingResult(log, best_row(log)["step"])
+    if lora:
+        lora.merge_and_unload()
+    save_speech_llm(view, out)
+    if trains_audio and (out / SLOT_EXAMPLES).exists():
+        save_slot_examples(out / SLOT_EXAMPLES, speech_llm.audio_embeddings(dev.samples[:EXAMPLES]))
+    return TrainingResult(log, best_row(log)["step"])
+
+
+def ready(speech_llm: SpeechLLM, parts: Sequence[str]) -> list[torch.nn.Parameter]:
+    """The parameters of encoder and projector in `parts`, without those that the model itself keeps fixed.
+
+    Raises `ModelError` for parts that the model does not have, has in a coarser dtype than float32, or runs without a
+    gradient, and for a model that could not be saved.
     """
     if parts:
         precision_of(speech_llm)
-    found, quiet = [], [np.zeros(SAMPLE_RATE, np.float32)]
+    found, silence = [], [np.zeros(SAMPLE_RATE, np.float32)]
     for part in (part for part in AUDIO_PARTS if part in parts):
         weights = [p for p in audio_parameters(speech_llm.model, part) if p.requires_grad]
         if coarse := next((p.dtype for p in weights if p.dtype != torch.float32), None):
             raise ModelError(f"project.{part}: {coarse} is too coarse to train; set dtype: fp32")
-        heard = speech_llm.audio_embeddings_with_gradient(quiet)[0].sum()
-        grads = torch.autograd.grad(heard, weights, allow_unused=True) if heard.requires_grad else ()
+        output = speech_llm.audio_embeddings_with_gradient(silence)[0].sum()
+        grads = torch.autograd.grad(output, weights, allow_unused=True) if output.requires_grad else ()
         if all(grad is None for grad in grads):
             kind = speech_llm.model.config.model_type
-            raise ModelError(f"project.{part}: a {kind} model runs it without a gradient; keep it frozen")
+            raise ModelError(f"project.{part}: a {kind!r} model runs it without a gradient; keep it frozen")
         found += weights
     return found
+
+
+def _trained_weights(
+    speech_llm: SpeechLLM, audio_weights: list[torch.nn.Parameter], has_lora: bool
+) -> list[torch.nn.Parameter]:
+    """The parameters of the model to train: LoRA and `audio_weights`; all others are frozen."""
+    if not has_lora:  # add_lora has frozen them otherwise
+        speech_llm.model.requires_grad_(False)
+    speech_llm.model.eval()
+    weights = [p for p in speech_llm.model.parameters() if p.requires_grad]
+    for parameter in audio_weights:
+        parameter.requires_grad_(True)
+    return weights + audio_weights
+
+
+def _batches(rows: Sequence[Sequence], batch_size: int, seed: int) -> Callable[[int], dict]:
+    """Batches of indices of rows of similar length, and a seed of the perturbation."""
+    ordered = by_length(rows)
+
+    def batch_of(step: int) -> dict:
+        rng = random.Random(seed * 1_000_003 + step)
+        drawn = draw(rng, ordered, batch_size, rng.random())
+        return {"rows": torch.tensor(drawn), "noise": rng.randrange(2**31)}
+
+    return batch_of
+
+
+def _embeddings(
+    speech_llm: SpeechLLM, train: PairedAudio, trains_audio: bool, trains_ctc: bool
+) -> Callable[[Sequence[int], int], tuple[list[torch.Tensor], torch.Tensor | float]]:
+    """What gives the audio embeddings `[slots, hidden]` of utterances, and the weighted CTC loss, 0 without one.
+
+    It takes their indices and the seed of the perturbation.
+    """
+
+    def of(indices: Sequence[int], seed: int) -> tuple[list[torch.Tensor], torch.Tensor | float]:
+        if not trains_audio:
+            return [train.embeddings[i] for i in indices], 0.0
+        samples = _perturbed([train.samples[i] for i in indices], seed)
+        if not trains_ctc:
+            return speech_llm.audio_embeddings_with_gradient(samples), 0.0
+        # The CTC head would no longer fit its encoder otherwise: nothing else trains it.
+        encoder = speech_llm.model.encoder
+        frames, counts = speech_llm.frames(samples)
+        embeddings, blank = speech_llm.model.project(frames, counts), len(encoder.config.alphabet)
+        loss = ctc_loss(encoder.ctc(frames), counts, [train.letters[i] for i in indices], blank)
+        return embeddings, CTC_WEIGHT * loss
+
+    return of
 
 
 def _perturbed(samples: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:
@@ -77,104 +179,19 @@ def _perturbed(samples: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:
     return [row[:n].numpy() for row, n in zip(audio, lengths.tolist(), strict=True)]
 
 
-def learn_from_pairs(
-    speech_llm: SpeechLLM,
-    learned: LearnedPrompt | None,
-    train: Pairs,
-    dev: Pairs,
-    *,
-    folder: Path,
-    out: Path,
-    steps: int,
-    batch_size: int,
-    learning_rate: float,
-    eval_every: int,
-    seed: int,
-    precision: str,
-    parts: Sequence[str] = (),
-    weights_rate: float = 3e-4,
-    rank: int = 16,
-    alpha: int = 32,
-) -> TrainingResult:
-    """Train a prompt on paired audio, and `parts`: `encoder`, `projector`, `llm` (by LoRA). Keeps the best on `dev`.
-
-    Without `parts` the model stays as it is and `out` is a file, the prompt. With them `out` is the folder of a model
-    in which they are changed, LoRA merged and the prompt beside it. Where what hears is trained, `train` and `dev`
-    bring samples, and those of `train` are perturbed anew each time. Raises `ModelError` for parts that the model does
-    not have, or has in too few bits.
-    """
-    hears, letters = any(part in AUDIO_PARTS for part in parts), "encoder" in parts and bool(train.letters)
-    audio = ready(speech_llm, parts)
-    tuner = adapter.add_lora(speech_llm, rank, alpha, 0.0) if "llm" in parts else None
-    if tuner is None:
-        speech_llm.model.requires_grad_(False)
-    speech_llm.model.eval()
-    weights = [p for p in speech_llm.model.parameters() if p.requires_grad]
-    for parameter in audio:
-        parameter.requires_grad_(True)
-    weights += audio
-    held = _Trained(learned, weights)
-    view = with_learned(speech_llm, learned) if learned else speech_llm
-    ordered = by_length(train.samples if hears else train.slots)
-
-    def batch_of(step: int) -> dict:
-        rng = random.Random(seed * 1_000_003 + step)
-        rows = draw(rng, ordered, batch_size, rng.random())
-        return {"rows": torch.tensor(rows), "noise": rng.randrange(2**31)}
-
-    def loss_of(model: torch.nn.Module, batch: dict) -> torch.Tensor:
-        places = batch["rows"].tolist()
-        heard = 0.0
-        if not hears:
-            slots = [train.slots[i] for i in places]
-        elif letters:  # or its CTC head, which nothing else trains, would be left behind
-            encoder = speech_llm.model.encoder
-            frames, counts = speech_llm.frames(_perturbed([train.samples[i] for i in places], batch["noise"]))
-            slots, blank = speech_llm.model.project(frames, counts), len(encoder.config.alphabet)
-            heard = LETTERS * ctc_loss(encoder.ctc(frames), counts, [train.letters[i] for i in places], blank)
-        else:
-            slots = speech_llm.audio_embeddings_with_gradient(
-                _perturbed([train.samples[i] for i in places], batch["noise"])
-            )
-        rows, mask, labels = view.training_batch(slots, [train.targets[i] for i in places])
-        return token_loss(*view.labelled(rows, mask, labels)) + heard
-
-    best = folder / "best.pt"
+def _evaluation(
+    speech_llm: SpeechLLM, view: SpeechLLM, trained: _Trained, dev: PairedAudio, best: Path, trains_audio: bool
+) -> Callable[[int, list[dict]], dict]:
+    """The loss on `dev` of `view`, the model with its learned prompt; saves the best weights in the file `best`."""
 
     def evaluate(step: int, log: list[dict]) -> dict:
-        slots = dev.slots
-        if hears:
+        embeddings = dev.embeddings
+        if trains_audio:
             batches = (dev.samples[i : i + 16] for i in range(0, len(dev.samples), 16))
-            slots = [slot for batch in batches for slot in speech_llm.audio_embeddings(batch)]
-        row = {"step": step, "dev_loss": mean_loss(view, slots, dev.targets)}
+            embeddings = [row for batch in batches for row in speech_llm.audio_embeddings(batch)]
+        row = {"step": step, "dev_loss": mean_loss(view, embeddings, dev.targets)}
         if best_row([*log, row]) is row:
-            torch.save(held.state_dict(), best)
+            torch.save(trained.state_dict(), best)
         return row
 
-    groups = [{"params": list(learned.parameters()), "lr": learning_rate}] if learned else []
-    groups += [{"params": weights, "lr": weights_rate}] if weights else []
-    with speech_llm.plain_attention():
-        log = fit(
-            held,
-            batch_of,
-            loss_of,
-            steps=steps,
-            groups=groups,
-            warmup=min(20, steps // 5),
-            folder=folder,
-            save_every=min(eval_every, steps),
-            evaluate=evaluate,
-            label="project",
-            seed=seed,
-            bf16=uses_bf16(precision, speech_llm.device),
-        )
-    held.load_state_dict(torch.load(best, weights_only=True))
-    if parts:
-        if tuner:
-            tuner.merge_and_unload()
-        save_speech_llm(view, out)
-        if hears and (out / SLOT_EXAMPLES).exists():
-            save_slot_examples(out / SLOT_EXAMPLES, speech_llm.audio_embeddings(dev.samples[:EXAMPLES]))
-    else:
-        learned.save(out, speech_llm)
-    return TrainingResult(log, best_row(log)["step"])
+    return evaluate

@@ -1,4 +1,7 @@
-"""What stands in the slot where audio would stand, while the decoder is trained on text alone."""
+"""Pseudo audio: what the slot holds in place of audio embeddings while the decoder is trained on text alone.
+
+A new kind is one function and one row of PSEUDO_AUDIO, besides its choice of `decoder.pseudo_audio` in the recipe.
+"""
 
 from __future__ import annotations
 
@@ -13,26 +16,24 @@ from adapt.errors import ModelError
 from adapt.model.speech_llm import BLANK, SpeechLLM
 from adapt.train.unit_selection import UnitInventory
 
-SPACES = ("▁", "Ġ")  # how tokenizers write it: sentencepiece, byte-level BPE
-
 
 @dataclass(frozen=True)
 class Source:
-    """What the functions of `PSEUDO_AUDIO` draw from.
+    """What the functions of PSEUDO_AUDIO use.
 
-    `soft_prompt`: pseudo audio embeddings `[length, hidden]`, None before they are learnt.
-    `noise`: share of the letters of a simulated slot that are disturbed, 0 to 1.
-    `inventory`: how the base hears letters; None spells them in their own embeddings, a frame or two each.
+    noise: share of the letters of a simulated slot that are disturbed, 0 to 1. soft_prompt: pseudo audio embeddings
+    `[length, hidden]`; None for kinds without one. inventory: for unit selection; None simulates with the embeddings
+    of single-letter tokens, one or two frames a letter.
     """
 
     speech_llm: SpeechLLM
+    noise: float
     soft_prompt: torch.Tensor | None = None
-    noise: float = 0.12
     inventory: UnitInventory | None = None
 
 
 def disturbed(text: str, alphabet: str, noise: float, rng: random.Random) -> str:
-    """`text` with letters substituted (half of those disturbed), dropped (a quarter) and inserted (a quarter).
+    """`text` with letters substituted (half of those disturbed), deleted (a quarter) and inserted (a quarter).
 
     The share that is disturbed is drawn for each sentence, between 0 and twice `noise`.
 
@@ -54,7 +55,7 @@ def disturbed(text: str, alphabet: str, noise: float, rng: random.Random) -> str
 
 
 def timed(letters: str, rng: random.Random) -> str:
-    """A CTC path at 25 frames a second that says `letters`; durations and blanks are those of the built-in model.
+    """A CTC path of `letters` at 25 frames a second, with the durations and blanks of the built-in model.
 
     >>> timed("hello", random.Random(1))
     'hhel_loo_______'
@@ -70,34 +71,34 @@ def timed(letters: str, rng: random.Random) -> str:
 
 
 def symbol_ids(speech_llm: SpeechLLM) -> dict[str, int]:
-    """Token id of each character of the CTC alphabet, the space and the blank (`_`) among them.
+    """Token id of each character of the CTC alphabet, space included, and of the blank (`_`), which is the padding.
 
-    Raises `ModelError` when the tokenizer has no piece for a character.
+    Raises `ModelError` where the tokenizer has no token for a character alone.
     """
     tokenizer, alphabet = speech_llm.tokenizer, speech_llm.model.config.alphabet
     if missing := unspelled(tokenizer, alphabet):
-        raise ModelError(f"{speech_llm.name}: no single-letter piece for {missing[0]!r}; use pseudo_audio: soft-prompt")
-    ids = {character: tokenizer.convert_tokens_to_ids(_piece(character)) for character in alphabet}
+        raise ModelError(f"{speech_llm.name}: no single-letter token for {missing[0]!r}; use pseudo_audio: soft-prompt")
+    ids = {character: tokenizer.convert_tokens_to_ids(_token_of(character)) for character in alphabet}
     return {**ids, BLANK: tokenizer.pad_token_id}
 
 
 def unspelled(tokenizer: PreTrainedTokenizerBase, alphabet: str) -> str:
-    """Those of `alphabet` for which the tokenizer has no piece of that letter alone."""
+    """The characters of `alphabet` for which the tokenizer has no token of that character alone."""
     unknown = (None, tokenizer.unk_token_id)
-    return "".join(c for c in alphabet if tokenizer.convert_tokens_to_ids(_piece(c)) in unknown)
+    return "".join(c for c in alphabet if tokenizer.convert_tokens_to_ids(_token_of(c)) in unknown)
 
 
-def _piece(character: str) -> str:
+def _token_of(character: str) -> str:
     return "▁" if character == " " else character
 
 
 def simulated_path(source: Source, text: str, rng: random.Random) -> str:
-    """Letters and blanks, frame by frame, as a CTC encoder might hear `text`."""
+    """A CTC path, one symbol a frame, such as an encoder might output for `text`."""
     return timed(_letters(source, text, rng), rng)
 
 
 def simulated_ids(source: Source, text: str, rng: random.Random) -> list[int]:
-    """Token ids of single-letter pieces and blanks for each frame of a `simulated_path`."""
+    """The token id of each symbol of a `simulated_path`."""
     ids = symbol_ids(source.speech_llm)
     return [ids[c] for c in simulated_path(source, text, rng)]
 
@@ -108,29 +109,29 @@ def _letters(source: Source, text: str, rng: random.Random) -> str:
 
 
 def simulate(source: Source, text: str, rng: random.Random) -> torch.Tensor:
-    """The sentence letter by letter as the base hears it; without an inventory, in single-letter token embeddings."""
+    """A simulated slot for each sentence: by unit selection, or without an inventory of single-letter tokens."""
     if source.inventory:
         return source.inventory.select(_letters(source, text, rng), rng)
     return source.speech_llm.embed(simulated_ids(source, text, rng)).detach()
 
 
 def soft_prompt(source: Source, text: str, rng: random.Random) -> torch.Tensor:
-    """The learnt pseudo audio embeddings, the same for every sentence (2412.06967)."""
+    """The soft prompt, the same for every sentence (2412.06967)."""
     return source.soft_prompt
 
 
-def before_simulated(source: Source, text: str, rng: random.Random) -> torch.Tensor:
+def soft_prompt_and_simulate(source: Source, text: str, rng: random.Random) -> torch.Tensor:
     """The soft prompt, then the simulated slot."""
     return torch.cat([source.soft_prompt, simulate(source, text, rng)])
 
 
 def mixed(source: Source, text: str, rng: random.Random) -> torch.Tensor:
-    """For each sentence at random the soft prompt or a simulated slot."""
+    """The soft prompt or a simulated slot, drawn for each sentence."""
     return rng.choice([soft_prompt, simulate])(source, text, rng)
 
 
 def empty(source: Source, text: str, rng: random.Random) -> torch.Tensor:
-    """The prompt with nothing in its slot."""
+    """The prompt with an empty slot."""
     return source.speech_llm.empty_slot
 
 
@@ -142,13 +143,13 @@ def none(source: Source, text: str, rng: random.Random) -> None:
 PSEUDO_AUDIO: dict[str, Callable[[Source, str, random.Random], torch.Tensor | None]] = {
     "soft-prompt": soft_prompt,
     "simulate": simulate,
-    "soft-prompt+simulate": before_simulated,
+    "soft-prompt+simulate": soft_prompt_and_simulate,
     "mixed": mixed,
     "empty": empty,
     "none": none,
 }
 
 
-def slots(kind: str, source: Source, texts: Sequence[str], rng: random.Random) -> list[torch.Tensor | None]:
-    """Pseudo audio of `kind` for each text: `[slots, hidden]`, or None for no prompt."""
+def fill_slots(kind: str, source: Source, texts: Sequence[str], rng: random.Random) -> list[torch.Tensor | None]:
+    """Pseudo audio embeddings `[slots, hidden]` of `kind` for each text; None for no prompt."""
     return [PSEUDO_AUDIO[kind](source, text, rng) for text in texts]

@@ -1,4 +1,4 @@
-"""Stage 1: the soft prompt learns the domain text, everything else frozen."""
+"""Stage 1: learn the soft prompt on the domain text, everything else frozen."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 
 from adapt.model import soft_prompt
 from adapt.model.speech_llm import SpeechLLM, token_loss
+from adapt.recipe.domain import Prompt
 from adapt.train.common import TrainingResult, best_row, by_length, draw, mean_loss
 from adapt.train.fit import fit, uses_bf16
 
@@ -21,37 +22,33 @@ class _SoftPrompt(torch.nn.Module):
         self.vectors = torch.nn.Parameter(vectors)
 
 
-def learn_prompt(
+def learn_soft_prompt(
     speech_llm: SpeechLLM,
     train: Sequence[str],
     dev: Sequence[str],
+    settings: Prompt,
     *,
     examples: Sequence[torch.Tensor],
     folder: Path,
     out: Path,
-    length: int,
-    init: str,
-    steps: int,
-    batch_size: int,
-    learning_rate: float,
-    eval_every: int,
     seed: int,
     precision: str,
 ) -> TrainingResult:
-    """Stage 1: `length` vectors in the slot learn the domain text; the model is frozen. Writes them to `out`.
+    """Train vectors in the slot on the sentences `train`, and write those with the lowest loss on `dev` to `out`.
 
-    `examples` are audio embeddings of real audio to start from. The vectors with the lowest loss on `dev` are kept.
+    examples: audio embeddings `[slots, hidden]` of real audio, for the `init` that starts from them. folder: for
+    checkpoints. precision: auto, fp32 or bf16.
     """
     speech_llm.model.requires_grad_(False).eval()
     torch.manual_seed(seed)
-    start = soft_prompt.initial(init, length, examples, speech_llm).float()
+    start = soft_prompt.initial(settings.init, settings.length, examples, speech_llm).float()
     module = _SoftPrompt(start)
     targets, dev_targets = ([speech_llm.target_ids(t) for t in texts] for texts in (train, dev))
     ordered = by_length(targets)
 
     def batch_of(step: int) -> dict:
         rng = random.Random(seed * 1_000_003 + step)
-        return {"rows": torch.tensor(draw(rng, ordered, batch_size, rng.random()))}
+        return {"rows": torch.tensor(draw(rng, ordered, settings.batch_size, rng.random()))}
 
     def loss_of(model: _SoftPrompt, batch: dict) -> torch.Tensor:
         rows = batch["rows"].tolist()
@@ -70,11 +67,11 @@ def learn_prompt(
             module,
             batch_of,
             loss_of,
-            steps=steps,
-            groups=[{"params": [module.vectors], "lr": learning_rate}],
-            warmup=min(20, steps // 5),
+            steps=settings.steps,
+            groups=[{"params": [module.vectors], "lr": settings.learning_rate}],
+            warmup=min(20, settings.steps // 5),
             folder=folder,
-            save_every=min(eval_every, steps),
+            save_every=min(settings.eval_every, settings.steps),
             evaluate=evaluate,
             label="prompt",
             seed=seed,

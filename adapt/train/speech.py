@@ -1,4 +1,4 @@
-"""Paired speech to train on: decoded as it is needed, in batches of like length, bad files named and skipped."""
+"""Paired speech to train on: read when needed, in batches of similar length; unreadable files are named and skipped."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from adapt.errors import UNREADABLE, DataError, unreadable
 from adapt.model.features import SAMPLE_RATE, pad, read_audio
 from adapt.text.corpus import read_manifest
 
-SHOWN = 10  # problems that are printed in full
-WINDOW = 0.05  # share of a language's utterances, by length, that a batch is drawn from
+SHOWN = 10  # problems that are reported one by one
+WINDOW = 0.05  # share of a language's utterances, neighbours by length, that a batch is drawn from
 log = logging.getLogger(__name__)
 
 
 class Spoken(NamedTuple):
-    """A recording with its normalised transcript; they sort by length."""
+    """A recording with its normalised transcript; tuples sort by length in seconds."""
 
     seconds: float
     id: str
@@ -37,16 +37,16 @@ class Spoken(NamedTuple):
 
 @dataclass
 class Speech:
-    """Recordings, the shortest first. max_bad: how many unreadable files are passed over before it is an error."""
+    """Recordings, the shortest first. max_bad: so many bad files are skipped. bad: the problem of each so far."""
 
     items: list[Spoken]
     max_bad: int = 0
     bad: list[str] = field(default_factory=list)
 
     def audio(self, items: Sequence[Spoken]) -> tuple[list[Spoken], torch.Tensor, torch.Tensor]:
-        """Those of `items` that can be read, their samples float32 `[batch, length]`, and lengths `[batch]`.
+        """Those of `items` that can be read, their samples, float32 `[batch, length]`, and their lengths `[batch]`.
 
-        Raises `DataError` when more than `max_bad` files could not be read since the beginning.
+        Raises `DataError` where more than `max_bad` files have been unreadable so far.
         """
         read, rows = [], []
         for item in items:
@@ -54,24 +54,24 @@ class Speech:
                 rows.append(read_audio(item.audio))
                 read.append(item)
             except DataError as error:
-                self.pass_over(str(error))
+                self.skip(str(error))
         if not rows:
             return [], torch.zeros(0, SAMPLE_RATE), torch.zeros(0, dtype=torch.long)
         return read, *pad(rows)
 
-    def pass_over(self, problem: str) -> None:
-        """Name a file that cannot be used and go on, or raise `DataError` once there are too many."""
+    def skip(self, problem: str) -> None:
+        """Record and report an unreadable file, each once. Raises `DataError` where there are more than `max_bad`."""
         if problem in self.bad:
             return
         self.bad.append(problem)
         if len(self.bad) > self.max_bad:
-            told = f"{len(self.bad)} recordings cannot be used, {self.max_bad} are allowed; mend them or raise data.bad"
-            raise DataError(*self.bad[-SHOWN:], told)
+            total = f"{len(self.bad)} recordings cannot be used, {self.max_bad} are allowed"
+            raise DataError(*self.bad[-SHOWN:], f"{total}; mend them or raise data.bad")
         if len(self.bad) <= SHOWN:
             log.warning("%s (skipped, %d so far)", problem, len(self.bad))
 
     def in_order(self, seconds: float = 200.0) -> Iterator[tuple[list[Spoken], torch.Tensor, torch.Tensor]]:
-        """What `audio` gives, of everything there is, shortest first, in batches of about so many padded seconds."""
+        """What `audio` returns, for all recordings, shortest first, in batches of about so many padded seconds."""
         batch: list[Spoken] = []
         for item in self.items:
             if batch and (len(batch) + 1) * item.seconds > seconds:
@@ -85,10 +85,10 @@ class Speech:
 def read_speech(
     manifest: Path, normalise: Callable[[str], str], *, max_seconds: float = float("inf"), bad: float = 0.0
 ) -> Speech:
-    """The recordings of a manifest that last at most `max_seconds` and say something.
+    """The recordings of a manifest that last at most `max_seconds` and have a transcript.
 
-    `bad`: the share of its files that may be missing or unreadable. Raises `DataError` when there are more, each with
-    its reason, and when nothing is left.
+    bad: share of the files that may be missing or unreadable. Raises `DataError` where there are more, each with its
+    reason, and where nothing is left.
     """
     utterances = read_manifest(manifest, need_audio=False)
     speech = Speech([], round(bad * len(utterances)))
@@ -110,7 +110,7 @@ def read_speech(
     if len(problems) > speech.max_bad:
         raise DataError(*problems[:SHOWN], *([f"{manifest}: {len(problems)} in all"] if len(problems) > SHOWN else []))
     for problem in problems:
-        speech.pass_over(problem)
+        speech.skip(problem)
     if not speech.items:
         raise DataError(f"{manifest}: no recording of at most {max_seconds:g} s with a transcript; add some")
     speech.items.sort()
@@ -118,26 +118,32 @@ def read_speech(
 
 
 def batches(
-    speech: Speech, *, steps: int, batch_seconds: float, temperature: float = 1.0, short: float = 0.0, seed: int = 1
+    speech: Speech,
+    *,
+    steps: int,
+    batch_seconds: float,
+    temperature: float = 1.0,
+    short_first: float = 0.0,
+    seed: int = 1,
 ) -> Callable[[int], list[Spoken]]:
-    """Recordings of like length, about `batch_seconds` of them with their padding, at each step.
+    """Batches of recordings of similar length, of about `batch_seconds` with padding; a function of the step.
 
-    A language with n recordings is drawn with a probability that goes with n ** (1 / temperature): 1 leaves the
-    proportions as they are, more evens them out (1907.05019). In the first share `short` of the steps come the short
-    ones, by and by longer.
+    The probability of a language with n recordings is proportional to n ** (1 / temperature): 1 keeps the proportions,
+    higher values even them out (1907.05019). In the first share `short_first` of the steps, recordings are limited to
+    the shortest ones, and the limit rises until all are used.
     """
     languages: dict[str | None, list[Spoken]] = defaultdict(list)
     for item in speech.items:
         languages[item.language].append(item)
     groups = list(languages.values())
     weights = [len(group) ** (1 / temperature) for group in groups]
-    # Where a batch lies is drawn by seconds: a batch of long ones holds fewer, and so must come more often.
+    # The place of a batch is drawn in seconds: batches of long recordings hold fewer and must come more often.
     reached = list(accumulate(item.seconds for item in speech.items))
 
     def batch_of(step: int) -> list[Spoken]:
         rng = random.Random(seed * 1_000_003 + step)
         progress = step / steps
-        share = 1.0 if progress >= short else 0.15 + 0.85 * progress / short
+        share = 1.0 if progress >= short_first else 0.15 + 0.85 * progress / short_first
         last = max(0, int(share * len(speech.items)) - 1)
         place = bisect_left(reached, rng.random() * reached[last]) / len(speech.items)
         windows = []
@@ -152,9 +158,9 @@ def batches(
 
 
 def readable_batch(draw: Callable[[int], list[Spoken]], speech: Speech, step: int) -> tuple[list[Spoken], dict]:
-    """The recordings of batch `step` and their audio; of another batch when none of them can be read."""
+    """The recordings of batch `step` and their audio; those of another batch where none of them can be read."""
     for attempt in range(100):
         items, samples, lengths = speech.audio(draw(step + attempt * 1_000_000_007))
         if items:
             return items, {"samples": samples, "lengths": lengths}
-    raise AssertionError("unreachable: speech.audio raises once more files are bad than may be")
+    raise AssertionError("unreachable: speech.audio raises where more than max_bad files are unreadable")

@@ -1,4 +1,9 @@
-"""Pseudo audio pieced together from real audio embeddings: for each stretch of text, what was heard for it before."""
+"""Unit selection: simulated slots concatenated from stretches of real audio embeddings, selected by letter context.
+
+The unit is one occurrence of a letter in a recording, and its stretch is the audio embeddings that belong to it. The
+inventory finds units by their letter context. For a target text, units are selected and their stretches concatenated,
+as concatenative speech synthesis does it with audio.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +19,13 @@ from rapidfuzz.distance import Levenshtein
 
 from adapt.model.speech_llm import BLANK
 
-ENOUGH = 6  # occurrences of a context, fewer of which fall back to a shorter one
-DRAWN = 8  # occurrences, of which the one is played whose recording says the text the longest
+MIN_UNITS = 6  # a context with fewer units falls back to a shorter one
+CANDIDATES = 8  # units drawn for each stretch of the target, of which the one with the longest match is selected
 EDGE = "\n"  # stands before and after a sentence: silence belongs to its first and last letter
 
 
 class Recording(NamedTuple):
-    """text: what was said, between edges. stretches: (first, end) of each of its letters in the inventory's slots."""
+    """text: the transcript between edges. stretches: (first, end) of each letter in the inventory's embeddings."""
 
     text: str
     stretches: list[tuple[int, int]]
@@ -28,93 +33,105 @@ class Recording(NamedTuple):
 
 @dataclass(frozen=True)
 class UnitInventory:
-    """What an encoder hears for each stretch of text, learned from recordings with transcripts.
+    """The units of recordings with transcripts.
 
-    slots: vectors `[slots, hidden]` of all recordings, end to end. heard: context -> (recording, place of the letter)
-    of each time it occurred. A context is the letter with both its neighbours, the letter with the next, or the letter
-    alone.
+    units: context -> (recording, index of the letter in its transcript) of each occurrence. A context is the letter
+    with both its neighbours, the letter with the next one, or the letter alone. embeddings: audio embeddings
+    `[slots, hidden]` of all recordings, one after another.
     """
 
-    heard: dict[str, list[tuple[int, int]]]
+    units: dict[str, list[tuple[int, int]]]
     recordings: list[Recording]
-    slots: torch.Tensor
+    embeddings: torch.Tensor
 
     def select(self, text: str, rng: random.Random) -> torch.Tensor:
-        """Audio embeddings `[slots, hidden]` for `text`, stretch by stretch as they were heard before.
+        """Audio embeddings `[slots, hidden]` for a target text.
 
-        For each letter some of the occurrences of the longest context that occurred ENOUGH times are drawn, and the
-        one is played whose recording goes on as the text does for the longest, as far as it does: mistakes that
-        belong together stay together. A letter that was never said is left out.
+        For the next letter, some units are drawn among those of its longest context that has MIN_UNITS (or of the
+        longest known context, if none has). The unit whose recording agrees with the text for the longest is selected,
+        and its recording is used for as long as it agrees, so that errors that occur together stay together. A letter
+        without units is left out.
 
         >>> inventory = build_inventory([("_hh_e_y_", "hey", torch.arange(8)), ("__y_e_h", "yeh", torch.arange(8, 15))])
         >>> inventory.select("heh", random.Random(1)).tolist(), inventory.select("z", random.Random(1)).tolist()
         ([0, 1, 2, 3, 12, 13, 14], [])
         """
-        padded, contexts = f"{EDGE}{text}{EDGE}", _contexts(text)
-        rows: list[int] = []
+        target, contexts = f"{EDGE}{text}{EDGE}", _contexts(text)
+        selected: list[int] = []
         place = 0
         while place < len(text):
-            known = [found for context in contexts[place] if (found := self.heard.get(context))]
+            known = [units for context in contexts[place] if (units := self.units.get(context))]
             if not known:
                 place += 1
                 continue
-            enough = [found for found in known if len(found) >= ENOUGH]
-            drawn = rng.choices((enough or known)[0], k=DRAWN)
-            lengths = [self._agreement(padded, place, *occurrence) for occurrence in drawn]
+            enough = [units for units in known if len(units) >= MIN_UNITS]
+            candidates = rng.choices((enough or known)[0], k=CANDIDATES)
+            lengths = [self._agreement(target, place, *unit) for unit in candidates]
             length = max(lengths)
-            number, first = drawn[lengths.index(length)]
-            for stretch in self.recordings[number].stretches[first : first + length]:
-                rows += range(*stretch)
+            recording, first = candidates[lengths.index(length)]
+            for stretch in self.recordings[recording].stretches[first : first + length]:
+                selected += range(*stretch)
             place += length
-        return self.slots[rows]
+        return self.embeddings[selected]
 
-    def _agreement(self, padded: str, place: int, number: int, first: int) -> int:
-        """For how many letters the recording says what stands in `padded`, each in the midst of its neighbours."""
-        said, length = self.recordings[number].text, 1
-        while (there := said[first + length : first + length + 3]) and len(there) == 3:
-            if there != padded[place + length : place + length + 3]:
+    def _agreement(self, target: str, place: int, recording: int, first: int) -> int:
+        """For how many letters target and recording agree, both neighbours of each letter after the first included."""
+        text, length = self.recordings[recording].text, 1
+        while (context := text[first + length : first + length + 3]) and len(context) == 3:
+            if context != target[place + length : place + length + 3]:
                 break
             length += 1
         return length
 
 
 def _contexts(text: str) -> list[tuple[str, str, str]]:
+    """The contexts of each letter, the longest first."""
     padded = f"{EDGE}{text}{EDGE}"
     return [(padded[i : i + 3], padded[i + 1 : i + 3], letter) for i, letter in enumerate(text)]
 
 
 def build_inventory(recordings: Iterable[tuple[str, str, torch.Tensor]], stack: int = 1) -> UnitInventory:
-    """From the greedy CTC path (a symbol a frame, `_` the blank), transcript and audio embeddings of each recording.
+    """The inventory of recordings, each given as greedy CTC path, transcript and audio embeddings `[slots, hidden]`.
 
-    An audio embedding stands for `stack` frames. The collapsed path and the transcript are aligned by edit distance;
-    blanks belong to the symbol before them, and what was heard beside the transcript to the letter before it.
+    A path has a symbol a frame, `_` for the blank. stack: encoder frames in one audio embedding, which belongs to the
+    letter in whose stretch its first frame is.
     """
-    heard: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    learned, slots, offset = [], [], 0
+    units: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    known, embeddings, offset = [], [], 0
     for path, text, vectors in recordings:
-        runs: list[list] = []  # symbol, first frame, end
-        frame = 0
-        for symbol, frames in groupby(path):
-            end = frame + len(list(frames))
-            if symbol != BLANK:
-                runs.append([symbol, frame, end])
-            elif runs:
-                runs[-1][2] = end
-            frame = end
-        if runs:
-            runs[0][1] = 0
-        stretches = [(0, 0)] * len(text)
-        for tag, start, end, first, last in Levenshtein.opcodes(text, "".join(run[0] for run in runs)):
-            places = [max(0, start - 1)] * (last - first) if tag == "insert" else range(start, end)
-            for place, (_, begin, stop) in zip(places, runs[first:last], strict=False) if text else ():
-                known = stretches[place]
-                stretches[place] = (known[0] if known[1] else begin, stop)
         for place, contexts in enumerate(_contexts(text)):
             for context in contexts:
-                heard[context].append((len(learned), place))
-        # A slot belongs to the letter in whose stretch its first frame lies.
-        stretches = [(offset + -(-begin // stack), offset + -(-stop // stack)) for begin, stop in stretches]
-        learned.append(Recording(f"{EDGE}{text}{EDGE}", stretches))
-        slots.append(vectors)
+                units[context].append((len(known), place))
+        stretches = [
+            (offset + -(-first // stack), offset + -(-end // stack)) for first, end in _letter_frames(path, text)
+        ]
+        known.append(Recording(f"{EDGE}{text}{EDGE}", stretches))
+        embeddings.append(vectors)
         offset += len(vectors)
-    return UnitInventory(dict(heard), learned, torch.cat(slots))
+    return UnitInventory(dict(units), known, torch.cat(embeddings))
+
+
+def _letter_frames(path: str, text: str) -> list[tuple[int, int]]:
+    """(first, end) of the frames of a CTC path that belong to each letter of its transcript; (0, 0) for none.
+
+    The collapsed path and the transcript are aligned by edit distance. Blanks belong to the symbol before them, and
+    symbols that the transcript does not have to the letter before them.
+    """
+    runs: list[list] = []  # symbol, first frame, end
+    frame = 0
+    for symbol, frames in groupby(path):
+        end = frame + len(list(frames))
+        if symbol != BLANK:
+            runs.append([symbol, frame, end])
+        elif runs:
+            runs[-1][2] = end
+        frame = end
+    if runs:
+        runs[0][1] = 0
+    stretches = [(0, 0)] * len(text)
+    for tag, start, end, first, last in Levenshtein.opcodes(text, "".join(run[0] for run in runs)):
+        places = [max(0, start - 1)] * (last - first) if tag == "insert" else range(start, end)
+        for place, (_, begin, stop) in zip(places, runs[first:last], strict=False) if text else ():
+            before = stretches[place]
+            stretches[place] = (before[0] if before[1] else begin, stop)
+    return stretches
