@@ -94,7 +94,7 @@ def test_audio_can_be_required_later_with_the_same_words(tmp_path):
         f"{path}:5: missing key `audio`; add it",
     )
     assert require_audio(iter(utterances[:1])) == utterances[:1]
-    with pytest.raises(DataError, match="^utterance '6': missing key `audio`; add it$"):
+    with pytest.raises(DataError, match=r"^utterance '6': missing key `audio`; add it$"):
         require_audio([Utterance("6", "x")])
 
 
