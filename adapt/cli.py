@@ -679,17 +679,17 @@ def _figures(row: dict) -> str:
 @main.command()
 @click.argument("refs", type=click.Path(path_type=Path))
 @click.argument("hyps", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--lexicon", type=click.Path(path_type=Path), help="Entities to look for, a lexicon file.")
+@click.option("--lexicon", type=click.Path(path_type=Path), help="Lexicon of the entities to score.")
 @normaliser_option
 @click.option(
     "--convention",
     default="adapt",
     show_default=True,
     type=click.Choice(CONVENTIONS),
-    help="How to align and count: ours, or that of is21_deep_bias.",
+    help="How to align and count: adapt (fewest edits), or is21 (as is21_deep_bias).",
 )
-@click.option("--lenient", is_flag=True, help="Score what all files have in common.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder to write report.html, scores/ and hyps/ into.")
+@click.option("--lenient", is_flag=True, help="Score only the utterances that all files have.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for report.html, scores/ and hyps/.")
 @click.option("--resamples", default=1000, show_default=True, type=click.IntRange(1), help="Bootstrap resamples.")
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Seed of the resamples.")
 @json_option
@@ -707,8 +707,8 @@ def score(
 ) -> None:
     """Score hypotheses against references; the first HYPS is the baseline.
 
-    Files may be JSONL manifests (ours, SLAM-LLM's, NeMo's), TSV of id and text, NIST trn, Kaldi text, or the biasing
-    TSV of fbai-speech, each also as .gz.
+    Files may be JSONL manifests (of this toolkit, SLAM-LLM or NeMo), TSV of id and text, NIST trn, Kaldi text, or the
+    biasing TSV of fbai-speech, each also compressed as .gz.
     """
     from adapt.score.scoring import score_systems
     from adapt.text.lexicon import read_lexicon
