@@ -1,17 +1,17 @@
-"""What goes wrong through a user's files or settings. The command line prints these without a traceback."""
+"""Errors in a user's files or settings. The command line prints them without a traceback."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-# What soundfile raises for a file: its own errors are RuntimeErrors; of a .raw it says TypeError, and ValueError of a
-# name that is not UTF-8.
+# What soundfile raises for a file that it cannot read. Its own errors are RuntimeErrors; a .raw file gives a TypeError,
+# and a name that is not UTF-8 a ValueError.
 UNREADABLE = (OSError, RuntimeError, TypeError, ValueError)
 
 
 class AdaptError(Exception):
-    """Base of the errors that a user can mend; each problem is one line: `place: problem; way out`.
+    """Base of the errors that a user can correct. Each problem is one line: `place: problem; way out`.
 
     >>> print(DataError("a.jsonl:1: no 'id'; add one", "a.jsonl:7: no 'id'; add one"))
     a.jsonl:1: no 'id'; add one
@@ -27,7 +27,7 @@ class AdaptError(Exception):
 
 
 class RecipeError(AdaptError):
-    """recipe.yaml or an override on the command line is wrong."""
+    """A recipe, an override on the command line or a prompt template is wrong, or settings contradict each other."""
 
 
 class DataError(AdaptError):
@@ -39,11 +39,11 @@ class ModelError(AdaptError):
 
 
 class TrainingError(AdaptError):
-    """A training that cannot come to anything, stopped early."""
+    """Training was stopped because it cannot succeed."""
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of a library's says, in a line; its name, where it says nothing.
+    """The first line of a library's error message, or the name of the error if its message is empty.
 
     >>> first_line(ValueError("no such thing\\nat line 3")), first_line(EOFError())
     ('no such thing', 'EOFError')
@@ -52,7 +52,7 @@ def first_line(error: BaseException) -> str:
 
 
 def unreadable(audio: str | os.PathLike) -> str:
-    """What is said of a file that soundfile does not read.
+    """The problem and the way out for an audio file that soundfile cannot read.
 
     >>> unreadable("gone.wav")
     'gone.wav: no such file; give a wav, flac, ogg or mp3 file'

@@ -1,4 +1,7 @@
-"""What `recipe.yaml` of a domain holds: each section is a dataclass, one stage's keyword arguments."""
+"""The recipe of a domain: each section is a dataclass, with the settings of one stage.
+
+The `help` of a field is user documentation: `load.describe(Recipe)` prints it. `schema` says what other metadata mean.
+"""
 
 from __future__ import annotations
 
@@ -6,38 +9,55 @@ import dataclasses as dc
 from dataclasses import field
 from pathlib import Path
 
+from adapt.recipe import choices
 from adapt.text.normalise import NORMALISERS
 
 
 @dc.dataclass(frozen=True)
 class DomainData:
-    """What is adapted to, and what is watched. Paths are relative to the folder of the recipe."""
+    """Text and sets of the target domain, and sets of the source domain. Paths are relative to the recipe's folder."""
 
-    text: Path = field(metadata={"help": "domain text, UTF-8, one sentence a line", "example": "text.txt"})
-    lexicon: Path | None = field(default=None, metadata={"help": "entities of the domain, a lexicon"})
-    test: Path | None = field(default=None, metadata={"help": "manifest of the domain, for the score alone"})
-    dev: Path | None = field(default=None, metadata={"help": "manifest of the domain, for `adapt tune`"})
+    text: Path = field(metadata={"help": "domain text, UTF-8, one sentence per line", "example": "text.txt"})
+    lexicon: Path | None = field(default=None, metadata={"help": "lexicon with the entities of the domain"})
+    test: Path | None = field(
+        default=None,
+        metadata={"help": "manifest of the target domain that is scored; nothing is trained or chosen on it"},
+    )
+    dev: Path | None = field(
+        default=None, metadata={"help": "manifest of the target domain on which `adapt tune` chooses weights"}
+    )
     paired: Path | None = field(
-        default=None, metadata={"help": "manifest of the domain to learn from, for `adapt project`"}
+        default=None, metadata={"help": "manifest of the target domain, paired audio that `adapt project` trains on"}
     )
     source_replay: Path | None = field(
-        default=None, metadata={"help": "manifest of the source domain, replayed while the decoder is tuned"}
+        default=None,
+        metadata={
+            "help": "manifest of the source domain, paired audio that is replayed while the decoder is tuned and that "
+            "slots are simulated from"
+        },
     )
     source_dev: Path | None = field(
-        default=None, metadata={"help": "manifest of the source domain: the guard of training and of `adapt tune`"}
+        default=None,
+        metadata={"help": "manifest of the source domain, the guard set of training and of `adapt tune`"},
     )
     source_test: Path | None = field(
-        default=None, metadata={"help": "manifest of the source domain, scored for forgetting"}
+        default=None, metadata={"help": "manifest of the source domain that is scored to measure forgetting"}
     )
     normaliser: str = field(
         default="basic",
-        metadata={"help": "what all text goes through first", "choices": tuple(NORMALISERS)},
+        metadata={
+            "help": "text normaliser for domain text, transcripts, hypotheses and lexicon",
+            "choices": tuple(NORMALISERS),
+        },
     )
-    dev_lines: int = field(default=300, metadata={"help": "lines of text kept for development", "low": 1})
+    dev_lines: int = field(
+        default=300, metadata={"help": "lines of the domain text held out for the development loss", "low": 1}
+    )
     entity_copies: int = field(
         default=1,
         metadata={
-            "help": "copies of each line that names an entity, with others of their type from the lexicon",
+            "help": "copies of each line that contains an entity, with other entities of the same type from the "
+            "lexicon in its place",
             "low": 0,
         },
     )
@@ -45,175 +65,234 @@ class DomainData:
 
 @dc.dataclass(frozen=True)
 class Prompt:
-    """Stage 1: the soft prompt is learned, everything else frozen."""
+    """Stage 1: learn the soft prompt from text, with everything else frozen."""
 
-    start: Path | None = field(default=None, metadata={"help": "a soft prompt to take as it is, in place of learning"})
+    start: Path | None = field(
+        default=None, metadata={"help": "file of a soft prompt to use as it is; stage 1 then trains nothing"}
+    )
     length: int = field(default=30, metadata={"help": "length of the soft prompt, in vectors", "low": 1})
     init: str = field(
         default="audio",
         metadata={
-            "help": "start of the soft prompt: real audio, its statistics, embeddings of text, or noise",
-            "choices": ("audio", "stats", "text", "random"),
+            "help": "initial soft prompt: audio embeddings of a real recording (audio), noise with their mean and "
+            "deviation (stats), embeddings of random tokens (text), or noise with the deviation of token embeddings "
+            "(random)",
+            "choices": choices.PROMPT_INITS,
         },
     )
     steps: int = field(default=200, metadata={"help": "optimiser steps", "low": 1})
-    batch_size: int = field(default=32, metadata={"help": "sentences a step", "low": 1})
+    batch_size: int = field(default=32, metadata={"help": "sentences in a batch", "low": 1})
     learning_rate: float = field(default=1e-2, metadata={"help": "peak learning rate", "above": 0})
-    eval_every: int = field(default=50, metadata={"help": "steps between two evaluations", "low": 1})
+    eval_every: int = field(
+        default=50, metadata={"help": "optimiser steps between two evaluations of the development loss", "low": 1}
+    )
 
 
 @dc.dataclass(frozen=True)
 class Project:
-    """From paired audio, before the two stages: the prompt around the slot, and what else is not frozen."""
+    """Before the two stages, from paired audio: learn the prompt around the slot, and train parts of the base."""
 
     method: str = field(
         default="none",
         metadata={
-            "help": "the learnable tokens of the template as free vectors, or its text behind a projector: three "
-            "layers, or a residual that begins with the text as it is",
-            "choices": ("none", "tokens", "mlp", "residual"),
+            "help": "how the prompt is learned: not at all (none), its learnable tokens as free vectors (tokens), or a "
+            "prompt projector over its text: three layers (mlp), or a residual that starts as the identity (residual)",
+            "choices": choices.PROJECT_METHODS,
         },
     )
     template: str = field(
         default="<p:Transcribe speech to text. ><speech>",
-        metadata={"help": "<speech>, and <p:4> or <p:text> for what is learned; or a .yaml file that holds it"},
+        metadata={
+            "help": "prompt template: <speech> is the slot, <p:4> stands for 4 learnable tokens and <p:text> for those "
+            "of a text; or the name of a .yaml file that holds a template"
+        },
     )
     init: str = field(
         default="audio",
-        metadata={"help": "start of tokens without a text", "choices": ("audio", "stats", "text", "random")},
+        metadata={
+            "help": "initial learnable tokens without a text, as in `prompt.init`",
+            "choices": choices.PROMPT_INITS,
+        },
     )
     size: int | None = field(
-        default=None, metadata={"help": "hidden width of the projector; default: by its method", "low": 1}
+        default=None,
+        metadata={
+            "help": "hidden width of the prompt projector; null: the width of the embeddings for mlp, a quarter of it "
+            "for residual",
+            "low": 1,
+        },
     )
     encoder: str = field(
-        default="frozen", metadata={"help": "the audio encoder of the base", "choices": ("frozen", "trained")}
+        default="frozen",
+        metadata={
+            "help": "audio encoder of the base; trained only together with the projector",
+            "choices": ("frozen", "trained"),
+        },
     )
     projector: str = field(
-        default="frozen", metadata={"help": "its projector, without which no encoder", "choices": ("frozen", "trained")}
+        default="frozen", metadata={"help": "projector of the base", "choices": ("frozen", "trained")}
     )
     llm: str = field(
         default="frozen",
-        metadata={"help": "its decoder; lora: of rank and alpha as in `decoder`", "choices": ("frozen", "lora")},
+        metadata={
+            "help": "decoder of the base; lora: trained by LoRA with `decoder.rank` and `decoder.alpha`",
+            "choices": ("frozen", "lora"),
+        },
     )
     steps: int = field(default=200, metadata={"help": "optimiser steps", "low": 1})
-    batch_size: int = field(default=16, metadata={"help": "utterances a step", "low": 1})
+    batch_size: int = field(default=16, metadata={"help": "utterances in a batch", "low": 1})
     learning_rate: float = field(default=2e-3, metadata={"help": "peak learning rate of the prompt", "above": 0})
     weights_rate: float = field(
         default=3e-4, metadata={"help": "peak learning rate of encoder, projector and LoRA", "above": 0}
     )
-    eval_every: int = field(default=50, metadata={"help": "steps between two evaluations", "low": 1})
+    eval_every: int = field(
+        default=50, metadata={"help": "optimiser steps between two evaluations of the development loss", "low": 1}
+    )
 
 
 @dc.dataclass(frozen=True)
 class Decoder:
-    """Stage 2: LoRA on the decoder, the soft prompt frozen."""
+    """Stage 2: tune the decoder by LoRA on text, with the soft prompt frozen."""
 
     pseudo_audio: str = field(
         default="auto",
         metadata={
-            "help": "what stands in the slot: the soft prompt, a slot simulated for each sentence, the one "
-            "before the other, now one and now the other, no prompt at all, or an empty slot; auto: simulated where "
-            "the base has a CTC head to simulate, else the soft prompt",
-            "choices": ("auto", "soft-prompt", "simulate", "soft-prompt+simulate", "mixed", "none", "empty"),
+            "help": "pseudo audio embeddings: the soft prompt (soft-prompt), a slot simulated for each sentence "
+            "(simulate), the soft prompt before the simulated slot (soft-prompt+simulate), one of the two at random "
+            "(mixed), an empty slot (empty), or no prompt at all (none); auto: simulate if the base has a CTC head, "
+            "else soft-prompt",
+            "choices": choices.PSEUDO_AUDIO,
         },
     )
     noise: float = field(
-        default=0.12, metadata={"help": "share of simulated letters disturbed at random", "low": 0, "high": 1}
+        default=0.12,
+        metadata={
+            "help": "mean share of the letters of a simulated slot that are changed at random",
+            "low": 0,
+            "high": 1,
+        },
     )
     steps: int = field(default=400, metadata={"help": "optimiser steps", "low": 1})
-    batch_size: int = field(default=32, metadata={"help": "sentences a step", "low": 1})
+    batch_size: int = field(default=32, metadata={"help": "sentences in a batch", "low": 1})
     learning_rate: float = field(default=5e-4, metadata={"help": "peak learning rate", "above": 0})
-    warmup_steps: int = field(default=20, metadata={"help": "steps in which the rate rises from 0", "low": 0})
+    warmup_steps: int = field(
+        default=20, metadata={"help": "optimiser steps in which the learning rate rises from 0", "low": 0}
+    )
     rank: int = field(default=16, metadata={"help": "rank of LoRA", "low": 1})
     alpha: int = field(default=32, metadata={"help": "scale of LoRA, applied as alpha / rank", "low": 1})
     dropout: float = field(
-        default=0.0, metadata={"help": "share of LoRA's inputs dropped in training", "low": 0, "high": 0.9}
+        default=0.0, metadata={"help": "share of LoRA's inputs that are dropped in training", "low": 0, "high": 0.9}
     )
     replay: float = field(
-        default=0.3, metadata={"help": "share of a batch that is source_replay audio", "low": 0, "high": 1}
+        default=0.3,
+        metadata={"help": "share of each batch that is paired audio from `data.source_replay`", "low": 0, "high": 1},
     )
     anchor: float = field(
-        default=0.1, metadata={"help": "weight of the KL term to the base on the replayed audio", "low": 0}
+        default=0.1,
+        metadata={"help": "weight of the KL divergence from the base on the replayed audio", "low": 0},
     )
     activations: str = field(
         default="kept",
         metadata={
-            "help": "kept for the backward pass, or recomputed (gradient checkpointing: less memory, more time)",
+            "help": "activations for the backward pass: kept, or recomputed (gradient checkpointing, which takes less "
+            "memory and more time)",
             "choices": ("kept", "recomputed"),
         },
     )
-    eval_every: int = field(default=50, metadata={"help": "steps between two evaluations", "low": 1})
+    eval_every: int = field(
+        default=50, metadata={"help": "optimiser steps between two evaluations of the development loss", "low": 1}
+    )
     patience: int = field(
         default=3,
-        metadata={"help": "evaluations without a better development loss before training stops", "low": 1},
+        metadata={"help": "evaluations without a lower development loss after which training stops", "low": 1},
     )
     guard_tolerance: float = field(
         default=0.05,
-        metadata={"help": "relative rise of the guard loss that refuses a checkpoint", "low": 0},
+        metadata={
+            "help": "relative rise of the loss on the guard set above which a checkpoint is rejected; 0.05 is 5 %",
+            "low": 0,
+        },
     )
 
 
 @dc.dataclass(frozen=True)
 class Lm:
-    """The external language models: n-grams from the domain text, over the decoder's tokens and over words."""
+    """N-gram language models of the domain text, over the decoder's tokens and over words, for shallow fusion."""
 
-    order: int = field(default=4, metadata={"help": "longest n-gram, in tokens", "low": 1, "high": 6})
+    order: int = field(
+        default=4, metadata={"help": "longest n-gram of the domain LMs, in tokens or words", "low": 1, "high": 6}
+    )
     prune: int = field(
-        default=0, metadata={"help": "n-grams of order 3 and up seen so often or less are left out", "low": 0}
+        default=0,
+        metadata={"help": "n-grams of order 3 and above that occur this often or less are left out", "low": 0},
     )
     tokens: Path | None = field(
-        default=None, metadata={"help": "others' ARPA over the decoder's token ids, in place of an estimate"}
+        default=None,
+        metadata={"help": "ARPA file over the decoder's token ids to use instead of an estimate from the domain text"},
     )
-    words: Path | None = field(default=None, metadata={"help": "others' ARPA over words, for the ctc system"})
+    words: Path | None = field(
+        default=None,
+        metadata={"help": "ARPA file over words to use instead of an estimate, for the system `ctc`"},
+    )
     source: Path | None = field(
-        default=None, metadata={"help": "text of the source domain; default: the transcripts of source_replay"}
+        default=None,
+        metadata={"help": "text of the source domain for the source LM; null: the transcripts of `data.source_replay`"},
     )
-    source_order: int = field(default=2, metadata={"help": "longest n-gram of the source", "low": 1, "high": 6})
+    source_order: int = field(
+        default=2, metadata={"help": "longest n-gram of the source LM, in tokens", "low": 1, "high": 6}
+    )
 
 
 @dc.dataclass(frozen=True)
 class Fusion:
-    """What is fused into the beam search, by weight; 0 leaves it out. `adapt tune` finds weights."""
+    """Weights of what the beam search adds to the decoder's scores; 0 leaves a part out. `adapt tune` finds weights."""
 
-    lm: float = field(default=0.0, metadata={"help": "weight of the n-grams of the domain", "low": 0})
+    lm: float = field(default=0.0, metadata={"help": "weight of the domain n-gram LM (shallow fusion)", "low": 0})
     source: float = field(
-        default=0.0, metadata={"help": "weight of the n-grams of the source, taken off (LODR)", "low": 0}
+        default=0.0, metadata={"help": "weight of the source n-gram LM, which is subtracted (LODR)", "low": 0}
     )
-    ilm: float = field(default=0.0, metadata={"help": "weight of the internal LM, taken off", "low": 0})
+    ilm: float = field(default=0.0, metadata={"help": "weight of the internal LM, which is subtracted", "low": 0})
     ilm_slot: str = field(
         default="empty",
         metadata={
-            "help": "what stands in the slot for the internal LM",
+            "help": "slot from which the decoder estimates its internal LM: empty, or the soft prompt",
             "choices": ("empty", "soft-prompt"),
         },
     )
-    boost: float = field(default=0.0, metadata={"help": "weight of the bonus for phrases of the lexicon", "low": 0})
-    reward: float = field(default=0.0, metadata={"help": "added for each token"})
+    boost: float = field(default=0.0, metadata={"help": "weight of lexicon boosting", "low": 0})
+    reward: float = field(
+        default=0.0, metadata={"help": "added to the log probability of a hypothesis for each of its tokens"}
+    )
 
 
 @dc.dataclass(frozen=True)
 class Transcribe:
-    """Real audio takes the slot back; the soft prompt is dropped."""
+    """Transcription of real audio, with beam search; the soft prompt is not used."""
 
-    num_beams: int = field(default=4, metadata={"help": "beams of the search; 1 is greedy", "low": 1, "high": 1000})
-    batch_size: int = field(default=16, metadata={"help": "utterances at a time", "low": 1})
+    num_beams: int = field(
+        default=4, metadata={"help": "beams of the beam search; 1 is greedy search", "low": 1, "high": 1000}
+    )
+    batch_size: int = field(default=16, metadata={"help": "utterances in a batch", "low": 1})
     max_new_tokens: int = field(default=120, metadata={"help": "longest transcript, in tokens", "low": 1})
     ctc_weight: float = field(
         default=0.1,
-        metadata={"help": "weight of the encoder's CTC beside the decoder in the search, where there is one", "low": 0},
+        metadata={
+            "help": "weight of the encoder's CTC scores in the decoder's beam search, for bases with a CTC head",
+            "low": 0,
+        },
     )
 
 
 @dc.dataclass(frozen=True)
 class Score:
-    """WER and EER, in all, per type and with intervals."""
+    """WER and EER with confidence intervals."""
 
-    resamples: int = field(default=1000, metadata={"help": "bootstrap resamples", "low": 1})
+    resamples: int = field(default=1000, metadata={"help": "bootstrap resamples of the utterances", "low": 1})
 
 
 @dc.dataclass(frozen=True, kw_only=True)
 class Common:
-    """What every kind of recipe has. folder: where it lies; not a key of the file."""
+    """The keys that every kind of recipe has. folder: where the recipe is; not a key of the file."""
 
     name: str = field(
         default="",
@@ -224,12 +303,12 @@ class Common:
             "example": "music",
         },
     )
-    seed: int = field(default=1, metadata={"help": "seed of every stage", "low": 0, "high": 2**32 - 1})
+    seed: int = field(default=1, metadata={"help": "random seed of every stage", "low": 0, "high": 2**32 - 1})
     precision: str = field(
         default="auto",
         metadata={
-            "help": "of training: fp32, mixed precision with bf16, or that where the hardware has bf16",
-            "choices": ("auto", "fp32", "bf16"),
+            "help": "precision of training: fp32, or mixed precision with bf16; auto: bf16 if the hardware has it",
+            "choices": choices.PRECISIONS,
         },
     )
     folder: Path = field(default=Path(), compare=False)
@@ -237,29 +316,36 @@ class Common:
 
 @dc.dataclass(frozen=True, kw_only=True)
 class Recipe(Common):
-    """One domain, one base, one way to adapt it."""
+    """One domain, one base, and one way to adapt it."""
 
     base: str = field(
         default="tiny",
-        metadata={"help": "built-in base, model name, or a folder, which starts with ./ ../ ~ or /", "model": True},
+        metadata={
+            "help": "base speech LLM: a built-in one, owner/name on the hub, or a folder, written with ./ ../ ~ or / "
+            "in front",
+            "model": True,
+        },
     )
     dtype: str = field(
         default="auto",
         metadata={
-            "help": "weights of the base; auto: fp32 for our own and on a CPU, else as they were saved",
-            "choices": ("auto", "fp32", "bf16", "fp16"),
+            "help": "data type of the weights; auto: fp32 for models of `adapt base` and on a CPU, else as saved",
+            "choices": choices.DTYPES,
         },
     )
     quantise: str = field(
         default="none",
-        metadata={"help": "linear layers of the base in fewer bits, on CUDA", "choices": ("none", "8-bit", "4-bit")},
+        metadata={
+            "help": "quantisation of the base's linear layers, on CUDA only",
+            "choices": tuple(choices.QUANTISE_BITS),
+        },
     )
     language: str = field(
         default="en",
         metadata={
-            "help": "what is spoken, ISO 639-1; for bases whose prompt says it",
+            "help": "spoken language, ISO 639-1, for bases whose prompt names it",
             "pattern": "[a-z]{2,3}",
-            "wanted": "two or three small letters, such as de",
+            "wanted": "two or three lower-case letters, such as de",
         },
     )
     data: DomainData

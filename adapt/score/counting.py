@@ -57,7 +57,7 @@ class Totals:
 def count_set(
     utterances: Sequence[Utterance], systems: Mapping[str, Mapping[str, str]], rules: Rules
 ) -> tuple[dict[str, Totals], int]:
-    """Totals of each system (`systems` is system -> id -> text) over the utterances, the first system as the baseline.
+    """Totals of each system over the utterances; `systems` is system -> id -> text, the baseline first.
 
     The second value counts the annotated entities whose words the normalised reference does not contain.
     """
@@ -75,10 +75,9 @@ def count_set(
         for system, total in totals.items():
             hyps = [tuple(rules.normalise(systems[system][u.id]).split()) for u in batch]
             pairs = list(zip(refs, hyps, strict=True))
-            judged = [
-                _add(total, start + i, *pairs[i], ops, mentions[i], rules)
-                for i, ops in enumerate(_alignments(pairs, rules))
-            ]
+            judged = []
+            for i, ops in enumerate(_alignments(pairs, rules)):
+                judged.append(_add(total, start + i, *pairs[i], ops, mentions[i], rules))
             if judged_of_base is None:
                 judged_of_base = judged
             else:
@@ -107,7 +106,7 @@ def _add(
     mentions: Sequence[Mention],
     rules: Rules,
 ) -> tuple[JudgedMention, ...]:
-    """Add the utterance at `place` to the totals of a system; its judged mentions."""
+    """Add the utterance in row `place` of the set to the totals of a system; returns its judged mentions."""
     words, entities = count(ref, hyp, ops), entity_errors(ref, hyp, ops, mentions, rules.index)
     biased = entities.biased_words, entities.biased_errors
     if rules.convention == "is21":

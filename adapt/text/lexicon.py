@@ -1,4 +1,4 @@
-"""Lexicons: entity lists, one entry a line, so that a plain list of phrases already is one."""
+"""Lexicons: entity lists, one entry per line. A plain list of phrases is a lexicon, too."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Phrase = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Entry:
-    """One entity: how it is written, its type, ways to say it, and its boost (1: as any other)."""
+    """One entity: its written form, its type, its spoken forms, and the weight of its boost (1: the default)."""
 
     written: str
     type: str = "term"
@@ -47,7 +47,8 @@ class Mention:
 
 @dataclass(frozen=True)
 class PhraseIndex:
-    """Normalised phrases of a lexicon: their entry, all forms of that entity, and lengths by first word."""
+    """A lexicon for `find_mentions`: by normalised phrase its entry and all forms of that entity, and by first word the
+    lengths of the phrases, longest first."""
 
     entries: dict[Phrase, Entry]
     forms: dict[Phrase, frozenset[Phrase]]
@@ -55,10 +56,10 @@ class PhraseIndex:
 
 
 def read_lexicon(path: str | Path) -> Lexicon:
-    """Read a lexicon TSV: `written  type  spoken  weight`, all but the first optional, `#` comments.
+    """Read a lexicon TSV with the columns `written`, `type`, `spoken`, `weight`; all but the first are optional.
 
-    A first line that starts with `written` names the columns, in any order. Ways to say an entity stand in
-    `spoken` with `|` between. Raises DataError with every bad line.
+    A first line that starts with `written` names the columns, in any order. Several spoken forms are separated by `|`.
+    Lines that start with `#` are comments. Raises DataError with every bad line.
     """
     path = Path(path)
     columns: tuple[str, ...] = COLUMNS
@@ -73,10 +74,10 @@ def read_lexicon(path: str | Path) -> Lexicon:
             for column in columns:
                 if column not in COLUMNS or columns.count(column) > 1:
                     known = ", ".join(COLUMNS)
-                    problems.append(f"{place}: unknown or doubled column {column!r}; use {known}")
+                    problems.append(f"{place}: unknown or repeated column {column!r}; use {known}, each once")
             continue
         if len(cells) > len(columns):
-            problems.append(f"{place}: {len(cells)} fields; at most {len(columns)} ({', '.join(columns)})")
+            problems.append(f"{place}: {len(cells)} fields; write at most {len(columns)} ({', '.join(columns)})")
             continue
         row = {column: cell for column, cell in zip(columns, cells, strict=False) if cell}
         if "written" not in row:
@@ -87,7 +88,7 @@ def read_lexicon(path: str | Path) -> Lexicon:
         except ValueError:
             weight = math.nan
         if not math.isfinite(weight):
-            problems.append(f"{place}: weight {row['weight']!r} is not a number; 1 is the default")
+            problems.append(f"{place}: weight {row['weight']!r} is not a number; write one (default 1)")
             continue
         spoken = tuple(form.strip() for form in row.get("spoken", "").split("|") if form.strip())
         entry = Entry(row["written"], row.get("type", "term"), spoken, weight)
@@ -106,7 +107,7 @@ def read_lexicon(path: str | Path) -> Lexicon:
 
 
 def phrase_index(lexicon: Lexicon, normalise: Callable[[str], str]) -> PhraseIndex:
-    """Index written and spoken forms for `find_mentions`; a phrase of two entries goes to the first."""
+    """Index the written and spoken forms of a lexicon; a phrase of two entries belongs to the first."""
     entries: dict[Phrase, Entry] = {}
     forms: dict[Phrase, frozenset[Phrase]] = {}
     for entry in lexicon.entries:
@@ -175,6 +176,6 @@ def place_entities(
 
 
 def entities_in(lines: Iterable[str], phrases: PhraseIndex, normalise: Callable[[str], str]) -> frozenset[str]:
-    """Normalised written forms of the entities that occur in normalised lines: the `seen` of the scores."""
+    """Normalised written forms of the entities that occur in normalised lines (`seen` in `scoring.score_systems`)."""
     written = {mention.written for line in lines for mention in find_mentions(line.split(), phrases)}
     return frozenset(map(normalise, written))

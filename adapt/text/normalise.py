@@ -1,4 +1,4 @@
-"""Normalisers: small pure functions, chosen by name, that reference, hypothesis and lexicon share."""
+"""Text normalisers, chosen by name: one is applied to references, hypotheses, domain text and lexicon alike."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 
 class _Characters(dict[int, str | None]):
-    """`str.translate` table filled as characters turn up: what to keep, drop (None) or turn into a space."""
+    """`str.translate` table, filled as characters occur: keeps them, drops them (None) or makes them a space."""
 
     def __missing__(self, code: int) -> str | None:
         char, category = chr(code), unicodedata.category(chr(code))
-        # Joiners and marks belong to the words of many scripts, so only what never does is dropped.
+        # Joiners and marks are parts of words in many scripts, so they stay.
         if category in ("Pd", "Pc", "Cc") or category.startswith("Z") or char in "/\\\u2044:;,|@":
             self[code] = " "
         elif char in "'." or category[0] in "LMN":
@@ -25,7 +25,7 @@ class _Characters(dict[int, str | None]):
 
 _CHARACTERS = _Characters()
 _APOSTROPHES = str.maketrans({**dict.fromkeys("\u2018\u2019\u02bc\u00b4`\uff07", "'"), "\u0149": "'n"})
-_PLAIN = re.compile(r"[a-z0-9 ]*")  # most transcripts are, and need none of what follows
+_PLAIN = re.compile(r"[a-z0-9 ]*")  # most transcripts match, and then no rule applies
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _STOPS = re.compile(r"\.(?!\d)|(?<!\d)\.")
 _QUOTES = re.compile(r"(?<!\w)'|'(?!\w)")
@@ -41,7 +41,7 @@ def none(text: str) -> str:
 
 
 def basic(text: str) -> str:
-    """Lower case, no punctuation but apostrophes inside words; letters of every script stay as they are.
+    """Lower case, without punctuation except apostrophes inside words; letters of every script are kept.
 
     >>> basic("Play \u201cDon\u2019t Stop\u201d by AC/DC & the Jackson-Five!")
     "play don't stop by ac dc and the jackson five"
@@ -53,14 +53,15 @@ def basic(text: str) -> str:
     text = unicodedata.normalize("NFKC", text.translate(_APOSTROPHES)).lower()
     text = _THOUSANDS.sub("", text.replace("&", " and ").replace("..", " "))
     text = _STOPS.sub("", text.translate(_CHARACTERS))
-    # Dropped characters can bring a letter and its mark together: compose once more, so that twice is once.
+    # A dropped character can leave a letter and its mark side by side. They are composed, so that a second
+    # normalisation changes nothing.
     return unicodedata.normalize("NFKC", " ".join(_QUOTES.sub("", text).split()))
 
 
 def english(text: str) -> str:
-    """As Whisper's for English (2212.04356, appendix C): numbers in digits, contractions in full, one spelling.
+    """Whisper's normaliser for English (arXiv 2212.04356, appendix C), by the package whisper-normalizer.
 
-    Hesitations ("um") and what stands in brackets are dropped. The rules are those of the package whisper-normalizer.
+    Numbers in digits, contractions written out, one spelling; hesitations ("um") and text in brackets are dropped.
 
     >>> english("We\u2019ll play twenty-one colours, um, at five p.m. (live)")
     'we will play 21 colors at 5 p m'

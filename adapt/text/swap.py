@@ -1,4 +1,4 @@
-"""Sentences for entities that the domain text lacks: its own sentences with other names from the lexicon."""
+"""More domain text: copies of its sentences with other entities of the lexicon in place of their own."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from adapt.text.lexicon import Lexicon, find_mentions, phrase_index
 def swap_entities(
     lines: Iterable[str], lexicon: Lexicon, normalise: Callable[[str], str], copies: int, seed: int
 ) -> list[str]:
-    """`copies` of each normalised line that has a mention, each mention replaced by another of its type.
+    """`copies` of each normalised line that has a mention, with every mention replaced by an entry of its type.
 
-    Entries of a type take turns, so that all of them come up about equally often; an entry stands as it is
-    spoken, if the lexicon says how. The lines that come back are distinct and none of them is in `lines`.
+    All entries of a type are used about equally often, each in one of its spoken forms if the lexicon has any. The
+    result holds no line twice and no line of `lines`.
 
     >>> from adapt.text.lexicon import Entry
     >>> queen, abba = Entry("Queen", "artist"), Entry("ABBA", "artist", ("abba", "a b b a"))
     >>> swap_entities(["play queen", "stop"], Lexicon("m", "", (queen, abba)), str.lower, 4, seed=0)
     ['play abba', 'play a b b a']
 
-    A name of which nothing is left when it is normalised takes no turn.
+    An entry that is empty after normalisation is not used.
 
     >>> swap_entities(["play queen"], Lexicon("m", "", (queen, Entry("!!!", "artist"))), str.casefold, 2, seed=0)
     ['play !!!']
@@ -30,7 +30,7 @@ def swap_entities(
     []
     """
     index, rng = phrase_index(lexicon, normalise), random.Random(seed)
-    spoken: dict[str, list[list[str]]] = {}  # by type, of each entry the forms of which something is left
+    spoken: dict[str, list[list[str]]] = {}  # by type, the forms of each entry that are not empty
     for entry in lexicon.entries:
         if forms := [form for f in entry.spoken or (entry.written,) if (form := normalise(f))]:
             spoken.setdefault(entry.type, []).append(forms)
@@ -52,5 +52,6 @@ def swap_entities(
 
 
 def _turns(entries: Sequence[list[str]], rng: random.Random) -> Iterator[list[str]]:
+    """All entries in random order, then all of them in another order, and so on."""
     while True:
         yield from rng.sample(entries, len(entries))

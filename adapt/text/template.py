@@ -2,13 +2,17 @@ r"""The prompt template: the text around the slot where audio embeddings go, and
 
     USER: <p:Transcribe speech to text. ><speech><p:4>\n ASSISTANT:
 
-`<speech>` is the slot, in front where it is not written. `<p:4>` are four learnable tokens, `<p:some text>` as many as
-the text has tokens, which they begin as. `\n` is a new line; a backslash before `<`, `>`, `{`, a digit or itself takes
-what it means away, so that `<p:\<|im_start|\>user>` and `<p:\4>` are text. Any other `<...>` is text as it is.
+- `<speech>` is the slot. A template without it has the slot in front.
+- `<p:4>` stands for four learnable tokens.
+- `<p:some text>` stands for as many learnable tokens as the text has; they start as the embeddings of the text.
+- `\n` is a new line.
+- A backslash before `<`, `>`, `{`, a digit or another backslash makes that character plain text: in
+  `<p:\<|im_start|\>user>` and `<p:\4>` the learnable tokens have a text.
+- Any other `<...>` is text.
 
     <chat>Repeat what is said: <speech>
 
-`<chat>` at the very beginning makes the rest what a user says in the chat template of the model.
+`<chat>` at the very beginning makes the rest the user's message in the chat template of the model.
 """
 
 from __future__ import annotations
@@ -29,9 +33,9 @@ _LEARNED = "<p:"
 
 @dataclass(frozen=True)
 class Segment:
-    """kind: TEXT as it is, SPEECH, LEARNED, or CHAT, which comes first.
+    """A part of a template. kind: TEXT, SPEECH (the slot), LEARNED, or CHAT, which comes first.
 
-    count: learnable tokens of no text; 0: as many as `text` has.
+    text: of TEXT and of LEARNED. count: the number of learnable tokens without a text; 0 if they have a text.
     """
 
     kind: str
@@ -40,7 +44,7 @@ class Segment:
 
 
 def parse(template: str) -> list[Segment]:
-    """The segments of a template, exactly one SPEECH among them. Raises `RecipeError` with the columns at fault.
+    """The segments of a template, exactly one of them SPEECH. Raises RecipeError with the column of every fault.
 
     >>> [(s.kind, s.text or s.count) for s in parse("USER: <p:2><speech><p:now>.")]
     [('text', 'USER: '), ('learned', 2), ('speech', 0), ('learned', 'now'), ('text', '.')]
@@ -48,7 +52,7 @@ def parse(template: str) -> list[Segment]:
     found: list[Segment] = []
     problems, place, text = [], 0, ""
 
-    def told(column: int, problem: str) -> None:
+    def fault(column: int, problem: str) -> None:
         problems.append(f"prompt template, column {column + 1}: {problem}")
 
     def flush() -> None:
@@ -64,21 +68,21 @@ def parse(template: str) -> list[Segment]:
         if template.startswith(SLOT, place):
             flush()
             if any(segment.kind == SPEECH for segment in found):
-                told(place, f"a second {SLOT}; keep one")
+                fault(place, f"a second {SLOT}; keep one")
             found.append(Segment(SPEECH))
             place += len(SLOT)
         elif template.startswith(_LEARNED, place):
             flush()
             inside, end, plain = _until_closed(template, place + len(_LEARNED))
             if end is None or (plain and inside.endswith(SLOT[:-1])):
-                told(place, f"{_LEARNED!r} is not closed; write `>` behind it, or `\\<` for the sign")
+                fault(place, f"{_LEARNED!r} is not closed; write `>` after it, or `\\<` for a plain `<`")
                 break
             if plain and re.fullmatch(r"\d+", inside):
                 if not int(inside):
-                    told(place, "no learnable tokens; write how many, or a text to begin with")
+                    fault(place, "no learnable tokens; write how many, or a text that they start as")
                 found.append(Segment(LEARNED, count=int(inside)))
             elif not inside:
-                told(place, "neither a number nor a text; write <p:4> or <p:some text>")
+                fault(place, "neither a number nor a text; write <p:4> or <p:some text>")
             else:
                 found.append(Segment(LEARNED, inside))
             place = end
@@ -94,7 +98,7 @@ def parse(template: str) -> list[Segment]:
 
 
 def _char(template: str, place: int) -> tuple[str, int]:
-    """A character, its escape undone, and the place behind it."""
+    """The character at `place`, without its escape, and the place after it."""
     following = template[place + 1 : place + 2]
     if template[place] == "\\" and following == "n":
         return "\n", place + 2
@@ -104,7 +108,7 @@ def _char(template: str, place: int) -> tuple[str, int]:
 
 
 def _until_closed(template: str, place: int) -> tuple[str, int | None, bool]:
-    """What stands before the next `>` without a backslash, the place behind that, and whether there was no escape."""
+    """The text up to the next plain `>`, the place after that (None: there is none), and whether it has no escape."""
     text, begin = "", place
     while place < len(template):
         if template[place] == ">":
@@ -115,7 +119,7 @@ def _until_closed(template: str, place: int) -> tuple[str, int | None, bool]:
 
 
 def written(segments: list[Segment]) -> str:
-    r"""The template that gives these segments back.
+    r"""The template that `parse` turns into these segments.
 
     >>> written(parse(r"<p:\<|a|\>><speech>\n"))
     '<p:\\<|a|\\>><speech>\\n'
@@ -137,15 +141,16 @@ def written(segments: list[Segment]) -> str:
 
 
 def projectable(segments: list[Segment]) -> bool:
-    """Is there text for a projector: in learnable tokens, or where there are none, at all?"""
+    """Whether a prompt projector has text to work on: that of the learnable tokens or, without any, of the template."""
     learned = [segment for segment in segments if segment.kind == LEARNED]
     return any(segment.text for segment in learned or segments)
 
 
 def read_template(text: str, folder: Path = Path()) -> str:
-    """A template as it is, or what a YAML file of llm-asr-prompt's holds: `prompt`, put into its `prompt_template`.
+    """The template in `text` or, if that names a YAML file of llm-asr-prompt, `prompt` within its `prompt_template`.
 
-    Raises `RecipeError` for a file that is not there or holds neither, and for a `prompt_template` without `{prompt}`.
+    folder: what the name of the file is relative to. Raises RecipeError for a file that is missing, that has no
+    `prompt` or whose `prompt_template` lacks `{prompt}`.
     """
     if not text.endswith((".yaml", ".yml")):
         return text
@@ -155,15 +160,15 @@ def read_template(text: str, folder: Path = Path()) -> str:
     except (FileNotFoundError, IsADirectoryError):
         raise RecipeError(f"{path}: no such file; write a template, or name its YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: not YAML: {str(error).splitlines()[0]}; mend it") from None
+        raise RecipeError(f"{path}: not YAML: {str(error).splitlines()[0]}; correct it") from None
     found = found.get("dataset_config", found) if isinstance(found, dict) else None
     if not isinstance(found, dict) or not isinstance(found.get("prompt"), str):
         raise RecipeError(
-            f"{path}: holds no `prompt`; write `prompt: ...`, and `prompt_template` around it if you like"
+            f"{path}: holds no `prompt`; write `prompt: ...` and, if there is text around it, `prompt_template: ...`"
         )
     prompt, around = found["prompt"], found.get("prompt_template")
     if around is None:
         return prompt
     if not isinstance(around, str) or "{prompt}" not in around:
-        raise RecipeError(f"{path}: its prompt_template {around!r} holds no {{prompt}}; put it where the prompt goes")
+        raise RecipeError(f"{path}: prompt_template {around!r} holds no {{prompt}}; write it where the prompt goes")
     return around.replace("{prompt}", prompt)

@@ -1,4 +1,4 @@
-"""Reference and hypothesis files as the field writes them, for scoring: the format shows in the lines themselves."""
+"""Read reference and hypothesis files for scoring; the format is recognised from the lines."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from adapt.errors import DataError
 from adapt.text.corpus import Entity, Utterance, nfc, read_hypotheses, read_lines, read_manifest
 
 _TRN = re.compile(r"(?P<text>.*)\((?P<id>[^()\s]+)\)$")
-RARE = "rare"  # the type of an entity that is named by a list of rare words
+RARE = "rare"  # type of the entities that come from a list of rare words
 
 
 def read_references(path: str | Path) -> list[Utterance]:
-    """Utterances of a file in any of these formats; it may be packed as `.gz`.
+    """Utterances of a file in any of these formats; it may be compressed (`.gz`).
 
     - JSONL manifest: ours, SLAM-LLM's or NeMo's (`corpus.read_manifest`)
     - biasing TSV of fbai-speech: `id<TAB>text<TAB>["rare", "words"]<TAB>["distractors", …]`; each occurrence of a
-      rare word is an entity of type `rare`, distractors are not read
+      rare word is an entity of type `rare`; the distractors are not used
     - TSV: `id<TAB>text`
     - NIST trn: `text (id)`
     - Kaldi text: `id text`
 
-    Raises DataError with every bad line of the file, and when an id is doubled or there is no utterance.
+    Raises DataError with every bad line of the file, for duplicate ids and for a file without utterances.
     """
     lines = read_lines(path)
     if lines and lines[0][1].startswith("{"):
         return read_manifest(path, need_audio=False, whole=False)
     utterances, problems = _rows(path, lines)
-    if doubled := _doubled([u.id for u in utterances]):
-        problems.append(f"{path}: {doubled}; make ids unique")
+    if duplicates := _duplicates([u.id for u in utterances]):
+        problems.append(f"{path}: {duplicates}; give each utterance its own")
     if not utterances and not problems:
-        problems.append(f"{path}: holds no utterances; write one a line, its id first")
+        problems.append(f"{path}: holds no utterances; write one per line, its id first")
     if problems:
         raise DataError(*problems)
     return utterances
 
 
 def read_hypothesis_texts(path: str | Path) -> dict[str, str]:
-    """Text by id of a file in any format of `read_references`, or in JSONL of `{"id", "text"}` or `pred_text` (NeMo).
+    """Text by id of a file in any format of `read_references`, or JSONL with `{"id", "text"}` or `pred_text` (NeMo).
 
-    Raises DataError as `read_references` does; a file without lines is one without hypotheses.
+    A file without lines has no hypotheses. Raises DataError as `read_references` does.
     """
     lines = read_lines(path)
     if not lines:
@@ -61,6 +61,7 @@ def _keys(line: str) -> set[str]:
 
 
 def _predicted(path: str | Path, lines: list[tuple[int, str]]) -> dict[str, str]:
+    """Text by id of JSON lines of NeMo or SLAM-LLM."""
     texts: dict[str, str] = {}
     problems, ids = [], []
     for number, line in lines:
@@ -74,14 +75,15 @@ def _predicted(path: str | Path, lines: list[tuple[int, str]]) -> dict[str, str]
             problems.append(f'{path}:{number}: no id or no text; write {{"id": …, "text": …}}')
             continue
         ids.append(key)
-    if doubled := _doubled(ids):
-        problems.append(f"{path}: {doubled}; make ids unique")
+    if duplicates := _duplicates(ids):
+        problems.append(f"{path}: {duplicates}; give each utterance its own")
     if problems:
         raise DataError(*problems)
     return texts
 
 
 def _rows(path: str | Path, lines: list[tuple[int, str]]) -> tuple[list[Utterance], list[str]]:
+    """Utterances of trn, TSV, biasing TSV or Kaldi lines, and what is wrong with the other lines."""
     utterances, problems = [], []
     if lines and all("\t" not in line and _TRN.match(line) for _, line in lines):
         for _, line in lines:
@@ -89,7 +91,7 @@ def _rows(path: str | Path, lines: list[tuple[int, str]]) -> tuple[list[Utteranc
             utterances.append(Utterance(found["id"], found["text"].strip()))
         return utterances, problems
     for number, line in lines:
-        if "\t" not in line:  # Kaldi's; in a TSV, an id whose text is empty
+        if "\t" not in line:  # Kaldi text, or a TSV line whose text is empty
             key, _, text = line.partition(" ")
             utterances.append(Utterance(key, text.strip()))
             continue
@@ -104,6 +106,7 @@ def _rows(path: str | Path, lines: list[tuple[int, str]]) -> tuple[list[Utteranc
 
 
 def _words(cell: str) -> frozenset[str] | None:
+    """The words of a JSON list; None if the cell is something else."""
     try:
         words = json.loads(cell)
     except ValueError:
@@ -111,15 +114,15 @@ def _words(cell: str) -> frozenset[str] | None:
     return frozenset(words) if isinstance(words, list) and all(isinstance(w, str) for w in words) else None
 
 
-def _doubled(ids: list[str]) -> str | None:
-    """The first id that stands twice and how many more do; None if none does."""
+def _duplicates(ids: list[str]) -> str | None:
+    """What is wrong with duplicate ids: the first of them and how many more there are; None if ids are unique."""
     seen: set[str] = set()
-    doubled: dict[str, None] = {}
+    duplicates: dict[str, None] = {}
     for key in ids:
         if key in seen:
-            doubled[key] = None
+            duplicates[key] = None
         seen.add(key)
-    if not doubled:
+    if not duplicates:
         return None
-    more = f" and {len(doubled) - 1:,} more" if len(doubled) > 1 else ""
-    return f"id {next(iter(doubled))!r}{more} doubled"
+    more = f" and {len(duplicates) - 1:,} more" if len(duplicates) > 1 else ""
+    return f"id {next(iter(duplicates))!r}{more} not unique"

@@ -61,7 +61,7 @@ def test_bad_files_say_what_is_wrong(tmp_path):
     path = tmp_path / "bad"
     for text, problem in (
         ("", "holds no utterances"),
-        ("1 a\n2 b\n1 c\n2 d\n", "id '1' and 1 more doubled"),
+        ("1 a\n2 b\n1 c\n2 d\n", "id '1' and 1 more not unique"),
         ("1\ta\tnot json\n", "bad:1: third field is not a JSON list"),
     ):
         path.write_text(text)

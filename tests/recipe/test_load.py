@@ -118,7 +118,7 @@ def test_all_problems_at_once_in_order_of_lines(folder):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "problem"),
     [
         ("", "recipe.yaml: empty; write at least `data:`"),
         ("# nothing yet\n", "recipe.yaml: empty; "),
@@ -133,9 +133,9 @@ def test_all_problems_at_once_in_order_of_lines(folder):
         (DATA + "seed: " + "9" * 400 + "\n", "recipe.yaml:3: seed: out of range"),
     ],
 )
-def test_broken_files_give_one_line(folder, text, told):
+def test_broken_files_give_one_line(folder, text, problem):
     (line,) = problems(folder(text))
-    assert line.startswith(told)
+    assert line.startswith(problem)
 
 
 def test_a_missing_recipe_names_its_neighbour(folder):
@@ -188,12 +188,13 @@ def test_describe_is_a_recipe_of_all_defaults(folder):
     lines = text.splitlines()
     keys = [i for i, line in enumerate(lines) if line and "#" not in line]
     assert all(lines[i - 1].lstrip().startswith("#") for i in keys)
-    assert "  # share of simulated letters disturbed at random (a number from 0 to 1)\n  noise: 0.12" in text
+    help_of_noise = "mean share of the letters of a simulated slot that are changed at random (a number from 0 to 1)"
+    assert f"  # {help_of_noise}\n  noise: 0.12" in text
 
 
 def test_describe_of_a_base_recipe_loads_as_its_defaults(folder):
     text = describe(BaseRecipe)
-    assert text.startswith("# `data:` with `train:` and `dev:` must be there;")
+    assert text.startswith("# Required: `data:` with `train:` and `dev:`. Every")
     home = folder(text)
     for name in ("train.jsonl", "dev.jsonl"):
         (home / name).write_text("")
@@ -203,10 +204,10 @@ def test_describe_of_a_base_recipe_loads_as_its_defaults(folder):
     assert yaml.safe_load(dump(load_recipe(BaseRecipe, home, ["encoder.start=./"])))["encoder"]["start"] == "."
 
 
-def test_torch_is_not_imported():
+def test_recipes_load_without_torch():
     code = (
-        "import sys, adapt.recipe.domain, adapt.recipe.base, adapt.run; "
+        "import sys, adapt.recipe.load, adapt.recipe.domain, adapt.recipe.base, adapt.run; "
         "print({'torch', 'transformers', 'peft'} & {*sys.modules})"
     )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert told.stdout == "set()\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

@@ -1,0 +1,13 @@
+"""Choices that a recipe key shares with an option of the command line or with a table of functions.
+
+The module imports nothing, so that the command line can list the choices at once. Normalisers are in
+`adapt.text.normalise.NORMALISERS`.
+"""
+
+DTYPES = ("auto", "fp32", "bf16", "fp16")
+PRECISIONS = ("auto", "fp32", "bf16")
+QUANTISE_BITS: dict[str, int | None] = {"none": None, "8-bit": 8, "4-bit": 4}
+PROMPT_INITS = ("audio", "stats", "text", "random")
+PROJECT_METHODS = ("none", "tokens", "mlp", "residual")
+PSEUDO_AUDIO = ("auto", "soft-prompt", "simulate", "soft-prompt+simulate", "mixed", "none", "empty")
+EXPLICIT = ("none", "letters", "ctc")

@@ -1,0 +1,123 @@
+"""Values of recipe keys: from the text of a file to the type of the field, and back to YAML.
+
+A value is made from its text and the type of its field, never by YAML's own guess: `1e-4` is a number, and `no` and
+`12:30` are text.
+"""
+
+from __future__ import annotations
+
+import dataclasses as dc
+import math
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from adapt.recipe.schema import did_you_mean, in_words, is_optional, plain
+
+NULLS = ("", "~", "null", "Null", "NULL")
+
+_NUMBERS = {int: r"[+-]?(0|[1-9]\d*)", float: r"[+-]?((0|[1-9]\d*)\.?\d*|\.\d+)([eE][+-]?\d+)?"}
+
+
+@dc.dataclass(frozen=True)
+class Given:
+    """A value as the user wrote it. place: where, for error messages; text: None for null or nothing."""
+
+    line: float
+    place: str
+    text: str | None
+    quoted: bool = False
+
+
+def value_of(given: Given, spec: dc.Field, kind: object, folder: Path) -> object:
+    """The value in the type of its field. Paths are relative to `folder` and come back absolute.
+
+    Raises ValueError with the problem and the way out, without the place.
+    """
+    optional, kind, limits = is_optional(kind), plain(kind), spec.metadata
+    default = f" (default {to_yaml(spec.default)})" if spec.default not in (dc.MISSING, None, "") else ""
+    wanted = in_words(kind, limits) + default
+    if given.text is None:
+        if optional:
+            return None
+        raise ValueError(f"no value; write {wanted}, or take the line out")
+    if kind in _NUMBERS:
+        return _number(given, kind, limits, default)
+    if kind is Path:
+        return _file(given.text, folder)
+    return _text(given.text, spec, wanted, folder)
+
+
+def _number(given: Given, kind: type, limits: Mapping, default: str) -> int | float:
+    text, wanted = given.text, in_words(kind, limits)
+    if given.quoted or not re.fullmatch(_NUMBERS[kind], text, re.ASCII):
+        number = _written_otherwise(text, kind)
+        way_out = f"{number} without quotes" if number and given.quoted else number or wanted
+        raise ValueError(f"expected {wanted}, got {text!r}; write {way_out}{default}")
+    value = kind(text)
+    low, high = limits.get("low", -math.inf), limits.get("high", math.inf)
+    if not low <= value <= high or value <= limits.get("above", -math.inf) or value == math.inf:
+        raise ValueError(f"out of range: {text!r}; write {wanted}{default}")
+    return value
+
+
+def _written_otherwise(text: str, kind: type) -> str | None:
+    """The number that was written as 010, 1_000, 1e3 or in quotes, in plain digits; None if it is not a number."""
+    try:
+        value = float(text)
+        return to_yaml(kind(value)) if math.isfinite(value) and kind(value) == value else None
+    except ValueError:
+        return None
+
+
+def _file(text: str, folder: Path) -> Path:
+    path = _absolute(text, folder)
+    if not os.path.isfile(path):
+        problem = "is a folder, not a file" if os.path.isdir(path) else "no such file"
+        raise ValueError(f"{problem}: {text!r}{similar_name(path) or '; paths are relative to the recipe'}")
+    return path
+
+
+def _text(text: str, spec: dc.Field, wanted: str, folder: Path) -> str:
+    limits = spec.metadata
+    if text not in limits.get("choices", (text,)):
+        near = did_you_mean(text, limits["choices"]) or ";"
+        raise ValueError(f"unknown choice {text!r}{near} write {wanted}")
+    if not text.strip() or not re.fullmatch(limits.get("pattern", ".*"), text):
+        raise ValueError(f"{text!r} cannot be a {spec.name}; write {wanted}")
+    if limits.get("model") and re.match(r"\.{0,2}/|~|\.{1,2}$", text):
+        path = _absolute(text, folder)
+        if not os.path.isdir(path):
+            way_out = similar_name(path) or "; paths are relative to the recipe"
+            raise ValueError(f"no such folder: {text!r}{way_out}")
+        return str(path)
+    return text
+
+
+def _absolute(text: str, folder: Path) -> Path:
+    # Not resolve(): the audio of a manifest that is a symbolic link may lie beside the link.
+    return Path(os.path.abspath(folder / os.path.expanduser(text)))
+
+
+def similar_name(path: Path) -> str:
+    """'; did you mean `...`?' from the names beside the first missing part of a path; "" if none is similar."""
+    while not os.path.isdir(path.parent) and path.parent != path:
+        path = path.parent
+    try:
+        return did_you_mean(path.name, sorted(os.listdir(path.parent)))
+    except OSError:
+        return ""
+
+
+def to_yaml(value: object) -> str:
+    """A value in YAML that every reader takes the same way: 1.0e-05, 'no'."""
+    return yaml.safe_dump({"k": value}, allow_unicode=True, width=math.inf).removeprefix("k: ").rstrip("\n")
+
+
+def relative(path: Path, folder: Path) -> str:
+    """The path from a folder, with `..` where needed; absolute if the two share no more than the root."""
+    near = path.anchor == folder.anchor and os.path.commonpath((path, folder)) != path.anchor
+    return Path(os.path.relpath(path, folder)).as_posix() if near else str(path)
