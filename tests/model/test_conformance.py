@@ -38,9 +38,11 @@ from adapt.model.load import end_tokens, load_speech_llm, merge_own_lora, missin
 from adapt.model.parts import audio_parameters
 from adapt.model.slot import audio_token_id
 from adapt.model.speech_llm import SpeechLLM, token_loss
+from adapt.recipe.domain import Decoder, Project, Prompt
+from adapt.train.common import PairedAudio
 from adapt.train.decoder import tune_decoder
-from adapt.train.project import Pairs, learn_from_pairs, ready
-from adapt.train.soft_prompt import learn_prompt
+from adapt.train.project import learn_from_pairs, ready
+from adapt.train.soft_prompt import learn_soft_prompt
 
 from .families import BUILDERS, WITHOUT_MODEL, WITHOUT_PROCESSOR
 
@@ -227,10 +229,10 @@ def test_encoder_projector_and_decoder_can_be_trained(llm, tmp_path):
         there.remove("encoder")
     before = {part: [p.detach().clone() for p in audio_parameters(llm.model, part)] for part in there}
     samples = [np.random.default_rng(i).standard_normal(8_000).astype(np.float32) / 10 for i in range(2)]
-    pairs = Pairs([llm.target_ids(t) for t in TEXT[:2]], llm.audio_embeddings(samples), samples)
+    pairs = PairedAudio([llm.target_ids(t) for t in TEXT[:2]], llm.audio_embeddings(samples), samples)
     more = {"folder": tmp_path / "work", "out": tmp_path / "model", "seed": 1, "precision": "fp32", "rank": 2}
-    more |= {"steps": 3, "batch_size": 2, "learning_rate": 1e-3, "eval_every": 1, "weights_rate": 1e-2}
-    tuned = learn_from_pairs(llm, None, pairs, pairs, parts=[*there, "llm"], **more)
+    settings = Project(steps=3, batch_size=2, eval_every=1, weights_rate=1e-2)
+    tuned = learn_from_pairs(llm, None, pairs, pairs, settings, parts=[*there, "llm"], **more)
     assert tuned.best_step, tuned.log
     for part in there:
         changed = [not torch.equal(*pair) for pair in zip(before[part], audio_parameters(llm.model, part), strict=True)]
@@ -245,32 +247,34 @@ def test_encoder_projector_and_decoder_can_be_trained(llm, tmp_path):
 def test_both_stages_run_and_plain_peft_and_transformers_load_their_adapter(llm, tmp_path):
     fresh = copy.deepcopy(llm.model)
     rows = llm.prompt(random_slots(llm, 6)[0])[None]
-    more = {"batch_size": 4, "eval_every": 6, "seed": 1, "precision": "fp32"}
-    text = {"train": TEXT, "dev": TEXT[:4], "folder": tmp_path / "one", "out": tmp_path / "soft.safetensors"}
-    prompt = {"examples": random_slots(llm, 6), "length": 6, "init": "audio", "steps": 12, "learning_rate": 0.03}
-    learnt = [r["dev_loss"] for r in learn_prompt(llm, **text, **prompt, **more).log if "dev_loss" in r]
+    text, more = {"train": TEXT, "dev": TEXT[:4]}, {"seed": 1, "precision": "fp32"}
+    prompt = Prompt(length=6, init="audio", steps=12, batch_size=4, learning_rate=0.03, eval_every=6)
+    places = {"folder": tmp_path / "one", "out": tmp_path / "soft.safetensors"}
+    log = learn_soft_prompt(llm, **text, settings=prompt, examples=random_slots(llm, 6), **places, **more).log
+    learnt = [r["dev_loss"] for r in log if "dev_loss" in r]
     assert min(learnt[1:]) < learnt[0]
     soft = load_file(tmp_path / "soft.safetensors")["soft_prompt"]
-    text |= {"folder": tmp_path / "two", "out": tmp_path / "adapter"}
-    decoder = {"name": "it", "pseudo_audio": "soft-prompt", "soft_prompt": soft, "inventory": None, "replayed": None}
-    decoder |= {
-        "guard": None,
-        "noise": 0.0,
-        "steps": 6,
-        "learning_rate": 0.01,
-        "warmup_steps": 2,
-        "rank": 2,
-        "alpha": 4,
-    }
-    decoder |= {
-        "activations": "recomputed",
-        "dropout": 0.0,
-        "replay": 0.0,
-        "anchor": 0.0,
-        "patience": 9,
-        "guard_tolerance": 1.0,
-    }
-    tuned = [r["dev_loss"] for r in tune_decoder(llm, **text, **decoder, **more).log if "dev_loss" in r]
+    places = {"folder": tmp_path / "two", "out": tmp_path / "adapter", "name": "it"}
+    without = {"inventory": None, "replayed": None, "guard": None}
+    decoder = Decoder(
+        pseudo_audio="soft-prompt",
+        noise=0.0,
+        steps=6,
+        batch_size=4,
+        learning_rate=0.01,
+        warmup_steps=2,
+        rank=2,
+        alpha=4,
+        dropout=0.0,
+        replay=0.0,
+        anchor=0.0,
+        activations="recomputed",
+        eval_every=6,
+        patience=9,
+        guard_tolerance=1.0,
+    )
+    log = tune_decoder(llm, **text, settings=decoder, soft_prompt=soft, **without, **places, **more).log
+    tuned = [r["dev_loss"] for r in log if "dev_loss" in r]
     assert min(tuned[1:]) < tuned[0]
 
     def logits(model) -> torch.Tensor:

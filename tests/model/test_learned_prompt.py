@@ -12,10 +12,11 @@ from adapt.model import learned_prompt as learning
 from adapt.model.learned_prompt import LearnedPrompt, ids_around, with_learned, with_template
 from adapt.model.load import load_speech_llm
 from adapt.model.soft_prompt import load_soft_prompt, save_soft_prompt
+from adapt.recipe.domain import Project
 from adapt.text.template import LEARNED, Segment, parse
-from adapt.train.common import mean_loss
+from adapt.train.common import PairedAudio, mean_loss
 from adapt.train.ctc import ctc_ids, ctc_loss
-from adapt.train.project import Pairs, learn_from_pairs, ready
+from adapt.train.project import learn_from_pairs, ready
 
 TEMPLATE = "<p:play the song><speech>now <p:3>"
 
@@ -80,14 +81,15 @@ def test_a_token_with_id_0_starts_as_its_embedding(tiny):
 @pytest.mark.parametrize("method", ["tokens", "mlp", "residual"])
 def test_learning_lowers_the_loss_and_a_saved_prompt_gives_the_same_logits(tiny, noise, slot, method, tmp_path):
     texts = ["play the song", "stop the music now", "tell me what it is"] * 2
-    pairs = Pairs([tiny.target_ids(t) for t in texts], tiny.audio_embeddings(noise) * 2)
+    pairs = PairedAudio([tiny.target_ids(t) for t in texts], tiny.audio_embeddings(noise) * 2)
     torch.manual_seed(0)
-    prompt = LearnedPrompt(tiny, TEMPLATE, method, init="stats", examples=pairs.slots)
-    before = mean_loss(with_learned(tiny, prompt), pairs.slots, pairs.targets)
+    prompt = LearnedPrompt(tiny, TEMPLATE, method, init="stats", examples=pairs.embeddings)
+    before = mean_loss(with_learned(tiny, prompt), pairs.embeddings, pairs.targets)
     untouched = {name: p.detach().clone() for name, p in tiny.model.named_parameters()}
     more = {"folder": tmp_path / "work", "out": tmp_path / "prompt.safetensors", "seed": 1, "precision": "fp32"}
-    learn_from_pairs(tiny, prompt, pairs, pairs, steps=20, batch_size=3, learning_rate=0.01, eval_every=5, **more)
-    assert mean_loss(with_learned(tiny, prompt), pairs.slots, pairs.targets) < before - 0.1
+    settings = Project(steps=20, batch_size=3, learning_rate=0.01, eval_every=5)
+    learn_from_pairs(tiny, prompt, pairs, pairs, settings, **more)
+    assert mean_loss(with_learned(tiny, prompt), pairs.embeddings, pairs.targets) < before - 0.1
     assert all(torch.equal(p, untouched[name]) for name, p in tiny.model.named_parameters())
     again = learning.load_learned_prompt(tmp_path / "prompt.safetensors", tiny)
     ours, theirs = (with_learned(tiny, p) for p in (prompt, again))
@@ -132,13 +134,13 @@ def test_templates_with_nothing_to_learn_and_other_files_are_errors(tiny, tmp_pa
 @pytest.mark.parametrize("parts", [["projector"], ["encoder", "projector"], ["llm"], ["encoder", "projector", "llm"]])
 def test_the_trained_parts_change_and_nothing_else(tiny, noise, parts, tmp_path):
     texts = ["play the song", "stop the music now", "tell me what it is"] * 2
-    pairs = Pairs([tiny.target_ids(t) for t in texts], tiny.audio_embeddings(noise) * 2, noise * 2)
+    pairs = PairedAudio([tiny.target_ids(t) for t in texts], tiny.audio_embeddings(noise) * 2, noise * 2)
     before = {name: p.detach().clone() for name, p in tiny.model.named_parameters()}
     torch.manual_seed(0)
-    prompt = LearnedPrompt(tiny, TEMPLATE, "residual", init="stats", examples=pairs.slots)
+    prompt = LearnedPrompt(tiny, TEMPLATE, "residual", init="stats", examples=pairs.embeddings)
     more = {"folder": tmp_path / "work", "out": tmp_path / "model", "seed": 1, "precision": "fp32", "parts": parts}
-    more |= {"steps": 10, "batch_size": 3, "learning_rate": 0.01, "eval_every": 5, "weights_rate": 0.01}
-    tuned = learn_from_pairs(tiny, prompt, pairs, pairs, **more)
+    settings = Project(steps=10, batch_size=3, learning_rate=0.01, eval_every=5, weights_rate=0.01)
+    tuned = learn_from_pairs(tiny, prompt, pairs, pairs, settings, **more)
     assert tuned.best_step
     of = {"encoder.": "encoder", "projector.": "projector", "language_model.": "llm"}
     changed = {
@@ -157,7 +159,7 @@ def test_the_trained_parts_change_and_nothing_else(tiny, noise, parts, tmp_path)
 def test_the_ctc_head_is_trained_with_its_encoder(tiny, noise, tmp_path):
     texts = ["play", "stop", "tell"]
     letters = [ctc_ids(text, tiny.model.config.alphabet) for text in texts]
-    pairs = Pairs([tiny.target_ids(t) for t in texts], samples=noise, letters=letters)
+    pairs = PairedAudio([tiny.target_ids(t) for t in texts], samples=noise, letters=letters)
 
     def loss() -> float:
         with torch.no_grad():
@@ -166,16 +168,16 @@ def test_the_ctc_head_is_trained_with_its_encoder(tiny, noise, tmp_path):
 
     before = loss()
     more = {"folder": tmp_path / "work", "out": tmp_path / "model", "seed": 1, "precision": "fp32"}
-    more |= {"steps": 30, "batch_size": 3, "learning_rate": 0.01, "eval_every": 10, "weights_rate": 3e-3}
-    learn_from_pairs(tiny, None, pairs, pairs, parts=["encoder", "projector"], **more)
+    settings = Project(steps=30, batch_size=3, learning_rate=0.01, eval_every=10, weights_rate=3e-3)
+    learn_from_pairs(tiny, None, pairs, pairs, settings, parts=["encoder", "projector"], **more)
     assert loss() < before - 0.3
 
 
 def test_a_kill_during_training_of_the_model_changes_nothing(tiny, noise, tmp_path):
     texts = ["play the song", "stop the music now", "tell me what it is"]
-    pairs = Pairs([tiny.target_ids(t) for t in texts], samples=noise)
-    more = {"steps": 4, "batch_size": 2, "learning_rate": 0.01, "eval_every": 1, "weights_rate": 0.01, "rank": 2}
-    more |= {"seed": 1, "precision": "fp32", "parts": ["encoder", "projector", "llm"]}
+    pairs = PairedAudio([tiny.target_ids(t) for t in texts], samples=noise)
+    settings = Project(steps=4, batch_size=2, learning_rate=0.01, eval_every=1, weights_rate=0.01)
+    more = {"seed": 1, "precision": "fp32", "parts": ["encoder", "projector", "llm"], "rank": 2}
 
     class Killed(Exception):
         pass
@@ -192,7 +194,8 @@ def test_a_kill_during_training_of_the_model_changes_nothing(tiny, noise, tmp_pa
             return forward(samples)
 
         llm.frames = frames
-        learn_from_pairs(llm, prompt, pairs, pairs, folder=tmp_path / name, out=tmp_path / f"{name}-model", **more)
+        places = {"folder": tmp_path / name, "out": tmp_path / f"{name}-model"}
+        learn_from_pairs(llm, prompt, pairs, pairs, settings, **places, **more)
         return load_file(tmp_path / f"{name}-model/model.safetensors")
 
     whole = trained("whole")
@@ -223,13 +226,14 @@ def test_a_chat_template_that_loses_the_users_text_is_an_error(tiny, monkeypatch
 
 def test_the_prompt_with_the_best_development_loss_is_kept(tiny, noise, tmp_path):
     slots = tiny.audio_embeddings(noise)
-    train = Pairs([tiny.target_ids(t) for t in ("play the song", "stop the music now", "tell me")], slots)
-    dev = Pairs([tiny.target_ids(t) for t in ("zzz qqq", "xx jj xx", "vv kk")], slots)
+    train = PairedAudio([tiny.target_ids(t) for t in ("play the song", "stop the music now", "tell me")], slots)
+    dev = PairedAudio([tiny.target_ids(t) for t in ("zzz qqq", "xx jj xx", "vv kk")], slots)
     torch.manual_seed(0)
     prompt = LearnedPrompt(tiny, TEMPLATE, "tokens", init="stats", examples=slots)
     more = {"folder": tmp_path / "work", "out": tmp_path / "prompt.safetensors", "seed": 1, "precision": "fp32"}
-    tuned = learn_from_pairs(tiny, prompt, train, dev, steps=30, batch_size=3, learning_rate=2.0, eval_every=3, **more)
+    settings = Project(steps=30, batch_size=3, learning_rate=2.0, eval_every=3)
+    tuned = learn_from_pairs(tiny, prompt, train, dev, settings, **more)
     losses = {row["step"]: row["dev_loss"] for row in tuned.log if "dev_loss" in row}
     assert tuned.best_step != 30 and losses[tuned.best_step] < losses[30]
-    kept = mean_loss(with_learned(tiny, prompt), dev.slots, dev.targets)
+    kept = mean_loss(with_learned(tiny, prompt), dev.embeddings, dev.targets)
     assert kept == pytest.approx(losses[tuned.best_step], rel=1e-4)

@@ -1,31 +1,62 @@
 from __future__ import annotations
 
+import dataclasses
 import random
 
+import pytest
 import torch
 
 from adapt.model.features import pad
-from adapt.train.pseudo_audio import Source, simulate, symbol_ids
+from adapt.recipe.domain import Decoder
+from adapt.stages.plan import NEEDS_SOFT_PROMPT, SIMULATES
+from adapt.train.pseudo_audio import PSEUDO_AUDIO, Source, fill_slots, simulate, symbol_ids
 from adapt.train.unit_selection import Recording, UnitInventory
 
 
-def test_a_path_has_a_symbol_for_each_frame_and_the_slots_of_real_audio(tiny, noise):
+def test_the_table_has_the_choices_of_the_recipe():
+    (field,) = (f for f in dataclasses.fields(Decoder) if f.name == "pseudo_audio")
+    assert {*PSEUDO_AUDIO, "auto"} == set(field.metadata["choices"])
+
+
+@pytest.mark.parametrize("kind", PSEUDO_AUDIO)
+def test_the_plan_knows_what_each_kind_needs(kind, tiny):
+    soft, units = torch.full((5, tiny.hidden), 7.0), torch.full((3, tiny.hidden), 8.0)
+    recordings = [Recording("\na\n", [(0, 3)])]
+    source = Source(tiny, 0.0, soft, UnitInventory({"a": [(0, 0)]}, recordings, units))
+    filled = fill_slots(kind, source, ["aa"] * 20, random.Random(0))
+    rows = torch.cat([row for row in filled if row is not None] or [tiny.empty_slot])
+    assert bool((rows == 7.0).all(1).any()) == (kind in NEEDS_SOFT_PROMPT), "a soft prompt"
+    assert bool((rows == 8.0).all(1).any()) == (kind in SIMULATES), "units, which a CTC head provides"
+
+
+def test_each_kind_fills_the_slot(tiny):
+    source = Source(tiny, 0.0, torch.ones(5, 32))
+    filled = {kind: fill_slots(kind, source, ["play it"], random.Random(0))[0] for kind in PSEUDO_AUDIO}
+    assert filled["none"] is None and len(tiny.prompt(None)) == 1, "none: no prompt but the beginning of sentence"
+    assert len(filled["empty"]) == 0 and len(tiny.prompt(filled["empty"])) == 2, "empty: a prompt without slots"
+    assert len(filled["soft-prompt"]) == 5
+    assert len(filled["simulate"]) >= len("play it")
+    assert len(filled["soft-prompt+simulate"]) >= 5 + len("play it")
+    assert len(filled["mixed"]) in (5, len(filled["simulate"]))
+
+
+def test_a_ctc_path_has_a_symbol_for_each_frame_and_comes_with_the_audio_embeddings(tiny, noise):
     with torch.no_grad():
         logits, lengths = tiny.model.encoder(*tiny.model.encoder.inputs(*pad(noise)))
-    paths, slots = tiny.ctc_paths(noise)
-    assert all(map(torch.equal, slots, tiny.audio_embeddings(noise)))
+    paths, embeddings = tiny.ctc_paths(noise)
+    assert all(map(torch.equal, embeddings, tiny.audio_embeddings(noise)))
     assert [len(path) for path in paths] == lengths.tolist()
     symbols = tiny.model.config.alphabet + "_"
     assert paths[1] == "".join(symbols[i] for i in logits[1, : lengths[1]].argmax(-1))
     assert any(set(path) - {"_"} for path in paths)
 
 
-def test_a_simulated_slot_is_what_the_channel_plays(tiny, noise):
-    vectors = torch.cat(tiny.audio_embeddings(noise))
-    spoken = [Recording("\nplay\n", [(0, 2), (1, 2), (3, 3), (2, 4)])]
-    inventory = UnitInventory({letter: [(0, place)] for place, letter in enumerate("play")}, spoken, vectors)
-    slot = simulate(Source(tiny, noise=0.0, inventory=inventory), "play!", random.Random(1))
-    assert torch.equal(slot, vectors[[0, 1, 1, 2, 3]])
-    ids = symbol_ids(tiny)
-    plain = simulate(Source(tiny, noise=0.0), "a", random.Random(1))
-    assert torch.equal(plain[0], tiny.embed([ids["a"]])[0]) and not plain.requires_grad
+def test_a_simulated_slot_concatenates_units_or_single_letter_tokens(tiny, noise):
+    embeddings = torch.cat(tiny.audio_embeddings(noise))
+    recordings = [Recording("\nplay\n", [(0, 2), (1, 2), (3, 3), (2, 4)])]
+    inventory = UnitInventory({letter: [(0, place)] for place, letter in enumerate("play")}, recordings, embeddings)
+    slot = simulate(Source(tiny, 0.0, inventory=inventory), "play!", random.Random(1))
+    assert torch.equal(slot, embeddings[[0, 1, 1, 2, 3]]), "with an inventory, the stretches of its units"
+    plain = simulate(Source(tiny, 0.0), "a", random.Random(1))
+    assert torch.equal(plain[0], tiny.embed([symbol_ids(tiny)["a"]])[0]), "without one, a token embedding a frame"
+    assert not plain.requires_grad
