@@ -104,7 +104,7 @@ def check_base(name: str, audio: Path | None, device: str, dtype: str, language:
     """Load a base, find its slot, time it, and transcribe `audio` if there is any."""
     import torch
 
-    from adapt.decode.transcribe import generate
+    from adapt.decode.beam_search import generate
     from adapt.model.features import read_segments
     from adapt.model.load import load_speech_llm
 

@@ -103,7 +103,7 @@ def prompts(run: Run, file: Path | None, methods: Sequence[str], seeds: int) -> 
     """
     import torch
 
-    from adapt.decode.transcribe import generate
+    from adapt.decode.beam_search import generate
     from adapt.model.learned_prompt import LearnedPrompt, with_learned, with_template
     from adapt.train.project import learn_from_pairs
 

@@ -1,4 +1,4 @@
-"""The systems that are transcribed: base, ctc, projected, adapted, and what is fused into each."""
+"""The systems that are transcribed: base, ctc, projected and adapted, alone and with the parts of fusion."""
 
 from __future__ import annotations
 
@@ -15,70 +15,71 @@ from adapt.text.normalise import NORMALISERS
 
 @dataclass(frozen=True)
 class System:
-    """What is transcribed: one of SYSTEMS, and the weights of what is fused into it; None: nothing."""
+    """One of SYSTEMS, and the weights of the parts of fusion by key; None: no fusion."""
 
     of: str
     weights: dict[str, float] | None = None
 
 
 def systems(run: Run) -> dict[str, System]:
-    """By label: SYSTEMS, and behind each those with fusion, as `adapt tune` found them or else as the recipe has them.
+    """The systems by name: each of SYSTEMS, followed by the same with fusion.
 
-    The first is the baseline, and the last what the report looks at.
+    The weights are those that `adapt tune` found, or else those of the recipe. The first system is the baseline, and
+    the report shows examples of the last.
     """
+    from adapt.decode.parts import label
     from adapt.decode.weights import Weights
 
     fused = {}
     if run.path(TUNED).exists():
         tuned = read_json(run.path(TUNED))
-        fused = {label: System(row["of"], row["weights"]) for label, row in tuned["systems"].items()}
-    elif label := Weights(**weights_of(run.recipe)).label:
-        fused = {f"{name} + {label}": System(name, weights_of(run.recipe)) for name in ("base", "adapted")}
+        fused = {name: System(row["of"], row["weights"]) for name, row in tuned["systems"].items()}
+    elif parts := label(Weights(**weights_of(run.recipe))):
+        fused = {f"{of} + {parts}": System(of, weights_of(run.recipe)) for of in ("base", "adapted")}
     found = {}
-    for name in SYSTEMS:
-        if (name == "ctc" and not has_ctc(run.recipe.base)) or (name == "projected" and not projected_files(run)):
+    for of in SYSTEMS:
+        if (of == "ctc" and not has_ctc(run.recipe.base)) or (of == "projected" and not projected_files(run)):
             continue
-        found |= {name: System(name), **{label: system for label, system in fused.items() if system.of == name}}
+        found |= {of: System(of), **{name: system for name, system in fused.items() if system.of == of}}
     return found
 
 
-def fused_files(run: Run, system: System) -> list[Path]:
-    """The files that the weights of a system give a part in it."""
-    weights, ctc = system.weights or {}, system.of == "ctc"
+def _inputs_of(run: Run, system: System) -> dict[str, Path]:
+    """By key of the part of fusion, the file that it reads; only of parts with a weight in the system."""
+    weights = system.weights or {}
     files = {
-        "lm": run.path("lm/words.arpa" if ctc else "lm/tokens.arpa"),
+        "lm": run.path("lm/words.arpa" if system.of == "ctc" else "lm/tokens.arpa"),
         "source": run.path("lm/source.arpa"),
         "boost": run.recipe.data.lexicon,
+        "ilm": run.path(SOFT_PROMPT) if run.recipe.fusion.ilm_slot == "soft-prompt" else None,
     }
-    if weights.get("ilm") and run.recipe.fusion.ilm_slot == "soft-prompt":
-        files["ilm"] = run.path(SOFT_PROMPT)
-    return [path for key, path in files.items() if path and weights.get(key)]
+    return {key: path for key, path in files.items() if path and weights.get(key)}
+
+
+def fused_files(run: Run, system: System) -> list[Path]:
+    """The files that the parts of fusion with a weight in the system read."""
+    return list(_inputs_of(run, system).values())
 
 
 def fusion_of(run: Run, system: System):
-    """What is fused into the search of a system; None: nothing."""
+    """What is fused into the search of a system: a `CtcFusion` for ctc, else a `Fusion`; None: nothing."""
     from adapt.decode.ctc import CtcFusion
     from adapt.decode.fusion import Fusion
     from adapt.decode.weights import Weights
-    from adapt.model import soft_prompt
+    from adapt.model.soft_prompt import load_soft_prompt
 
     if not system.weights:
         return None
-    llm, weights = system_of(run, system.of), Weights(**system.weights)
-    files = fused_files(run, system)
-    paths = {key: path for key in ("tokens", "source", "words") if (path := run.path(f"lm/{key}.arpa")) in files}
-    common = {
-        "lexicon": read_lexicon(run.recipe.data.lexicon) if weights.boost else None,
-        "normalise": NORMALISERS[run.recipe.data.normaliser],
-    }
+    llm, weights, files = system_of(run, system.of), Weights(**system.weights), _inputs_of(run, system)
+    normalise = NORMALISERS[run.recipe.data.normaliser]
+    lexicon = read_lexicon(files["boost"]) if "boost" in files else None
     if system.of == "ctc":
-        return CtcFusion(llm, weights, lm=paths.get("words"), **common)
+        return CtcFusion(llm, weights, lm=files.get("lm"), lexicon=lexicon, normalise=normalise)
     internal = None
-    if weights.ilm and run.recipe.fusion.ilm_slot == "soft-prompt":
-        internal = llm.prompt(soft_prompt.load_soft_prompt(run.path(SOFT_PROMPT), llm))
-    elif weights.ilm:
-        internal = llm.prompt_without_audio()
-    return Fusion(llm, weights, lm=paths.get("tokens"), source=paths.get("source"), internal=internal, **common)
+    if weights.ilm:
+        internal = llm.prompt(load_soft_prompt(files["ilm"], llm)) if "ilm" in files else llm.prompt_without_audio()
+    inputs = {"lm": files.get("lm"), "source": files.get("source"), "boost": lexicon, "ilm": internal}
+    return Fusion(llm, weights, inputs, normalise=normalise)
 
 
 def system_of(run: Run, system: str):

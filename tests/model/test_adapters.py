@@ -67,7 +67,7 @@ def test_each_utterance_is_heard_by_the_adapter_of_its_domain(tiny, recordings, 
     wrong = [Utterance("x", "", calls[0].audio, domain="bnak")]
     alone = adapter.attach(load_speech_llm(base, "cpu"), folders["bank"], "bank")
     assert heard(alone, [u for u in calls if u.domain != "music"], tmp_path / "one.jsonl").items() <= together.items()
-    with pytest.raises(DataError, match="no adapter for its domain 'bnak'; there is bank, music"):
+    with pytest.raises(DataError, match="no adapter for its domain 'bnak'; name one of bank, music"):
         heard(both, wrong, tmp_path / "wrong.jsonl")
 
 
