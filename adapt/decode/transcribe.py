@@ -65,12 +65,8 @@ def transcribe(
         _check_domains(speech_llm, utterances)
     waiting = sorted((u for u in utterances if u.id not in done), key=lambda u: (seconds[u.id], u.id))
     short = [u for u in waiting if seconds[u.id] <= speech_llm.max_seconds]
-    if decoder == "ctc":
-        recognise = ctc_recogniser(speech_llm, fusion)
-    else:
-        recognise = decoder_recogniser(
-            speech_llm, Search(num_beams, max_new_tokens, ctc_weight, nbest, fusion, rescorer)
-        )
+    search = Search(num_beams, max_new_tokens, ctc_weight, nbest, fusion, rescorer)
+    recognise = ctc_recogniser(speech_llm, fusion) if decoder == "ctc" else decoder_recogniser(speech_llm, search)
     out.parent.mkdir(parents=True, exist_ok=True)
     with (
         out.open("a", encoding="utf-8") as lines,
