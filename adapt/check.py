@@ -171,7 +171,7 @@ def _stage_2(speech_llm: SpeechLLM) -> Finding:
 
 
 def _transcript(speech_llm: SpeechLLM, audio: Path) -> list[Finding]:
-    from adapt.decode.transcribe import generate
+    from adapt.decode.beam_search import generate
     from adapt.model.features import SAMPLE_RATE, read_segments
 
     segments = list(read_segments(audio, speech_llm.max_seconds))

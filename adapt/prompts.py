@@ -234,7 +234,7 @@ def _view(run: Run, data: _Data, candidate: Candidate, scratch: Path) -> SpeechL
 
 def _transcripts(run: Run, speech_llm: SpeechLLM, data: _Data) -> dict[str, str]:
     """By id. CTC has no weight here, whatever the recipe says: it would hide what a prompt does to the decoder."""
-    from adapt.decode.transcribe import generate
+    from adapt.decode.beam_search import generate
 
     settings, texts = run.recipe.transcribe, {}
     order = sorted(range(len(data.embeddings)), key=lambda i: len(data.embeddings[i]))

@@ -245,10 +245,10 @@ def test_transcribe_with_all_that_can_be_fused(recipe, tiny, tmp_path):
     assert again.exit_code == 0 and "there already" in again.stderr and out.read_text() == before
     assert "there already" not in result.stderr
     for options, told in (
-        (["--lm", lm / "words.arpa"], "no token ids"),
+        (["--lm", lm / "words.arpa"], "not token ids"),
         (["--lm", tmp_path / "x.arpa"], "no such file"),
         (["--rescore", recipe], "cannot be loaded"),
-        (["--decoder", "ctc", "--lm", lm / "tokens.arpa"], "wants words"),
+        (["--decoder", "ctc", "--lm", lm / "tokens.arpa"], "needs words"),
     ):
         wrong = adapt("transcribe", *common, *options)
         assert wrong.exit_code == 1 and told in wrong.stderr and "Traceback" not in wrong.output

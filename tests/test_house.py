@@ -21,7 +21,7 @@ ARROWS = {
     "lm": {"errors", "text"},
     "model": {"errors", "text"},
     "train": {"errors", "text", "recipe", "model"},
-    "decode": {"errors", "text", "lm", "model"},
+    "decode": {"errors", "text", "recipe", "lm", "model"},
     "stages": {"errors", "text", "recipe", "score", "run", "lm", "model", "train", "decode"},
     "pipeline": {"errors", "text", "recipe", "run", "stages"},
     "build": {"errors", "text", "recipe", "score", "run", "model", "train", "decode", "stages"},
@@ -29,7 +29,7 @@ ARROWS = {
     "export": {"errors", "run", "model", "stages"},
     "prompts": {"errors", "text", "score", "run", "model", "train", "decode", "stages"},
     "robustness": {"errors", "text", "score", "model", "decode", "stages"},
-    "tune": {"errors", "text", "score", "run", "model", "decode", "stages"},
+    "tune": {"errors", "text", "recipe", "score", "run", "model", "decode", "stages"},
     "cli": {
         *("errors", "text", "recipe", "score", "run", "lm", "model", "decode", "stages", "pipeline", "build"),
         *("check", "export", "prompts", "robustness", "tune"),

@@ -269,8 +269,9 @@ def tune(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str,
     (data.source_dev). An utterance of a manifest can bring phrases of its own: "phrases": ["jolene"].
     """
     from adapt import pipeline
-    from adapt import tune as tuning
     from adapt.stages import plan
+    from adapt.tune import stage as tuning
+    from adapt.tune.table import table
 
     with opened_run(recipe, overrides, out, device) as it:
         tuning.check(it)
@@ -280,7 +281,7 @@ def tune(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str,
         if as_json:
             click.echo(it.path(plan.TUNED_WEIGHTS).read_text(encoding="utf-8"), nl=False)
             return
-        click.echo(tuning.table(it))
+        click.echo(table(it))
         click.echo(f"Next: adapt run {recipe}")
 
 

@@ -1,1 +1,1 @@
-"""Decoding: real audio in the slot, transcripts out."""
+"""Decoding: from recordings to transcripts."""

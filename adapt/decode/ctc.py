@@ -1,4 +1,4 @@
-"""The encoder's own hypothesis, without the decoder: greedy, with a confidence, or with a word LM and hotwords."""
+"""CTC hypotheses, without the decoder: greedy with a confidence, or by beam search with a word LM and hotwords."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from adapt.decode.fusion import of_ids, open_kenlm
+from adapt.decode.kenlm import open_kenlm, words_are_token_ids
 from adapt.decode.weights import Weights
 from adapt.errors import DataError
 from adapt.lm import arpa
@@ -21,21 +21,21 @@ from adapt.text.lexicon import Entry, Lexicon
 
 
 @dataclass(frozen=True)
-class Heard:
-    """confidence: mean over the letters of the highest posterior in each one's run of frames, 0 to 1.
+class CtcTranscript:
+    """A greedy CTC hypothesis.
 
-    None where no letter was heard.
+    confidence: the mean, over the letters, of the highest posterior in a letter's frames, 0 to 1; None without letters.
     """
 
     text: str
     confidence: float | None
 
 
-def heard(speech_llm: SpeechLLM, samples: Sequence[np.ndarray]) -> list[Heard]:
-    """The most probable symbol of each frame, repeats merged, blanks dropped; for each recording (mono, 16 kHz)."""
+def greedy_transcripts(speech_llm: SpeechLLM, samples: Sequence[np.ndarray]) -> list[CtcTranscript]:
+    """For each recording (mono, 16 kHz): the most probable symbol of each frame, repeats merged, blanks dropped."""
     best = ((row.argmax(1), np.exp(row.max(1))) for row in log_posteriors(speech_llm, samples))
     alphabet = speech_llm.model.config.alphabet
-    return [collapsed(symbols.tolist(), posteriors.tolist(), alphabet) for symbols, posteriors in best]
+    return [collapse(symbols.tolist(), posteriors.tolist(), alphabet) for symbols, posteriors in best]
 
 
 @torch.no_grad()
@@ -47,11 +47,11 @@ def log_posteriors(speech_llm: SpeechLLM, samples: Sequence[np.ndarray]) -> list
     return [row[:length] for row, length in zip(rows, lengths.tolist(), strict=True)]
 
 
-def collapsed(path: Sequence[int], posteriors: Sequence[float], alphabet: str) -> Heard:
-    """Text and confidence of a path, a symbol a frame; those beyond the alphabet are blank.
+def collapse(path: Sequence[int], posteriors: Sequence[float], alphabet: str) -> CtcTranscript:
+    """The text and confidence of a path, one symbol for each frame; symbols beyond the alphabet are blanks.
 
-    >>> collapsed([0, 0, 2, 0, 1], [0.5, 0.7, 1.0, 0.9, 0.8], "ab")
-    Heard(text='aab', confidence=0.8)
+    >>> collapse([0, 0, 2, 0, 1], [0.5, 0.7, 1.0, 0.9, 0.8], "ab")
+    CtcTranscript(text='aab', confidence=0.8)
     """
     letters, best = [], []
     last = None
@@ -63,17 +63,17 @@ def collapsed(path: Sequence[int], posteriors: Sequence[float], alphabet: str) -
                 letters.append(alphabet[symbol])
                 best.append(posterior)
         last = symbol
-    return Heard(" ".join("".join(letters).split()), round(sum(best) / len(best), 4) if best else None)
+    return CtcTranscript(" ".join("".join(letters).split()), round(sum(best) / len(best), 4) if best else None)
 
 
 class CtcFusion:
-    """Beam search over the encoder's own letters with a word n-gram and a lexicon, by pyctcdecode.
+    """Beam search over CTC posteriors with a word n-gram LM and hotwords, by pyctcdecode.
 
-    lm: a file that KenLM reads, of words; None: none. lexicon: its entries whose weight is above 0 are hotwords, all of
-    one weight, and so are an utterance's own phrases; what the encoder's letters cannot write is left out. weights:
-    `lm` (pyctcdecode's alpha), `reward` of a word (beta), `boost` of a hotword; `source` and `ilm` have no meaning
-    here. Raises DataError where pyctcdecode is not installed, for a file that KenLM cannot read, and where nothing of
-    the lexicon can be written.
+    lm: a file of words that KenLM reads; None: no LM. lexicon: its entries with a weight above 0 are hotwords, and so
+    are the phrases that an utterance brings along. All hotwords have one weight; phrases that the encoder's alphabet
+    cannot write are left out. weights: `lm` (pyctcdecode's alpha), `reward` of a word (beta) and `boost` of a hotword;
+    the others do not apply. Raises DataError if pyctcdecode is not installed, for a file that KenLM cannot read, and
+    for a lexicon of which nothing can be written.
     """
 
     def __init__(
@@ -86,42 +86,52 @@ class CtcFusion:
         normalise: Callable[[str], str],
     ):
         try:
-            from pyctcdecode import Alphabet, BeamSearchDecoderCTC, LanguageModel
+            from pyctcdecode import Alphabet, BeamSearchDecoderCTC
         except ImportError:
-            raise DataError("pyctcdecode: not installed; it needs kenlm, which builds on Python before 3.13") from None
-        self.speech_llm, self.weights, self._normalise = speech_llm, weights, normalise
-        for name in ("alphabet", "decoder", "language_model"):  # they warn of what is meant to be
+            problem = "pyctcdecode: not installed; install it, with kenlm, on a Python before 3.13"
+            raise DataError(problem) from None
+        for name in ("alphabet", "decoder", "language_model"):  # they warn of what is intended here
             logging.getLogger(f"pyctcdecode.{name}").setLevel(logging.ERROR)
-        model = None
-        if lm is not None and weights.lm:
-            kind, kenlm = arpa.kind(lm), open_kenlm(lm)
-            if kind in ("ids", "nemo") or (kind == "binary" and of_ids(kenlm)):
-                raise DataError(f"{lm}: its words are token ids; --decoder ctc wants words, as lm/words.arpa of a run")
-            words = None if kind == "binary" else arpa.words(lm)
-            model = LanguageModel(kenlm, words, alpha=weights.lm, beta=weights.reward)
-        decoder = BeamSearchDecoderCTC(Alphabet.build_alphabet([*speech_llm.model.config.alphabet, ""]), model)
-        weakref.finalize(self, decoder.cleanup)  # pyctcdecode keeps the model of each for good
+        self.weights, self._normalise = weights, normalise
+        self.speech_llm = speech_llm
+        model = _word_lm(lm, weights) if lm is not None and weights.lm else None
+        alphabet = speech_llm.model.config.alphabet
+        decoder = BeamSearchDecoderCTC(Alphabet.build_alphabet([*alphabet, ""]), model)
+        weakref.finalize(self, decoder.cleanup)  # otherwise pyctcdecode keeps every model in memory
         self._decoder = decoder
-        self._hotwords = self._forms(lexicon.entries) if lexicon else []
+        self._hotwords = self._writable(lexicon.entries) if lexicon else []
         if lexicon and weights.boost and not self._hotwords:
-            letters = speech_llm.model.config.alphabet
-            raise DataError(f"lexicon {lexicon.name}: none of it can be written in {letters!r}; --normaliser basic may")
+            problem = f"none of it can be written in the encoder's alphabet {alphabet!r}"
+            raise DataError(f"lexicon {lexicon.name}: {problem}; try --normaliser basic")
 
-    def _forms(self, entries: Sequence[Entry]) -> list[str]:
+    def _writable(self, entries: Sequence[Entry]) -> list[str]:
+        """The forms of entries that the encoder's alphabet can write, normalised."""
         forms = (
             self._normalise(form) for entry in entries if entry.weight > 0 for form in (entry.written, *entry.spoken)
         )
         alphabet = set(self.speech_llm.model.config.alphabet)
         return [form for form in dict.fromkeys(forms) if form and alphabet.issuperset(form)]
 
-    def heard(self, samples: Sequence[np.ndarray], phrases: Sequence[Sequence[str] | None]) -> list[str]:
-        """The transcript of each recording (mono, 16 kHz); phrases: of each utterance its own, or None."""
+    def transcripts(self, samples: Sequence[np.ndarray], phrases: Sequence[Sequence[str] | None]) -> list[str]:
+        """The transcript of each recording (mono, 16 kHz). phrases: those that each brings along, or None."""
         rows = log_posteriors(self.speech_llm, samples)
         return [self.decode(row, own) for row, own in zip(rows, phrases, strict=True)]
 
     def decode(self, logits: np.ndarray, phrases: Sequence[str] | None = None) -> str:
         """The transcript of log probabilities `[frames, alphabet + 1]`."""
-        own = self._forms([Entry(phrase) for phrase in phrases or ()])
+        own = self._writable([Entry(phrase) for phrase in phrases or ()])
         hotwords = [*self._hotwords, *own] if self.weights.boost else []
         text = self._decoder.decode(logits, hotwords=hotwords or None, hotword_weight=self.weights.boost)
         return " ".join(text.split())
+
+
+def _word_lm(path: Path, weights: Weights):
+    """pyctcdecode's language model of a file of words. Raises DataError for a file of token ids."""
+    from pyctcdecode import LanguageModel
+
+    kind, kenlm = arpa.kind(path), open_kenlm(path)
+    if kind in ("ids", "nemo") or (kind == "binary" and words_are_token_ids(kenlm)):
+        problem = "its words are token ids, but --decoder ctc needs words"
+        raise DataError(f"{path}: {problem}; give lm/words.arpa of a run")
+    words = None if kind == "binary" else arpa.words(path)
+    return LanguageModel(kenlm, words, alpha=weights.lm, beta=weights.reward)

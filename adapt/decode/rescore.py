@@ -1,4 +1,4 @@
-"""N-best lists put in order by any causal LM, as an alternative to fusion: it need not share the decoder's tokens."""
+"""N-best rescoring by any causal LM, an alternative to fusion: the LM may have another tokenizer than the decoder."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from collections.abc import Sequence
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from adapt.decode.fusion import Hypothesis
+from adapt.decode.hypothesis import Hypothesis
 from adapt.decode.weights import Weights
 from adapt.errors import ModelError, first_line
 
 
 class Rescorer:
-    """A causal LM, by folder or name, and the weight of its log probabilities. Raises ModelError when it is none."""
+    """A causal LM, a folder or a name, and the weight of its log probabilities.
+
+    Raises ModelError if it cannot be loaded.
+    """
 
     def __init__(self, name: str, weight: float, device: torch.device | str = "cpu"):
         try:
@@ -28,9 +31,9 @@ class Rescorer:
 
     @torch.no_grad()
     def scores(self, texts: Sequence[str]) -> list[float]:
-        """Natural log probability of each text and, where the tokenizer has one, the end of the text after it.
+        """The natural log probability of each text and, if the tokenizer has a token for it, of the end after it.
 
-        Without a token for the beginning, the first token of a text is given and not scored.
+        Without a token for the beginning, the first token of a text is not scored.
         """
         around = self._tokenizer.bos_token_id, self._tokenizer.eos_token_id
         begin, end = ([i] if i is not None else [] for i in around)
@@ -45,11 +48,11 @@ class Rescorer:
         chosen = logs.gather(2, ids[:, 1:, None]).squeeze(2)
         return torch.where(mask[:, 1:], chosen, 0.0).sum(1).tolist()
 
-    def rescored(self, hypotheses: Sequence[Hypothesis], weights: Weights) -> list[tuple[float, float, Hypothesis]]:
-        """Best first: the score with this LM in it, what it says alone, and the hypothesis."""
-        alone = self.scores([h.text for h in hypotheses])
+    def rank(self, hypotheses: Sequence[Hypothesis], weights: Weights) -> list[tuple[float, float, Hypothesis]]:
+        """Best first: the score with this LM included, the LM's log probability, and the hypothesis."""
+        logs = self.scores([h.text for h in hypotheses])
         found = [
             (h.score(weights) + self.weight * log / (h.tokens + 1), log, h)
-            for h, log in zip(hypotheses, alone, strict=True)
+            for h, log in zip(hypotheses, logs, strict=True)
         ]
         return sorted(found, key=lambda row: -row[0])

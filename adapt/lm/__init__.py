@@ -1,1 +1,1 @@
-"""External language models and phrase lists, as tensors that a beam search reads."""
+"""External language models and lists of phrases, as tensors for beam search."""

@@ -1,9 +1,13 @@
-"""Back-off automata over token ids, as tensors: what an n-gram model and a list of phrases to boost have in common.
+"""Back-off automata over token ids, as tensors: the common form of n-gram models and of lists of phrases to boost.
 
 A state has arcs for some tokens. For any other token it backs off, state after state, to the root, which has a score
-for every token. What a token scores is therefore the root's score for it, plus all that backing off costs, plus, for
-each arc that is met on the way, its *gain*: how much better the arc is than backing off further. The first two parts
-are two columns and two rows of a matrix product over the whole vocabulary; only the gains are looked up.
+for every token. The score of a token is therefore a sum of three parts:
+
+- the root's score of the token;
+- the costs of backing off all the way to the root;
+- for each arc met on the way, its *gain*: how much higher the arc scores than backing off further would.
+
+The first two parts are a matrix product over the whole vocabulary; only the gains are looked up.
 """
 
 from __future__ import annotations
@@ -17,14 +21,15 @@ import torch
 
 @dataclass(frozen=True)
 class Automaton:
-    """S states, A arcs, V tokens, C classes of tokens (what backing off costs may depend on them), natural logs.
+    """S states, A arcs, V tokens, C classes of tokens. Scores are natural logs.
 
-    first: `[S + 1]`, where the arcs of each state begin. tokens, gains, targets: `[A]`, by state, then token. keys:
-    `[A]`, state * V + token. chain: `[S, D]`, the states that have arcs, from each state on its way to the root; 0
-    fills up. rest: `[S, C]`, the cost of backing off all the way. root: `[V]` scores, and `root_targets [V]`, 0 where a
-    token leads to `home [S]`, the state that a state starts again from. classes: `[C, V]`, one-hot; 0 in every row for
-    special tokens, which keep their scores. final: `[S]`, the score of the end of the sentence, in the columns `ends`.
-    starts: the first state of each list; one serves all.
+    first: `[S + 1]`, where the arcs of each state begin. tokens, gains, targets: `[A]`, sorted by state, then by token.
+    keys: `[A]`, state * V + token. chain: `[S, D]`, the states with arcs on the way from each state to the root, padded
+    with 0. classes: `[C, V]`, one-hot; the cost of backing off may depend on the class of the next token. Special
+    tokens are in no class and keep their scores. backoff: `[S, C]`, the cost of backing off all the way to the root.
+    root: `[V]`, the root's scores. root_targets: `[V]`, the states that they lead to, or 0 where a token leads to
+    `home [S]`, the state that each state starts again from. final: `[S]`, the score of the end of the sentence, which
+    the columns `ends` get. starts: the first state of each list of phrases; an n-gram model has one.
     """
 
     first: torch.Tensor
@@ -33,7 +38,7 @@ class Automaton:
     targets: torch.Tensor
     keys: torch.Tensor
     chain: torch.Tensor
-    rest: torch.Tensor
+    backoff: torch.Tensor
     root: torch.Tensor
     root_targets: torch.Tensor
     home: torch.Tensor
@@ -51,10 +56,12 @@ class Automaton:
         return replace(self, **{k: v.to(device) for k, v in moved.items() if isinstance(v, torch.Tensor)})
 
     def padded(self, vocabulary: int) -> Automaton:
-        """For a decoder whose output is wider than its tokenizer: the columns beyond are special tokens."""
+        """The same for a decoder with more outputs than its tokenizer has tokens; the others are special tokens."""
         more = vocabulary - self.vocabulary
         if more < 0:
-            raise ValueError(f"{vocabulary} outputs, {self.vocabulary} tokens")
+            raise ValueError(
+                f"the decoder has {vocabulary} outputs, fewer than the automaton's {self.vocabulary} tokens"
+            )
         states, tokens = self.keys // self.vocabulary, self.keys % self.vocabulary
         return replace(
             self,
@@ -65,40 +72,40 @@ class Automaton:
         )
 
     def start(self, rows: int) -> torch.Tensor:
-        """The states `[rows]` before the first token; each list has as many rows, one after another."""
+        """The states `[rows]` before the first token. The rows of each list stand together, equally many for each."""
         return self.starts.repeat_interleave(rows // len(self.starts))
 
     def advance(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scores and next states `[rows, V]` of every token after `states [rows]`."""
+        """Scores and next states `[rows, V]` of every token after the states `[rows]`."""
         scores = score_all(states.new_zeros(len(states), self.vocabulary, dtype=torch.float32), [(self, states, 1.0)])
         every = torch.arange(self.vocabulary, device=states.device).expand(len(states), -1)
         return scores, self.step(states, every)[1]
 
     def step(self, states: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scores and next states `[rows, K]` of `tokens [rows, K]` alone. The end of the sentence leads nowhere."""
+        """Scores and next states `[rows, K]` of some tokens `[rows, K]`. The end of a sentence keeps the state."""
         chain = self.chain[states].long()
         wanted = chain[:, :, None] * self.vocabulary + tokens[:, None]
         found = torch.searchsorted(self.keys, wanted).clamp_(max=max(len(self.keys) - 1, 0))
         hits = (self.keys[found] == wanted) & (chain[:, :, None] != 0) if len(self.keys) else wanted < 0
         gained = torch.where(hits, self.gains[found], 0.0).sum(1) if len(self.keys) else 0.0
-        given = (self.rest[states][:, :, None] * self.classes[:, tokens].transpose(0, 1)).sum(1)
-        scores = self.root[tokens] + given + gained
-        default = self.root_targets[tokens].long()
-        default = torch.where(default == 0, self.home[states][:, None], default)
+        backed_off = (self.backoff[states][:, :, None] * self.classes[:, tokens].transpose(0, 1)).sum(1)
+        scores = self.root[tokens] + backed_off + gained
+        target = self.root_targets[tokens].long()
+        target = torch.where(target == 0, self.home[states][:, None], target)
         if len(self.keys):
             nearest = found.gather(1, hits.to(torch.uint8).argmax(1, keepdim=True)).squeeze(1)
-            default = torch.where(hits.any(1), self.targets[nearest].long(), default)
+            target = torch.where(hits.any(1), self.targets[nearest].long(), target)
         special = self.classes[:, tokens].sum(0) == 0
         for end in self.ends:
             scores = torch.where(tokens == end, self.final[states][:, None], scores)
-        return scores, torch.where(special, states[:, None], default)
+        return scores, torch.where(special, states[:, None], target)
 
     def totals(self, sequences: Sequence[Sequence[int]], states: torch.Tensor | None = None) -> torch.Tensor:
-        """The scores `[rows]` of whole sentences, their ends among them, from `states [rows]`; None: from the start."""
+        """The scores `[rows]` of whole sentences, ends included, from the states `[rows]`; None: from the start."""
         states = self.start(len(sequences)) if states is None else states
         ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(s, dtype=torch.long) for s in sequences], batch_first=True)
         lengths = torch.tensor([len(s) for s in sequences], device=states.device)
-        totals = self.rest.new_zeros(len(sequences))
+        totals = self.backoff.new_zeros(len(sequences))
         for column, tokens in enumerate(ids.to(states.device).T):
             scores, after = self.step(states, tokens[:, None])
             going = column < lengths
@@ -111,26 +118,25 @@ Term = tuple[Automaton, torch.Tensor, float]
 
 
 def score_all(scores: torch.Tensor, terms: Sequence[Term], dense: torch.Tensor | None = None) -> torch.Tensor:
-    """Add to `scores [rows, V]`, in place, for each (automaton, states `[rows]`, weight) weight times its score of each
-    token.
+    """Add, in place, the weighted scores of every token to `scores [rows, V]`; returns them.
 
-    dense: `dense_rows` of the automata, for who calls often.
+    terms: (automaton, states `[rows]`, weight). dense: `dense_rows` of the automata, for callers that call often.
     """
     dense = dense_rows([automaton for automaton, _, _ in terms]) if dense is None else dense
     columns = [
-        torch.cat([a.rest.new_full((len(states), 1), weight), weight * a.rest[states]], 1)
+        torch.cat([a.backoff.new_full((len(states), 1), weight), weight * a.backoff[states]], 1)
         for a, states, weight in terms
     ]
-    # One pass over what may be ten million numbers, however many automata there are; in place, for to get memory for as
-    # many more takes longer than the pass.
+    # One pass over what may be ten million numbers, however many automata there are. It works in place, because
+    # allocating as much memory again takes longer than the pass.
     scores.addmm_(torch.cat(columns, 1).to(scores.dtype), dense.to(scores.dtype))
     flat = scores.view(-1)
-    # 32 bits and index_select: the arcs of frequent states are thousands, and this is what a step costs.
+    # Frequent states have thousands of arcs, which dominate the time of a step: hence 32 bits and index_select.
     number = torch.int32 if scores.numel() < 2**31 else torch.int64
     for automaton, states, weight in terms:
         chain = automaton.chain[states]
         begin = automaton.first[chain]
-        # State 0 is the root, whose scores are in already.
+        # State 0 is the root, whose scores are added already.
         counts = torch.where(chain == 0, 0, automaton.first[chain + 1] - begin).flatten()
         which = torch.repeat_interleave(counts)
         shift = begin.flatten() - (counts.cumsum(0, dtype=torch.int32) - counts)
@@ -145,7 +151,7 @@ def score_all(scores: torch.Tensor, terms: Sequence[Term], dense: torch.Tensor |
 
 
 def dense_rows(automata: Sequence[Automaton]) -> torch.Tensor:
-    """`[sum of 1 + C, V]`: of each automaton the root's scores and its classes."""
+    """For each automaton the root's scores and its classes, as rows `[sum of 1 + C, V]`."""
     return torch.cat([row for a in automata for row in (a.root[None], a.classes)])
 
 
@@ -156,7 +162,7 @@ def assemble(
     gains: np.ndarray,
     targets: np.ndarray,
     parents: np.ndarray,
-    rest: np.ndarray,
+    backoff: np.ndarray,
     root: np.ndarray,
     root_targets: np.ndarray,
     home: np.ndarray,
@@ -166,22 +172,13 @@ def assemble(
     special: Sequence[int],
     ends: Sequence[int],
 ) -> Automaton:
-    """The tensors of arcs in any order. parents: `[S]`, the state that each backs off to; 0 is the root's own."""
+    """An automaton from arcs in any order. parents: `[S]`, the state that each backs off to; the root's own is 0."""
     vocabulary, states = len(root), len(parents)
     keys = sources * vocabulary + tokens
     order = np.argsort(keys, kind="stable")
     keys = keys[order]
     first = np.searchsorted(keys, np.arange(states + 1) * vocabulary)
-    busy = np.diff(first) > 0
-    levels, current = [], np.arange(states)
-    while current.any():
-        levels.append(np.where(busy[current], current, 0))
-        current = parents[current]
-    chain = np.stack(levels, 1) if levels else np.zeros((states, 1), np.int64)
-    # States without arcs leave gaps: what is left moves to the front, and the chain is as long as the longest.
-    gaps = np.argsort(chain == 0, axis=1, kind="stable")
-    chain = np.take_along_axis(chain, gaps, 1)
-    chain = chain[:, : max(1, int((chain != 0).sum(1).max(initial=0)))]
+    chain = _chain(parents, has_arcs=np.diff(first) > 0)
     root, classes = root.astype(np.float32), classes.astype(np.float32)
     root[list(special)] = 0
     classes[:, list(special)] = 0
@@ -196,7 +193,7 @@ def assemble(
         targets=tensor(targets[order], torch.int64),
         keys=tensor(keys, torch.int64),
         chain=tensor(chain, torch.int32),
-        rest=tensor(rest, torch.float32),
+        backoff=tensor(backoff, torch.float32),
         root=tensor(root, torch.float32),
         root_targets=tensor(root_targets, torch.int64),
         home=tensor(home, torch.int64),
@@ -205,3 +202,15 @@ def assemble(
         starts=torch.tensor(list(starts)),
         ends=tuple(ends),
     )
+
+
+def _chain(parents: np.ndarray, has_arcs: np.ndarray) -> np.ndarray:
+    """The states with arcs `[S, D]` on the way from each state to the root, padded with 0 to the longest way."""
+    levels, current = [], np.arange(len(parents))
+    while current.any():
+        levels.append(np.where(has_arcs[current], current, 0))
+        current = parents[current]
+    chain = np.stack(levels, 1) if levels else np.zeros((len(parents), 1), np.int64)
+    gaps_last = np.argsort(chain == 0, axis=1, kind="stable")
+    chain = np.take_along_axis(chain, gaps_last, 1)
+    return chain[:, : max(1, int((chain != 0).sum(1).max(initial=0)))]

@@ -1,7 +1,7 @@
 """N-gram estimation: interpolated modified Kneser-Ney, in numpy, equal to KenLM's `lmplz`.
 
-Chen and Goodman, "An empirical study of smoothing techniques for language modeling", 1999, section 3; what is counted
-where, and where pruned mass goes, as in Heafield et al., "Scalable modified Kneser-Ney", 2013.
+The smoothing is that of Chen and Goodman, "An empirical study of smoothing techniques for language modeling", 1999,
+section 3. Adjusted counts and the mass of pruned n-grams follow Heafield et al., "Scalable modified Kneser-Ney", 2013.
 """
 
 from __future__ import annotations
@@ -17,23 +17,24 @@ import numpy as np
 from adapt.errors import DataError
 
 MAX_ORDER = 6
-FALLBACK = (0.5, 1.0, 1.5)  # discounts where the counts of counts give none; lmplz's --discount_fallback
+FALLBACK = (0.5, 1.0, 1.5)  # discounts if the counts of counts give none, as with lmplz's --discount_fallback
 
 
 @dataclass
 class Ngrams:
     """The n-grams of one order, as arrays of one length.
 
-    tokens: the last token. context, suffix: row, in the order below, of the n-gram without its last and without its
-    first token. probability: interpolated. backoff: the mass that an n-gram as a context leaves to the order below.
-    kept: False where pruned; a pruned n-gram's row is still there, for those above it.
+    tokens: the last token. context, suffix: the rows, in the order below, of the n-gram without its last and without
+    its first token. begins: whether the n-gram begins with `<s>`. probability: interpolated. backoff: the mass that an
+    n-gram, as a context, leaves to the order below. kept: False where pruned; the row of a pruned n-gram stays, because
+    higher orders refer to it.
     """
 
     tokens: np.ndarray
     context: np.ndarray
     suffix: np.ndarray
     count: np.ndarray
-    begins: np.ndarray  # with <s>
+    begins: np.ndarray
     probability: np.ndarray = field(default_factory=lambda: np.empty(0))
     backoff: np.ndarray = field(default_factory=lambda: np.empty(0))
     kept: np.ndarray = field(default_factory=lambda: np.empty(0, bool))
@@ -41,24 +42,25 @@ class Ngrams:
 
 @dataclass(frozen=True)
 class Model:
-    """Orders 1 to n of a vocabulary of token ids. `<s>` and `</s>` follow it, with ids `vocabulary` and one more."""
+    """Orders 1 to n over a vocabulary of token ids. `<s>` has the id `vocabulary`, and `</s>` the one after it."""
 
     vocabulary: int
     orders: tuple[Ngrams, ...]
-    unknown: float  # probability of <unk>, which is what every token that was not seen has
+    unknown: float  # probability of <unk>, and thus of every unseen token
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """N-grams of each order that an ARPA lists, <unk> among them."""
+        """The number of n-grams of each order that an ARPA lists, `<unk>` included."""
         return tuple(int(level.kept.sum()) + (k == 0) for k, level in enumerate(self.orders))
 
 
 def estimate(sentences: Sequence[Sequence[int]], vocabulary: int, order: int = 4, prune: Sequence[int] = (0,)) -> Model:
     """Count and smooth sentences of token ids below `vocabulary`.
 
-    prune: for each order, n-grams seen so often or less are left out; the last holds for all above; unigrams always
-    stay. It must not fall from one order to the next, for an n-gram needs its context. Raises DataError without a
-    token, for an id outside the vocabulary, and for an order or thresholds that cannot be.
+    prune: a threshold for each order; n-grams with this count or less are left out. The last threshold holds for all
+    higher orders, and unigrams always stay. Thresholds must not fall from one order to the next, because an n-gram
+    needs its context. Raises DataError for text without a token, for an id outside the vocabulary, and for an
+    impossible order or thresholds.
 
     >>> model = estimate([[0, 1], [0, 1], [0, 0]], vocabulary=3, order=2)
     >>> model.sizes
@@ -66,48 +68,69 @@ def estimate(sentences: Sequence[Sequence[int]], vocabulary: int, order: int = 4
     """
     thresholds = [*prune, *[prune[-1]] * (order - len(prune))][:order]
     if not 1 <= order <= MAX_ORDER:
-        raise DataError(f"order: {order} is not in 1 to {MAX_ORDER}; 3 or 4 serve most")
+        raise DataError(f"order: {order} is not in 1 to {MAX_ORDER}; take 3 or 4, which suit most text")
     if min(thresholds) < 0 or sorted(thresholds) != thresholds:
-        raise DataError(f"prune: {' '.join(map(str, prune))} falls or is negative; write e.g. 0 0 1")
+        raise DataError(
+            f"prune: {' '.join(map(str, prune))} falls or is negative; give thresholds that rise, e.g. 0 0 1"
+        )
     levels = _count(sentences, vocabulary, order)
-    below: Ngrams | None = None
-    unknown = 0.0
-    for k, level in enumerate(levels, 1):
-        adjusted = level.count
-        if k < order:
-            # Below the highest order an n-gram counts once for each token that it follows, but at the beginning.
-            followed = np.bincount(levels[k].suffix, minlength=len(level.tokens))
-            adjusted = np.where(level.begins, level.count, followed)
-        if below is None:
-            adjusted = adjusted.copy()
-            adjusted[vocabulary] = 0  # <s> is given, never predicted
-            level.kept = adjusted > 0
-            context, contexts = np.zeros(len(adjusted), np.int64), 1
-            disposed = np.ones(len(adjusted), bool)
-        else:
-            level.kept = disposed = level.count > thresholds[k - 1]
-            context, contexts = level.context, len(below.tokens)
-        discount = _discounts(adjusted)[np.minimum(adjusted, 3)]
-        total = np.bincount(context, adjusted, contexts)
-        freed = np.bincount(context, np.where(disposed, discount, adjusted), contexts)
-        left = np.divide(freed, total, out=np.ones(contexts), where=total > 0)
-        own = np.maximum(adjusted - discount, 0)
-        if below is None:
-            unknown = left[0] / (np.count_nonzero(level.kept) + 1)
-            level.probability = own / total[0] + unknown
-            level.kept[vocabulary] = True
-        else:
-            level.probability = own / total[context] + left[context] * below.probability[level.suffix]
-            below.backoff = left
-        below = level
-    below.backoff = np.ones(len(below.tokens))
+    unknown = _smooth_unigrams(levels[0], _adjusted_counts(levels, 1), vocabulary)
+    for k in range(2, order + 1):
+        _smooth(levels[k - 1], levels[k - 2], _adjusted_counts(levels, k), thresholds[k - 1])
+    levels[-1].backoff = np.ones(len(levels[-1].tokens))
     return Model(vocabulary, tuple(levels), float(unknown))
 
 
+def _adjusted_counts(levels: Sequence[Ngrams], order: int) -> np.ndarray:
+    """Below the highest order an n-gram counts once for each token before it, unless it begins a sentence."""
+    level = levels[order - 1]
+    if order == len(levels):
+        return level.count
+    preceded = np.bincount(levels[order].suffix, minlength=len(level.tokens))
+    return np.where(level.begins, level.count, preceded)
+
+
+def _smooth_unigrams(level: Ngrams, adjusted: np.ndarray, vocabulary: int) -> float:
+    """Set the probabilities of the unigrams; returns that of `<unk>`. The mass of the discounts is spread evenly."""
+    adjusted = adjusted.copy()
+    adjusted[vocabulary] = 0  # <s> is given, never predicted
+    level.kept = adjusted > 0
+    context, disposed = np.zeros(len(adjusted), np.int64), np.ones(len(adjusted), bool)
+    own, _, left = _discounted(adjusted, context, 1, disposed)
+    unknown = left[0] / (np.count_nonzero(level.kept) + 1)
+    level.probability = own + unknown
+    level.kept[vocabulary] = True
+    return unknown
+
+
+def _smooth(level: Ngrams, below: Ngrams, adjusted: np.ndarray, threshold: int) -> None:
+    """Set the probabilities of an order above 1, and the back-offs of the order below."""
+    level.kept = level.count > threshold
+    own, left_of, left = _discounted(adjusted, level.context, len(below.tokens), level.kept)
+    level.probability = own + left_of * below.probability[level.suffix]
+    below.backoff = left
+
+
+def _discounted(
+    adjusted: np.ndarray, context: np.ndarray, contexts: int, kept: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Discounted probabilities of n-grams, and the mass that their contexts leave to the order below.
+
+    Of the mass comes that of each n-gram's context, and that of each of the `contexts`. A pruned n-gram leaves all its
+    mass, and one that is kept its discount.
+    """
+    discount = _discounts(adjusted)[np.minimum(adjusted, 3)]
+    total = np.bincount(context, adjusted, contexts)
+    freed = np.bincount(context, np.where(kept, discount, adjusted), contexts)
+    left = np.divide(freed, total, out=np.ones(contexts), where=total > 0)
+    return np.maximum(adjusted - discount, 0) / total[context], left[context], left
+
+
 def _count(sentences: Sequence[Sequence[int]], vocabulary: int, order: int) -> list[Ngrams]:
+    """The n-grams of each order with their counts, between `<s>` and `</s>`."""
     lengths = np.fromiter(map(len, sentences), np.int64, len(sentences)) + 2
     if not len(lengths) or lengths.max() <= 2:
-        raise DataError("text: holds no token to count; give text of the domain")
+        raise DataError("text: holds no tokens; give text of the domain")
     begin, end = vocabulary, vocabulary + 1
     tokens = np.empty(lengths.sum(), np.int64)
     last = np.cumsum(lengths) - 1
@@ -125,7 +148,7 @@ def _count(sentences: Sequence[Sequence[int]], vocabulary: int, order: int) -> l
     none = np.zeros(width, np.int64)
     seen = np.bincount(tokens[position > 0], minlength=width)
     levels = [Ngrams(everything, none, none, seen, np.zeros(width, bool))]
-    row = tokens  # of the n-gram that ends at each position, in the order below
+    row = tokens  # in the order below, of the n-gram that ends at each position
     for k in range(2, order + 1):
         ends = np.flatnonzero(position >= k - 1)
         keys = row[ends - 1] * width + tokens[ends]
@@ -138,7 +161,7 @@ def _count(sentences: Sequence[Sequence[int]], vocabulary: int, order: int) -> l
 
 
 def _discounts(counts: np.ndarray) -> np.ndarray:
-    """What is taken off a count of 0, 1, 2, and 3 or more (Chen and Goodman, equation 26)."""
+    """The discounts of counts of 0, 1, 2, and 3 or more (Chen and Goodman, equation 26)."""
     n = np.bincount(np.minimum(counts, 5), minlength=6)[:5].astype(float)
     if (n[1:4] > 0).all():
         y = n[1] / (n[1] + 2 * n[2])
@@ -149,9 +172,9 @@ def _discounts(counts: np.ndarray) -> np.ndarray:
 
 
 def write_arpa(model: Model, path: str | os.PathLike, symbols: Sequence[str] | None = None) -> None:
-    """Write an ARPA file, and its folder where it is not there.
+    """Write an ARPA file, and make its folder if necessary.
 
-    symbols: the word of each token id; None writes the ids themselves, in decimals.
+    symbols: the word of each token id; None: the ids themselves, as decimal numbers.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     words = [str(i) for i in range(model.vocabulary)] if symbols is None else list(symbols)
@@ -164,7 +187,7 @@ def write_arpa(model: Model, path: str | os.PathLike, symbols: Sequence[str] | N
             if k > 1:
                 names = names[level.context] + " " + words[level.tokens]
             rows = np.flatnonzero(level.kept)
-            # <s> has no probability of its own; the formats want one.
+            # <s> has no probability, but the format wants one.
             given = np.where((k == 1) & (level.tokens == model.vocabulary), 1.0, level.probability)[rows]
             logs = np.log10(given).tolist()
             out.write(f"\n\\{k}-grams:\n")

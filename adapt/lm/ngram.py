@@ -1,9 +1,10 @@
-"""An n-gram model over token ids as an automaton: a state is a context that the model knows."""
+"""An n-gram model over token ids as a back-off automaton: each state is a context that the model lists."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -11,8 +12,8 @@ from adapt.errors import DataError
 from adapt.lm.arpa import BEGIN, END, UNKNOWN, Arpa, read_arpa
 from adapt.lm.automaton import Automaton, assemble
 
-ROOT, START = 0, 1  # no context, and <s>
-_NEVER = -99 * np.log(10)  # what files write for a probability of 0
+ROOT, START = 0, 1  # the states of the empty context and of <s>
+_LOG_ZERO = -99 * np.log(10)  # what ARPA files write for a probability of 0
 
 
 def load_ngrams(
@@ -20,126 +21,41 @@ def load_ngrams(
 ) -> Automaton:
     """Read an ARPA of token ids (`arpa.read_arpa`) for a decoder with `vocabulary` outputs.
 
-    ends: the decoder's end-of-sentence tokens; they get what the model says of `</s>`. special: tokens that keep their
-    scores. Every other token that the model does not list has the probability of its `<unk>`, as in KenLM; a model
-    without one gives it 10^-99. Raises DataError for a file that is none, or is of another vocabulary.
+    ends: the decoder's end-of-sentence tokens; each gets the model's score of `</s>`. special: tokens that keep their
+    scores. Every other token that the model does not list gets the probability of `<unk>`, as in KenLM, or 10^-99 if
+    the model has no `<unk>`. Raises DataError for a file that is no such ARPA or belongs to another vocabulary.
     """
     arpa = read_arpa(path)
     highest = max(int(tokens.max()) for tokens in arpa.tokens if tokens.size)
     if highest >= vocabulary:
         raise DataError(
-            f"{path}: holds token {highest:,} and the decoder's vocabulary is {vocabulary:,}; it is another"
-            " tokenizer's: make it again with `adapt lm`"
+            f"{path}: holds token {highest:,}, but the decoder's vocabulary size is {vocabulary:,}; the file belongs to"
+            " another tokenizer's vocabulary: estimate it again with `adapt lm`"
         )
     try:
-        return automaton(arpa, vocabulary, ends, special)
+        return ngram_automaton(arpa, vocabulary, ends, special)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
 
 
-def automaton(arpa: Arpa, vocabulary: int, ends: Sequence[int] = (), special: Sequence[int] = ()) -> Automaton:
-    """The automaton of a model that is in memory; as `load`."""
-    words, logs, backoffs = arpa.tokens[0][:, 0], arpa.logs[0], arpa.backoffs[0]
-    listed = np.flatnonzero(words >= 0)
-    root = np.full(vocabulary, _of(words, logs, UNKNOWN, _NEVER))
-    root[words[listed]] = logs[listed]
-    # A unigram is a state: 2 and up; those of the orders above follow.
-    root_targets = np.zeros(vocabulary, np.int64)
-    root_targets[words[listed]] = 2 + np.arange(len(listed))
-    backoff = [np.array([0.0, _of(words, backoffs, BEGIN, 0.0)]), backoffs[listed]]
-    parents = [np.zeros(2 + len(listed), np.int64)]
-    states = 2 + len(listed)
-    keys: list[np.ndarray] = []  # of the arcs of each order, sorted, and what they lead to
-    nodes: list[np.ndarray] = []
-    arcs: list[tuple[np.ndarray, ...]] = []  # sources, tokens, logs, targets
-    endings = [(np.zeros(1, np.int64), np.array([_of(words, logs, END, _NEVER)]))]
-
-    def follow(state: np.ndarray, token: np.ndarray, order: int) -> np.ndarray:
-        """The state of an n-gram of an order, from that of its context; -1 where there is none."""
-        if not len(keys[order - 2]):
-            return np.full(len(state), -1)
-        wanted = state * vocabulary + token
-        at = np.minimum(np.searchsorted(keys[order - 2], wanted), len(keys[order - 2]) - 1)
-        there = (keys[order - 2][at] == wanted) & (state >= 0) & (token >= 0)
-        return np.where(there, nodes[order - 2][at], -1)
-
-    def state_of(context: np.ndarray) -> np.ndarray:
-        first = context[:, 0]
-        state = np.where(first == BEGIN, START, root_targets[np.maximum(first, 0)])
-        state = np.where((state == 0) | (first == END) | (first == UNKNOWN), -1, state)
-        for k in range(1, context.shape[1]):
-            state = follow(state, context[:, k], k + 1)
-        return state
-
+def ngram_automaton(arpa: Arpa, vocabulary: int, ends: Sequence[int] = (), special: Sequence[int] = ()) -> Automaton:
+    """The automaton of a model in memory. The parameters and errors are those of `load_ngrams`, without a path."""
+    states = _unigrams(arpa, vocabulary)
     for order in range(2, len(arpa.tokens) + 1):
-        tokens, log, after = arpa.tokens[order - 1], arpa.logs[order - 1], arpa.backoffs[order - 1]
-        known = ~(tokens == UNKNOWN).any(1)  # no token of a decoder is <unk>
-        tokens, log, after = tokens[known], log[known], after[known]
-        source = state_of(tokens[:, :-1])
-        if (source < 0).any():
-            lost = " ".join(map(str, tokens[source < 0][0]))
-            raise DataError(f"the {order}-gram {lost!r} is there and its context is not; estimate the model again")
-        last = tokens[:, -1]
-        endings.append((source[last == END], log[last == END]))
-        inner = last >= 0
-        tokens, log, after, source, last = tokens[inner], log[inner], after[inner], source[inner], last[inner]
-        # Models that were pruned by others may lack a suffix: the next shorter one that is there is backed off to.
-        suffix = np.full(len(tokens), -1)
-        for dropped in range(1, order):
-            lacking = suffix < 0
-            suffix[lacking] = state_of(tokens[lacking][:, dropped:])
-        suffix = np.maximum(suffix, ROOT)
-        sort = np.argsort(source * vocabulary + last, kind="stable")
-        log, after, source, last, suffix = log[sort], after[sort], source[sort], last[sort], suffix[sort]
-        highest = order == len(arpa.tokens)
-        targets = suffix if highest else states + np.arange(len(source))
-        keys.append(source * vocabulary + last)
-        nodes.append(targets)
-        arcs.append((source, last, log, targets))
-        if not highest:
-            states += len(source)
-            backoff.append(after)
-            parents.append(suffix)
-
-    cost, parent = np.concatenate(backoff), np.concatenate(parents)
-    rest = np.zeros(states)
-    final = np.full(states, np.nan)
-    for source, log in endings:
-        final[source] = log
-    order_of = np.argsort(_depths(parent), kind="stable")
-    for level in np.split(order_of, np.flatnonzero(np.diff(_depths(parent)[order_of])) + 1):
-        inner = level[level != ROOT]
-        rest[inner] = cost[inner] + rest[parent[inner]]
-        lacking = inner[np.isnan(final[inner])]
-        final[lacking] = cost[lacking] + final[parent[lacking]]
-
-    gains: list[np.ndarray] = []
-    for k, (source, last, log, _) in enumerate(arcs):
-        # What backing off would give: all that is found below is in the orders that are done.
-        otherwise = cost[source] + root[last] + rest[parent[source]]
-        below = parent[source]
-        while below.any():
-            for j in range(k):
-                wanted = below * vocabulary + last
-                at = np.minimum(np.searchsorted(keys[j], wanted), len(keys[j]) - 1)
-                if len(keys[j]):
-                    otherwise += np.where((keys[j][at] == wanted) & (below != ROOT), gains[j][at], 0.0)
-            below = parent[below]
-        gains.append(log - otherwise)
-
-    def joined(parts: list[np.ndarray], kind: type) -> np.ndarray:
-        return np.concatenate(parts) if parts else np.empty(0, kind)
-
+        _add_order(states, arpa, order)
+    backoffs, parents = np.concatenate(states.backoffs), np.concatenate(states.parents)
+    to_root, final = _costs(backoffs, parents, states.endings)
+    gains = _gains(states, backoffs, parents, to_root)
     return assemble(
-        sources=joined([source for source, *_ in arcs], np.int64),
-        tokens=joined([last for _, last, *_ in arcs], np.int64),
-        gains=joined(gains, float),
-        targets=joined([targets for *_, targets in arcs], np.int64),
-        parents=parent,
-        rest=rest[:, None],
-        root=root,
-        root_targets=root_targets,
-        home=np.zeros(states, np.int64),
+        sources=_joined([arcs.sources for arcs in states.arcs], np.int64),
+        tokens=_joined([arcs.tokens for arcs in states.arcs], np.int64),
+        gains=_joined(gains, float),
+        targets=_joined([arcs.targets for arcs in states.arcs], np.int64),
+        parents=parents,
+        backoff=to_root[:, None],
+        root=states.root,
+        root_targets=states.root_targets,
+        home=np.zeros(states.count, np.int64),
         classes=np.ones((1, vocabulary)),
         final=final,
         starts=[START],
@@ -148,15 +64,157 @@ def automaton(arpa: Arpa, vocabulary: int, ends: Sequence[int] = (), special: Se
     )
 
 
-def _of(words: np.ndarray, values: np.ndarray, symbol: int, otherwise: float) -> float:
+@dataclass(frozen=True)
+class _Arcs:
+    """The n-grams of one order above 1 as arcs, sorted by key: source * vocabulary + token."""
+
+    keys: np.ndarray
+    sources: np.ndarray
+    tokens: np.ndarray
+    logs: np.ndarray  # log probabilities
+    targets: np.ndarray
+
+    def find(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The position of each wanted key, and whether it is there at all."""
+        if not len(self.keys):
+            return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), bool)
+        at = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
+        return at, self.keys[at] == wanted
+
+
+@dataclass
+class _States:
+    """The states and arcs of the orders read so far. `parents` are the states that states back off to.
+
+    root, root_targets: `[V]`, log probability and target state of each unigram. endings: for each order, (states,
+    log probabilities of `</s>` after them).
+    """
+
+    vocabulary: int
+    root: np.ndarray
+    root_targets: np.ndarray
+    count: int
+    backoffs: list[np.ndarray]
+    parents: list[np.ndarray]
+    endings: list[tuple[np.ndarray, np.ndarray]]
+    arcs: list[_Arcs] = field(default_factory=list)
+
+    def of(self, contexts: np.ndarray) -> np.ndarray:
+        """The state of each context `[n, length]`; -1 where the model does not list it."""
+        first = contexts[:, 0]
+        states = np.where(first == BEGIN, START, self.root_targets[np.maximum(first, 0)])
+        states = np.where((states == ROOT) | (first == END) | (first == UNKNOWN), -1, states)
+        for arcs, tokens in zip(self.arcs, contexts.T[1:], strict=False):
+            at, found = arcs.find(states * self.vocabulary + tokens)
+            found &= (states >= 0) & (tokens >= 0)
+            states = np.where(found, arcs.targets[at] if len(arcs.targets) else -1, -1)
+        return states
+
+
+def _unigrams(arpa: Arpa, vocabulary: int) -> _States:
+    """The root, the state of `<s>`, and a state for each unigram."""
+    words, logs, backoffs = arpa.tokens[0][:, 0], arpa.logs[0], arpa.backoffs[0]
+    listed = np.flatnonzero(words >= 0)
+    root = np.full(vocabulary, _value_of(UNKNOWN, words, logs, _LOG_ZERO))
+    root[words[listed]] = logs[listed]
+    root_targets = np.zeros(vocabulary, np.int64)
+    root_targets[words[listed]] = 2 + np.arange(len(listed))
+    return _States(
+        vocabulary=vocabulary,
+        root=root,
+        root_targets=root_targets,
+        count=2 + len(listed),
+        backoffs=[np.array([0.0, _value_of(BEGIN, words, backoffs, 0.0)]), backoffs[listed]],
+        parents=[np.zeros(2 + len(listed), np.int64)],
+        endings=[(np.zeros(1, np.int64), np.array([_value_of(END, words, logs, _LOG_ZERO)]))],
+    )
+
+
+def _add_order(states: _States, arpa: Arpa, order: int) -> None:
+    """Add the n-grams of one order; below the highest order each becomes a state. Raises DataError without contexts."""
+    tokens, logs, backoffs = arpa.tokens[order - 1], arpa.logs[order - 1], arpa.backoffs[order - 1]
+    known = ~(tokens == UNKNOWN).any(1)  # no token of a decoder is <unk>
+    tokens, logs, backoffs = tokens[known], logs[known], backoffs[known]
+    sources = states.of(tokens[:, :-1])
+    if (sources < 0).any():
+        lost = " ".join(map(str, tokens[sources < 0][0]))
+        raise DataError(f"the {order}-gram {lost!r} is listed, but its context is not; estimate the model again")
+    last = tokens[:, -1]
+    states.endings.append((sources[last == END], logs[last == END]))
+    inner = last >= 0
+    tokens, logs, backoffs, sources, last = tokens[inner], logs[inner], backoffs[inner], sources[inner], last[inner]
+    suffixes = _longest_suffixes(states, tokens)
+    sort = np.argsort(sources * states.vocabulary + last, kind="stable")
+    logs, backoffs, sources, last, suffixes = logs[sort], backoffs[sort], sources[sort], last[sort], suffixes[sort]
+    highest = order == len(arpa.tokens)
+    targets = suffixes if highest else states.count + np.arange(len(sources))
+    states.arcs.append(_Arcs(sources * states.vocabulary + last, sources, last, logs, targets))
+    if not highest:
+        states.count += len(sources)
+        states.backoffs.append(backoffs)
+        states.parents.append(suffixes)
+
+
+def _longest_suffixes(states: _States, tokens: np.ndarray) -> np.ndarray:
+    """The state of the longest proper suffix of each n-gram that the model lists; the root where it lists none.
+
+    A model pruned by another tool may lack the suffix that is one token shorter.
+    """
+    suffixes = np.full(len(tokens), -1)
+    for dropped in range(1, tokens.shape[1]):
+        lacking = suffixes < 0
+        suffixes[lacking] = states.of(tokens[lacking][:, dropped:])
+    return np.maximum(suffixes, ROOT)
+
+
+def _costs(
+    backoffs: np.ndarray, parents: np.ndarray, endings: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each state: the sum of the back-offs on its way to the root, and the log probability of `</s>` after it."""
+    to_root = np.zeros(len(parents))
+    final = np.full(len(parents), np.nan)
+    for sources, logs in endings:
+        final[sources] = logs
+    depths = _depths(parents)
+    by_depth = np.argsort(depths, kind="stable")
+    for level in np.split(by_depth, np.flatnonzero(np.diff(depths[by_depth])) + 1):
+        inner = level[level != ROOT]
+        to_root[inner] = backoffs[inner] + to_root[parents[inner]]
+        lacking = inner[np.isnan(final[inner])]
+        final[lacking] = backoffs[lacking] + final[parents[lacking]]
+    return to_root, final
+
+
+def _gains(states: _States, backoffs: np.ndarray, parents: np.ndarray, to_root: np.ndarray) -> list[np.ndarray]:
+    """How much higher each arc's log probability is than what backing off from its source gives; by order."""
+    gains: list[np.ndarray] = []
+    for order, arcs in enumerate(states.arcs):
+        below = parents[arcs.sources]
+        backed_off = backoffs[arcs.sources] + states.root[arcs.tokens] + to_root[below]
+        while below.any():
+            # Every arc met while backing off is of a lower order, whose gains are known already.
+            for lower, gained in zip(states.arcs[:order], gains, strict=True):
+                at, found = lower.find(below * states.vocabulary + arcs.tokens)
+                if len(gained):
+                    backed_off += np.where(found & (below != ROOT), gained[at], 0.0)
+            below = parents[below]
+        gains.append(arcs.logs - backed_off)
+    return gains
+
+
+def _value_of(symbol: int, words: np.ndarray, values: np.ndarray, default: float) -> float:
     found = values[words == symbol]
-    return float(found[0]) if len(found) else otherwise
+    return float(found[0]) if len(found) else default
 
 
 def _depths(parents: np.ndarray) -> np.ndarray:
-    """How many states each backs off through to the root."""
+    """The number of back-offs from each state to the root."""
     depths, current = np.zeros(len(parents), np.int64), np.arange(len(parents))
     while current.any():
-        depths += current != 0
+        depths += current != ROOT
         current = parents[current]
     return depths
+
+
+def _joined(parts: list[np.ndarray], kind: type) -> np.ndarray:
+    return np.concatenate(parts) if parts else np.empty(0, kind)

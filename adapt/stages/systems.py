@@ -1,9 +1,10 @@
-"""The systems that are transcribed: base, ctc, projected, adapted, and what is fused into each."""
+"""The systems that are transcribed: base, ctc, projected and adapted, alone and with the parts of fusion."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from adapt.model.bases import has_ctc
 from adapt.run import read_json
@@ -12,86 +13,90 @@ from adapt.stages.context import Run
 from adapt.text.lexicon import read_lexicon
 from adapt.text.normalise import NORMALISERS
 
+if TYPE_CHECKING:
+    from adapt.decode.ctc import CtcFusion
+    from adapt.decode.fusion import Fusion
+    from adapt.model.speech_llm import SpeechLLM
+
 NAMES = ("base", "ctc", "projected", "adapted")  # ctc: the encoder's CTC hypothesis, which adapting does not change
 
 
 @dataclass(frozen=True)
 class System:
-    """What is transcribed. of: one of NAMES. weights: of what is fused into its search; None: nothing."""
+    """A system that is transcribed. of: one of NAMES. weights: of the parts of fusion by key; None: no fusion."""
 
     of: str
     weights: dict[str, float] | None = None
 
 
 def systems(run: Run) -> dict[str, System]:
-    """By label: NAMES, and behind each those with fusion, as `adapt tune` found them or else as the recipe has them.
+    """The systems by name: each of NAMES that the run has, followed by the same with fusion.
 
-    The first is the baseline, and the last what the report looks at.
+    The weights are those that `adapt tune` found, or else those of the recipe. The first system is the baseline, and
+    the report shows examples of the last.
     """
+    from adapt.decode.parts import label
     from adapt.decode.weights import Weights
 
     fused = {}
     if run.path(plan.TUNED_WEIGHTS).exists():
         tuned = read_json(run.path(plan.TUNED_WEIGHTS))
-        fused = {label: System(row["of"], row["weights"]) for label, row in tuned["systems"].items()}
-    elif label := Weights(**plan.fusion_weights(run.recipe)).label:
-        fused = {f"{name} + {label}": System(name, plan.fusion_weights(run.recipe)) for name in ("base", "adapted")}
+        fused = {name: System(row["of"], row["weights"]) for name, row in tuned["systems"].items()}
+    elif parts := label(Weights(**plan.fusion_weights(run.recipe))):
+        fused = {f"{of} + {parts}": System(of, plan.fusion_weights(run.recipe)) for of in ("base", "adapted")}
     found = {}
-    for name in NAMES:
-        if (name == "ctc" and not has_ctc(run.recipe.base)) or (name == "projected" and not plan.projected(run.recipe)):
+    for of in NAMES:
+        if (of == "ctc" and not has_ctc(run.recipe.base)) or (of == "projected" and not plan.projected(run.recipe)):
             continue
-        found |= {name: System(name), **{label: system for label, system in fused.items() if system.of == name}}
+        found |= {of: System(of), **{name: system for name, system in fused.items() if system.of == of}}
     return found
 
 
 def reads_ngrams(system: System) -> bool:
-    """Whether an n-gram LM of the stage `lm` has a weight."""
+    """Whether a part of fusion reads an LM that the stage `lm` estimates."""
     return any((system.weights or {}).get(part) for part in ("lm", "source"))
 
 
-def fused_files(run: Run, system: System) -> list[Path]:
-    """The files that the weights of a system give a part in it."""
-    weights, ctc = system.weights or {}, system.of == "ctc"
+def _inputs_of(run: Run, system: System) -> dict[str, Path]:
+    """By key of the part of fusion, the file that it reads; only of parts with a weight in the system."""
+    weights = system.weights or {}
     files = {
-        "lm": run.path("lm/words.arpa" if ctc else "lm/tokens.arpa"),
-        "source": run.path("lm/source.arpa"),
+        "lm": run.path(plan.WORDS_LM if system.of == "ctc" else plan.TOKENS_LM),
+        "source": run.path(plan.SOURCE_LM),
         "boost": run.recipe.data.lexicon,
+        "ilm": run.path(plan.SOFT_PROMPT) if run.recipe.fusion.ilm_slot == "soft-prompt" else None,
     }
-    if weights.get("ilm") and run.recipe.fusion.ilm_slot == "soft-prompt":
-        files["ilm"] = run.path(plan.SOFT_PROMPT)
-    return [path for key, path in files.items() if path and weights.get(key)]
+    return {key: path for key, path in files.items() if path and weights.get(key)}
 
 
-def fusion_of(run: Run, system: System):
-    """What is fused into the search of a system; None: nothing."""
+def fused_files(run: Run, system: System) -> list[Path]:
+    """The files that the parts of fusion with a weight in the system read."""
+    return list(_inputs_of(run, system).values())
+
+
+def fusion_of(run: Run, system: System) -> Fusion | CtcFusion | None:
+    """What is fused into the search of a system: a `CtcFusion` for ctc, else a `Fusion`; None: nothing."""
     from adapt.decode.ctc import CtcFusion
     from adapt.decode.fusion import Fusion
     from adapt.decode.weights import Weights
-    from adapt.model import soft_prompt
+    from adapt.model.soft_prompt import load_soft_prompt
 
     if not system.weights:
         return None
-    llm, weights = system_of(run, system.of), Weights(**system.weights)
-    files = fused_files(run, system)
-    paths = {key: path for key in ("tokens", "source", "words") if (path := run.path(f"lm/{key}.arpa")) in files}
-    common = {
-        "lexicon": read_lexicon(run.recipe.data.lexicon) if weights.boost else None,
-        "normalise": NORMALISERS[run.recipe.data.normaliser],
-    }
+    llm, weights, files = system_of(run, system.of), Weights(**system.weights), _inputs_of(run, system)
+    normalise = NORMALISERS[run.recipe.data.normaliser]
+    lexicon = read_lexicon(files["boost"]) if "boost" in files else None
     if system.of == "ctc":
-        return CtcFusion(llm, weights, lm=paths.get("words"), **common)
+        return CtcFusion(llm, weights, lm=files.get("lm"), lexicon=lexicon, normalise=normalise)
     internal = None
-    if weights.ilm and run.recipe.fusion.ilm_slot == "soft-prompt":
-        internal = llm.prompt(soft_prompt.load_soft_prompt(run.path(plan.SOFT_PROMPT), llm))
-    elif weights.ilm:
-        internal = llm.prompt_without_audio()
-    return Fusion(llm, weights, lm=paths.get("tokens"), source=paths.get("source"), internal=internal, **common)
+    if weights.ilm:
+        internal = llm.prompt(load_soft_prompt(files["ilm"], llm)) if "ilm" in files else llm.prompt_without_audio()
+    inputs = {"lm": files.get("lm"), "source": files.get("source"), "boost": lexicon, "ilm": internal}
+    return Fusion(llm, weights, inputs, normalise=normalise)
 
 
-def system_of(run: Run, system: str):
+def system_of(run: Run, system: str) -> SpeechLLM:
     """The speech LLM that is one of NAMES, loaded once."""
     if system == "projected":
         return run.prompted(run.speech_llm(run.start))
-    if system != "adapted":
-        return run.speech_llm()
-    return run.adapted()
+    return run.adapted() if system == "adapted" else run.speech_llm()

@@ -180,11 +180,11 @@ def huge_pages() -> dict:
 
 
 def beam_search(utterances: int = 16, beams: int = 4, slots: int = 100, tokens: int = 24) -> dict:
-    """Transcripts of `generate` in `adapt.decode.transcribe` beside those of the model's own `generate`."""
+    """Transcripts of `generate` in `adapt.decode.beam_search` beside those of the model's own `generate`."""
     import torch
     from transformers import LogitsProcessorList, SuppressTokensLogitsProcessor
 
-    from adapt.decode.transcribe import generate
+    from adapt.decode.beam_search import generate
     from adapt.model.load import load_speech_llm
 
     llm = load_speech_llm("tiny")
@@ -214,8 +214,9 @@ def beam_search(utterances: int = 16, beams: int = 4, slots: int = 100, tokens: 
 
 def joint_ctc(utterances: int = 64, beams: int = 4, batch: int = 16) -> dict:
     """Beam search over recordings of `recipes/music` with CTC beside the decoder, and without."""
+    from adapt.decode.beam_search import generate
     from adapt.decode.fusion import Fusion
-    from adapt.decode.transcribe import generate
+    from adapt.decode.parts import Batch
     from adapt.decode.weights import Weights
     from adapt.model.features import read_audio
     from adapt.model.load import load_speech_llm
@@ -230,7 +231,7 @@ def joint_ctc(utterances: int = 64, beams: int = 4, batch: int = 16) -> dict:
 
     def joint() -> None:
         for rows in batches:
-            processors = fusion.processors([None] * batch, posteriors[rows])
+            processors = fusion.processors(Batch([None] * batch, posteriors[rows]))
             generate(llm, prompts[rows], beams, processors=processors)
 
     def plain() -> None:
@@ -262,11 +263,12 @@ def _fusion_overhead(vocabulary: int, utterances: int = 8, beams: int = 8, steps
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, LogitsProcessor
 
-    from adapt.decode.fusion import NgramFusion
+    from adapt.decode.ngram_fusion import NgramFusion
     from adapt.lm import ngram
     from adapt.lm.automaton import dense_rows, score_all
+    from adapt.lm.boosting import boosting_automaton
     from adapt.lm.estimate import estimate, write_arpa
-    from adapt.lm.phrases import Phrase, boost
+    from adapt.lm.phrases import Phrase
 
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -292,7 +294,7 @@ def _fusion_overhead(vocabulary: int, utterances: int = 8, beams: int = 8, steps
     spelled = {
         (rng.choice(firsts), *(rng.randrange(4, vocabulary) for _ in range(rng.randint(1, 5)))) for _ in range(20_000)
     }
-    phrases = boost([[Phrase(p, p) for p in spelled]], begins, ends=[2])
+    phrases = boosting_automaton([[Phrase(p, p) for p in spelled]], begins, ends=[2])
 
     class Kenlm(LogitsProcessor):
         def __call__(self, ids, scores):

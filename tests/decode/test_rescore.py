@@ -1,13 +1,15 @@
+"""N-best rescoring by a causal LM."""
+
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from adapt.decode.fusion import Hypothesis
+from adapt.decode.hypothesis import Hypothesis
 from adapt.decode.rescore import Rescorer
 from adapt.decode.weights import Weights
 
 
-def test_any_causal_lm_puts_hypotheses_in_order(tiny, tmp_path):
+def test_any_causal_lm_ranks_hypotheses(tiny, tmp_path):
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=60, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
@@ -25,5 +27,5 @@ def test_any_causal_lm_puts_hypotheses_in_order(tiny, tmp_path):
         expected.append(float(logs.gather(1, ids[0, 1:, None]).sum()))
     assert rescorer.scores(texts) == pytest.approx(expected, abs=1e-4)
     hypotheses = [Hypothesis(text, 3, model=-1.0) for text in texts]
-    ranked = rescorer.rescored(hypotheses, Weights())
+    ranked = rescorer.rank(hypotheses, Weights())
     assert [h.text for _, _, h in ranked] == sorted(texts, key=lambda text: -expected[texts.index(text)])

@@ -1,126 +1,15 @@
-"""Boosting: what a whole sentence gets is what its phrases are worth, and nothing for what was only begun."""
+"""Lexicon entries as token sequences, and which tokens begin a word."""
 
 from __future__ import annotations
 
-import math
-import random
-
-import numpy as np
 import pytest
-import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from adapt.errors import DataError
-from adapt.lm.phrases import Phrase, boost, tokenise, word_beginnings
+from adapt.lm.phrases import Phrase, tokenise, word_beginnings
 from adapt.text.lexicon import Entry
 
-# Tokens 0 to 5 begin a word, 6 to 9 go on with one, 10 is the end, 11 special.
-BEGINS = np.array([True] * 6 + [False] * 4 + [True, True])
-END, SPECIAL = 10, 11
 
-
-def bonus(length: int, weight: float = 1.0) -> float:
-    """What a phrase is worth."""
-    return weight * sum(1 + math.log(d) for d in range(1, length + 1))
-
-
-def made(phrases, *more):
-    lists = [[Phrase(tuple(p), tuple(p)) for p in listed] for listed in (phrases, *more)]
-    return boost(lists, BEGINS, ends=[END], special=[SPECIAL])
-
-
-def total(automaton, tokens, start: int = 0) -> float:
-    return float(automaton.totals([tokens], automaton.starts[start].view(1))[0])
-
-
-@pytest.mark.parametrize(
-    ("said", "worth"),
-    [
-        ([0, 1, 2], bonus(3)),  # the whole phrase
-        ([3, 0, 1, 2, 4], bonus(3)),
-        ([0, 1, 3], 0.0),  # begun, and left
-        ([0, 1], 0.0),
-        ([0, 1, 2, 7], 0.0),  # the last word goes on: another word
-        ([0, 1, 2, 0, 1, 2], 2 * bonus(3)),
-        ([0, 0, 1, 2], bonus(3)),  # a false start is made good
-        ([4, 6], bonus(2)),  # a word of two tokens
-        ([4, 6, 7], 0.0),
-        ([4, 6, 4, 6], 2 * bonus(2)),
-        ([6, 0, 1, 2], bonus(3)),
-        ([SPECIAL, 0, SPECIAL, 1, 2], bonus(3)),  # what is no word is passed over
-        ([], 0.0),
-    ],
-)
-def test_a_sentence_gets_what_its_phrases_are_worth(said, worth):
-    assert total(made([[0, 1, 2], [4, 6]]), said) == pytest.approx(worth, abs=1e-5)
-
-
-def test_a_phrase_within_another_is_not_paid_twice():
-    automaton = made([[0, 1, 2], [1, 2], [2, 3, 4, 5]])
-    assert total(automaton, [0, 1, 2]) == pytest.approx(bonus(3), abs=1e-5)
-    assert total(automaton, [5, 1, 2]) == pytest.approx(bonus(2), abs=1e-5)
-    assert total(automaton, [1, 2, 3]) == pytest.approx(bonus(2), abs=1e-5)
-    assert total(made([[0], [0, 1, 2]]), [0, 1, 3]) == pytest.approx(bonus(1), abs=1e-5)
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=4), min_size=1, max_size=6),
-    st.lists(st.integers(0, 9), max_size=12),
-)
-def test_whole_vocabulary_equals_single_tokens_and_totals_stay_in_bounds(phrases, said):
-    phrases = [[p[0] % 6, *p[1:]] for p in phrases]
-    automaton = made(phrases)
-    state, everything = automaton.start(1), torch.arange(12)[None]
-    for token in said:
-        scores, targets = automaton.advance(state)
-        alone, where = automaton.step(state, everything)
-        torch.testing.assert_close(scores, alone, atol=1e-5, rtol=0)
-        assert torch.equal(targets, where)
-        state = targets[:, token]
-    sentence = [*said, END]
-    found = [
-        bonus(len(p))
-        for p in {tuple(p) for p in phrases}
-        for i in range(len(said))
-        if tuple(sentence[i : i + len(p)]) == p and BEGINS[sentence[i + len(p)]]
-    ]
-    worth = total(automaton, said)
-    assert -1e-4 <= worth <= sum(found) + 1e-4
-    assert bool(found) == (worth > 1e-4)
-
-
-def test_what_the_first_token_gives_comes_with_the_last():
-    automaton = made([[0, 1, 2], [3]])
-    state, given = automaton.start(1), []
-    for token in (0, 1, 2):
-        scores, targets = automaton.advance(state)
-        given.append(float(scores[0, token]))
-        state = targets[:, token]
-    assert given == pytest.approx([0, 1 + math.log(2), 2 + math.log(3)], abs=1e-5)
-    assert float(automaton.advance(automaton.start(1))[0][0, 3]) == pytest.approx(1, abs=1e-5)
-
-
-def test_lists_of_their_own():
-    automaton = made([[0, 1]], [[2, 3], [0, 4]], [])
-    for start, (said, worth) in enumerate(
-        [([2, 3, 0, 1], bonus(2)), ([5, 2, 3, 0, 4], 2 * bonus(2)), ([0, 1, 2, 3], 0)]
-    ):
-        assert total(automaton, said, start) == pytest.approx(worth, abs=1e-5)
-    assert automaton.start(6).tolist() == [s for s in automaton.starts.tolist() for _ in range(2)]
-
-
-def test_weights_and_the_first_word_of_a_sentence():
-    heavy = Phrase((0, 1), (6, 1), 3.0)  # written without its space in front of a sentence
-    light = Phrase((0, 1, 2), (6, 1, 2), 1.0)
-    automaton = boost([[heavy, light]], BEGINS, ends=[END])
-    assert total(automaton, [6, 1]) == total(automaton, [0, 1]) == pytest.approx(bonus(2, 3.0), abs=1e-5)
-    assert total(automaton, [3, 6, 1]) == pytest.approx(0, abs=1e-5)
-    assert total(automaton, [0, 1, 2]) == pytest.approx(bonus(2, 3.0), abs=1e-5)  # the heavy one was said, too
-
-
-def test_tokenised_as_a_sentence_holds_them():
+def test_entries_are_tokenised_as_within_a_sentence():
     pieces = {"a": 1, "▁": 2, "▁a": 3, "▁queen": 4, "Queen": 5, "▁Queen": 6, "?": 0}
 
     def encode(text: str) -> list[int]:
@@ -133,7 +22,7 @@ def test_tokenised_as_a_sentence_holds_them():
 
 
 def in_bytes(text: str) -> str:
-    """As GPT-2's tokenizer writes what is not ASCII."""
+    """Text that is not ASCII, as GPT-2's tokenizer writes it."""
     return "".join(
         chr(b) if b in (*range(161, 173), *range(174, 256)) else chr(323 if b == 173 else b + 162)
         for b in text.encode()
@@ -147,7 +36,7 @@ def test_words_begin_in_scripts_with_and_without_spaces():
     pieces = ["Ġa", "b", song, song[:2], song[2:], in_bytes("，"), in_bytes("é"), in_bytes("김")]
     assert word_beginnings(pieces).tolist() == [True, False, True, True, False, True, False, False]
 
-    def encode(text: str) -> list[str]:  # a space in front of every text, as SentencePiece puts it
+    def encode(text: str) -> list[str]:  # puts a space before every text, as SentencePiece does
         return ["▁", *text.replace(" ", "▁")]
 
     for name, before in (("周杰伦", []), ("김철수", ["▁"]), ("cher", ["▁"])):
@@ -159,18 +48,6 @@ def test_words_begin_in_scripts_with_and_without_spaces():
     ("name", "share"),
     [("Godspeed You! Black Emperor", 1), ("Cher", 4 / 16), ("blink-182", 8 / 16), ("坂本龍一", 12 / 16)],
 )
-def test_short_names_have_less_of_the_bonus(name, share):
+def test_short_names_have_a_smaller_weight(name, share):
     (phrase,) = tokenise([Entry(name, weight=2.0)], lambda text: [9] * len(text), str.lower, None)
     assert phrase.weight == 2 * share
-
-
-def test_as_large_as_a_catalogue():
-    rng = random.Random(0)
-    phrases = {(rng.randrange(500), *(rng.randrange(1000) for _ in range(rng.randint(1, 5)))) for _ in range(5_000)}
-    begins = np.arange(1000) < 500
-    automaton = boost([[Phrase(p, p) for p in phrases]], begins)
-    states = torch.tensor(rng.sample(range(len(automaton.rest)), 20))
-    scores, targets = automaton.advance(states)
-    alone, where = automaton.step(states, torch.arange(1000).expand(20, -1))
-    torch.testing.assert_close(scores, alone, atol=1e-5, rtol=0)
-    assert torch.equal(targets, where)

@@ -73,7 +73,7 @@ def test_each_utterance_is_transcribed_with_the_adapter_of_its_domain(tiny, reco
         transcripts(alone, [u for u in calls if u.domain != "music"], tmp_path / "one.jsonl").items()
         <= together.items()
     )
-    with pytest.raises(DataError, match="no adapter for its domain 'bnak'; there is bank, music"):
+    with pytest.raises(DataError, match="no adapter for its domain 'bnak'; name one of bank, music"):
         transcripts(both, wrong, tmp_path / "wrong.jsonl")
 
 

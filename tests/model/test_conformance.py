@@ -17,10 +17,11 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from adapt.decode.fusion import NgramFusion
-from adapt.decode.transcribe import generate
+from adapt.decode.beam_search import generate
+from adapt.decode.ngram_fusion import NgramFusion
 from adapt.errors import ModelError
-from adapt.lm.phrases import Phrase, boost, word_beginnings
+from adapt.lm.boosting import boosting_automaton
+from adapt.lm.phrases import Phrase, word_beginnings
 from adapt.model import adapter
 from adapt.model import learned_prompt as learning
 from adapt.model.families import (
@@ -166,7 +167,7 @@ def test_fused_beams_equal_a_plain_beam_search(llm):
     plain = [h[0] for h in generate(llm, prompts, 3, 5)]
     rest = [i for i in range(20, 60) if i not in plain[0] + plain[1] + llm.ends]
     names = [*itertools.pairwise(rest), *((token,) for token in rest[::2])]
-    automaton = boost([[Phrase(name, name) for name in names]], begins, ends=llm.ends)
+    automaton = boosting_automaton([[Phrase(name, name) for name in names]], begins, ends=llm.ends)
 
     def bonus(tokens):
         state = automaton.start(1)

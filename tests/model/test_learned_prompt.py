@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from adapt.decode.transcribe import generate
+from adapt.decode.beam_search import generate
 from adapt.errors import ModelError
 from adapt.model import learned_prompt as learning
 from adapt.model.learned_prompt import LearnedPrompt, ids_around, with_learned, with_template

@@ -8,7 +8,7 @@ from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, WavLMConfig, WavLMModel
 
-from adapt.decode.transcribe import generate
+from adapt.decode.beam_search import generate
 from adapt.errors import ModelError
 from adapt.model.load import load_speech_llm
 from adapt.model.slam import from_slam, soft_prompt_of

@@ -1,0 +1,48 @@
+"""The tokens of the decoder of a speech LLM, as the parts of fusion need them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from adapt.lm.phrases import Phrase, tokenise, word_beginnings
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from adapt.model.speech_llm import SpeechLLM
+    from adapt.text.lexicon import Entry
+
+
+class DecoderTokens:
+    """The decoder's tokens, and `normalise`, through which text goes before it becomes tokens.
+
+    size: the number of the decoder's outputs, which may be more than its tokens. ends: tokens that end a transcript.
+    special: other special tokens. pieces: each token as the tokenizer writes it; "" for an output without a token.
+    """
+
+    def __init__(self, speech_llm: SpeechLLM, normalise: Callable[[str], str]):
+        self.speech_llm, self.normalise = speech_llm, normalise
+        tokenizer = speech_llm.tokenizer
+        self.size, self.ends = speech_llm.vocabulary, speech_llm.ends
+        self.special = [i for i in tokenizer.all_special_ids if i not in self.ends]
+        pieces = tokenizer.convert_ids_to_tokens(list(range(min(len(tokenizer), self.size))))
+        self.pieces = [piece or "" for piece in pieces] + [""] * (self.size - len(pieces))
+
+    @functools.cached_property
+    def begin_word(self) -> np.ndarray:
+        """Whether each token begins a word."""
+        return word_beginnings(self.pieces)
+
+    @functools.cached_property
+    def text_pieces(self) -> list[str]:
+        """`pieces`, with "" for special tokens too."""
+        without_text = {*self.speech_llm.tokenizer.all_special_ids, *self.ends}
+        return ["" if i in without_text else piece for i, piece in enumerate(self.pieces)]
+
+    def phrases(self, entries: Iterable[Entry]) -> list[Phrase]:
+        """Lexicon entries as token sequences. Raises DataError for entries that cannot be written in tokens."""
+        tokenizer = self.speech_llm.tokenizer
+        encode = functools.partial(tokenizer.encode, add_special_tokens=False)
+        return tokenise(entries, encode, self.normalise, tokenizer.unk_token_id)

@@ -1,0 +1,65 @@
+"""Subtraction of the decoder's internal language model (Meng et al. 2021, "Internal language model estimation")."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from transformers import DynamicCache, LogitsProcessor, PreTrainedModel
+
+from adapt.decode.beam_tracker import BeamTracker
+from adapt.model.speech_llm import IGNORED, SpeechLLM
+
+
+class InternalLM(LogitsProcessor):
+    """Subtracts weight times the log probabilities that the decoder gives without audio.
+
+    prompt: embeddings `[length, hidden]` of the prompt without audio: its slot is empty, or holds a soft prompt. The
+    internal LM is what the decoder predicts after it, in a second forward pass at each step. special: tokens that keep
+    their scores. prompt_length: as in `NgramFusion`.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        prompt: torch.Tensor,
+        weight: float,
+        special: Sequence[int] = (),
+        prompt_length: int = 0,
+    ):
+        self.model, self.prompt, self.weight = model, prompt, weight
+        self.special, self.prompt_length = list(special), prompt_length
+        self._tracker = BeamTracker()
+        self._cache: DynamicCache | None = None
+
+    @torch.no_grad()
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        ids = input_ids[:, self.prompt_length :]
+        previous = self._tracker.previous_rows(ids)
+        embed = self.model.get_input_embeddings()
+        if previous is None:
+            self._cache = DynamicCache(config=self.model.config.get_text_config(decoder=True))
+            inputs = torch.cat([self.prompt.expand(len(ids), -1, -1), embed(ids).to(self.prompt.dtype)], 1)
+        else:
+            self._cache.reorder_cache(previous)
+            inputs = embed(ids[:, -1:])
+        logits = self.model(inputs_embeds=inputs, past_key_values=self._cache, use_cache=True, logits_to_keep=1).logits[
+            :, -1
+        ]
+        subtracted = self.weight * logits.to(scores.dtype).log_softmax(-1)
+        subtracted[:, self.special] = 0
+        return scores - subtracted
+
+
+@torch.no_grad()
+def sequence_scores(
+    speech_llm: SpeechLLM, prompts: Sequence[torch.Tensor], tokens: Sequence[Sequence[int]]
+) -> torch.Tensor:
+    """The decoder's log probability `[rows]` of each token sequence and the end of the sentence, after its prompt."""
+    targets = [[*t, speech_llm.ends[0]] for t in tokens]
+    embeds, mask, labels = speech_llm.batch(prompts, targets)
+    logits, labels = speech_llm.labelled(embeds, mask, labels)
+    losses = torch.nn.functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), reduction="none", ignore_index=IGNORED
+    )
+    return -losses.view(len(tokens), -1).sum(1)

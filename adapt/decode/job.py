@@ -1,0 +1,186 @@
+"""The whole of `adapt transcribe` as a function over its options: from files and names to transcripts.
+
+Imports no torch before a job runs.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adapt.decode.parts import DomainNgrams, LexiconBoosting
+from adapt.decode.weights import Weights
+from adapt.errors import DataError
+from adapt.recipe.domain import DomainData, Recipe, Transcribe
+from adapt.text.corpus import Utterance, nfc, read_hypotheses, read_manifest
+from adapt.text.lexicon import read_lexicon
+from adapt.text.normalise import NORMALISERS
+
+if TYPE_CHECKING:
+    from adapt.decode.ctc import CtcFusion
+    from adapt.decode.fusion import Fusion
+    from adapt.decode.rescore import Rescorer
+    from adapt.model.speech_llm import SpeechLLM
+
+DEFAULT_ADAPTER = "default"  # the name of a single adapter without a name
+
+
+@dataclass(frozen=True)
+class TranscriptionJob:
+    """What to transcribe, with what, and how; the fields are the options of `adapt transcribe`.
+
+    audio: audio files, and manifests in .jsonl or .json. adapters: folders by name; a single one is `default`, and
+    several are for the domains that they are named after. prompt: of `adapt project`. ctc_weight: None: the default
+    where the base has a CTC head. boost: None: the default of the decoder that is used. out: None: a temporary file.
+    """
+
+    audio: Sequence[str]
+    base: str = Recipe.base
+    adapters: Mapping[str, Path] = field(default_factory=dict)
+    prompt: Path | None = None
+    decoder: str = "llm"
+    ctc_weight: float | None = None
+    lm: Path | None = None
+    lm_weight: float = DomainNgrams.start
+    lexicon: Path | None = None
+    boost: float | None = None
+    ilm: float = 0.0
+    rescore: str | None = None
+    rescore_weight: float = 0.1
+    nbest: int = 1
+    num_beams: int = Transcribe.num_beams
+    batch_size: int = Transcribe.batch_size
+    out: Path | None = None
+    normaliser: str = DomainData.normaliser
+    dtype: str = Recipe.dtype
+    quantise: str | None = None
+    language: str = Recipe.language
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Transcripts:
+    """texts: the transcript of each utterance by its id. kept: how many of them the file held before the job."""
+
+    texts: dict[str, str]
+    kept: int
+
+
+def conflict(job: TranscriptionJob) -> str | None:
+    """The first problem of options that exclude each other; None if there is none."""
+    ctc = job.decoder == "ctc"
+    if ctc and job.adapters:
+        return "--decoder ctc does not use the decoder that --adapter adapts; leave one of the two out"
+    if ctc and job.prompt:
+        return "--decoder ctc does not use the decoder that --prompt belongs to; leave one of the two out"
+    if job.prompt and job.adapters:
+        return "--prompt: an adapter comes with the prompt that it was trained with; leave one of the two out"
+    if ctc and (job.ilm or job.rescore or job.nbest > 1 or job.ctc_weight is not None):
+        return (
+            "--decoder ctc uses no LLM and gives one hypothesis; leave --ilm, --rescore, --nbest and --ctc-weight out"
+        )
+    if job.ilm and len(job.adapters) > 1:
+        return "--ilm subtracts the internal LM of one decoder, but there are several adapters; give one --adapter"
+    if job.nbest > job.num_beams:
+        return f"--nbest {job.nbest}: more than the {job.num_beams} beams; give --num-beams {job.nbest}"
+    return None
+
+
+def run_job(job: TranscriptionJob) -> Transcripts:
+    """Transcribe, and write the lines to `job.out` if it is given.
+
+    Raises DataError for options that exclude each other, missing and unreadable files, and equal names; ModelError for
+    a model, an adapter or a prompt that cannot be loaded.
+    """
+    from adapt.decode.transcribe import transcribe
+
+    if problem := conflict(job):
+        raise DataError(problem)
+    utterances = read_utterances(job.audio)
+    speech_llm = load(job)
+    fusion = fusion_of(job, speech_llm, utterances)
+    options = {} if job.ctc_weight is None else {"ctc_weight": job.ctc_weight}
+    with tempfile.TemporaryDirectory() as folder:
+        out = job.out or Path(folder) / "hyps.jsonl"
+        kept = transcribe(
+            speech_llm,
+            utterances,
+            out,
+            decoder=job.decoder,
+            num_beams=job.num_beams,
+            batch_size=job.batch_size,
+            nbest=job.nbest,
+            fusion=fusion,
+            rescorer=rescorer_of(job, speech_llm),
+            **options,
+        )
+        texts = read_hypotheses(out)
+    return Transcripts({u.id: texts[u.id] for u in utterances}, kept)
+
+
+def read_utterances(audio: Sequence[str]) -> list[Utterance]:
+    """The utterances of manifests, and one for each audio file, which its path names.
+
+    Raises DataError with every file that is missing and every name that occurs twice.
+    """
+    utterances: list[Utterance] = []
+    for name in audio:
+        if name.endswith((".jsonl", ".json")):
+            utterances += read_manifest(Path(name))
+        else:
+            utterances.append(Utterance(nfc(name), "", Path(name)))
+    if missing := [u.audio for u in utterances if u.audio is None or not u.audio.exists()]:
+        raise DataError(*(f"{path}: no such file; give a wav, flac, ogg or mp3 file" for path in missing))
+    times = Counter(u.id for u in utterances)
+    if repeated := [i for i, number in times.items() if number > 1]:
+        raise DataError(*(f"{i}: {times[i]} of the recordings have this name; give each its own" for i in repeated))
+    return utterances
+
+
+def load(job: TranscriptionJob) -> SpeechLLM:
+    """The base with its adapters or its prompt. Raises DataError if the job needs a CTC head that the base lacks."""
+    from adapt.model import learned_prompt
+    from adapt.model.adapter import attach
+    from adapt.model.load import load_speech_llm
+
+    bits = int(job.quantise[0]) if job.quantise else None
+    llm = load_speech_llm(job.base, job.device, dtype=job.dtype, quantise=bits, language=job.language)
+    needs_ctc = "--decoder ctc" if job.decoder == "ctc" else "--ctc-weight" if job.ctc_weight else None
+    if needs_ctc and not llm.has_ctc:
+        raise DataError(f"{needs_ctc}: the base {job.base!r} has no encoder with a CTC head; leave the option out")
+    if job.prompt:
+        llm = learned_prompt.with_learned(llm, learned_prompt.load_learned_prompt(job.prompt, llm))
+    for name, folder in job.adapters.items():
+        attach(llm, folder, name)
+    return llm
+
+
+def fusion_of(
+    job: TranscriptionJob, speech_llm: SpeechLLM, utterances: Sequence[Utterance]
+) -> Fusion | CtcFusion | None:
+    """What the options fuse into the search; None: nothing."""
+    from adapt.decode.ctc import CtcFusion
+    from adapt.decode.fusion import Fusion
+
+    if not (job.lm or job.lexicon or job.ilm or any(u.phrases for u in utterances)):
+        return None
+    default = LexiconBoosting.hotword_weight if job.decoder == "ctc" else LexiconBoosting.start
+    weights = Weights(
+        lm=job.lm_weight if job.lm else 0.0, boost=default if job.boost is None else job.boost, ilm=job.ilm
+    )
+    lexicon = read_lexicon(job.lexicon) if job.lexicon else None
+    normalise = NORMALISERS[job.normaliser]
+    if job.decoder == "ctc":
+        return CtcFusion(speech_llm, weights, lm=job.lm, lexicon=lexicon, normalise=normalise)
+    internal = speech_llm.prompt_without_audio() if job.ilm else None
+    return Fusion(speech_llm, weights, {"lm": job.lm, "boost": lexicon, "ilm": internal}, normalise=normalise)
+
+
+def rescorer_of(job: TranscriptionJob, speech_llm: SpeechLLM) -> Rescorer | None:
+    from adapt.decode.rescore import Rescorer
+
+    return Rescorer(job.rescore, job.rescore_weight, speech_llm.device) if job.rescore else None

@@ -1,0 +1,104 @@
+"""From a batch of recordings to the rows of a transcript file, by the decoder or by CTC alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from adapt.decode.beam_search import generate
+from adapt.decode.ctc import CtcFusion, greedy_transcripts
+from adapt.decode.fusion import Fusion
+from adapt.decode.hypothesis import Hypothesis
+from adapt.decode.parts import Batch, OwnPhrases
+from adapt.decode.rescore import Rescorer
+from adapt.decode.weights import Weights
+from adapt.model.speech_llm import SpeechLLM
+from adapt.text.normalise import none
+
+# From recordings (mono, 16 kHz) and the phrases that each brings along to a row `{"text", ...}` of each.
+Recogniser = Callable[[Sequence[np.ndarray], OwnPhrases], list[dict]]
+
+
+def ctc_recogniser(speech_llm: SpeechLLM, fusion: CtcFusion | None) -> Recogniser:
+    """CTC hypotheses: greedy, with a confidence, or by beam search with `fusion`."""
+
+    def recognise(samples: Sequence[np.ndarray], phrases: OwnPhrases) -> list[dict]:
+        if fusion is None:
+            return [dataclasses.asdict(row) for row in greedy_transcripts(speech_llm, samples)]
+        return [{"text": text} for text in fusion.transcripts(samples, phrases)]
+
+    return recognise
+
+
+@dataclass(frozen=True)
+class Search:
+    """How the decoder is searched.
+
+    ctc_weight: of the encoder's CTC, where the base has it. nbest: hypotheses in a row. fusion: None: the decoder
+    alone. rescorer: ranks as many hypotheses as there are beams.
+    """
+
+    num_beams: int
+    max_new_tokens: int
+    ctc_weight: float
+    nbest: int = 1
+    fusion: Fusion | None = None
+    rescorer: Rescorer | None = None
+
+
+def decoder_recogniser(speech_llm: SpeechLLM, search: Search) -> Recogniser:
+    """Beam search with the decoder and all that is fused into it."""
+    listed = max(search.nbest, search.num_beams) if search.rescorer else search.nbest
+    ctc_weight = search.ctc_weight if speech_llm.has_ctc else 0.0
+    fusion = search.fusion
+    if listed > 1 or ctc_weight:
+        fusion = fusion or Fusion(speech_llm, Weights(), normalise=none)
+        fusion = fusion.with_weights(dataclasses.replace(fusion.weights, ctc=ctc_weight))
+
+    def recognise(samples: Sequence[np.ndarray], phrases: OwnPhrases) -> list[dict]:
+        if fusion and fusion.weights.ctc:
+            slots, posteriors = speech_llm.embeddings_and_posteriors(samples)
+        else:
+            slots, posteriors = speech_llm.audio_embeddings(samples), []
+        prompts = [speech_llm.prompt(slot) for slot in slots]
+        processors = fusion.processors(Batch(phrases, posteriors)) if fusion else ()
+        found = generate(speech_llm, prompts, search.num_beams, search.max_new_tokens, processors, listed)
+        if listed == 1:
+            return [{"text": speech_llm.decode(best)} for best, *_ in found]
+        rows = []
+        for i, (prompt, tokens) in enumerate(zip(prompts, found, strict=True)):
+            own = Batch(phrases[i : i + 1], posteriors[i : i + 1])
+            (hypotheses,) = fusion.score_hypotheses([prompt], [tokens], own)
+            ranked = _ranked(hypotheses, fusion.weights, search.rescorer)
+            rows.append({"text": ranked[0]["text"]} | ({"nbest": ranked[: search.nbest]} if search.nbest > 1 else {}))
+        return rows
+
+    return recognise
+
+
+def _ranked(hypotheses: Sequence[Hypothesis], weights: Weights, rescorer: Rescorer | None) -> list[dict]:
+    """Hypotheses with their `score`, in the order of the search; or in the rescorer's, with its log probability."""
+    if rescorer is None:
+        return [{**h.to_json(), "score": h.score(weights)} for h in hypotheses]
+    ranked = rescorer.rank(hypotheses, weights)
+    return [{**h.to_json(), "score": score, "rescore": log} for score, log, h in ranked]
+
+
+def stitched(rows: Sequence[dict]) -> dict:
+    """One row from those of the segments of a recording. The confidence is their mean, weighted by letters.
+
+    >>> stitched([{"text": "one", "confidence": 0.9}, {"text": "t", "confidence": 0.5}])
+    {'text': 'one t', 'confidence': 0.8}
+    """
+    with_text = [row for row in rows if row["text"]]
+    whole = {"text": " ".join(row["text"] for row in with_text)}
+    if "confidence" in rows[0]:
+        letters = sum(len(row["text"]) for row in with_text)
+        weighted = sum(len(row["text"]) * row["confidence"] for row in with_text)
+        whole["confidence"] = round(weighted / letters, 4) if letters else None
+    if "nbest" in rows[0]:
+        whole["segments"] = [row["nbest"] for row in rows]
+    return whole

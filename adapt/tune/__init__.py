@@ -1,0 +1,1 @@
+"""The weights of the parts of fusion, tuned on the development set."""

@@ -1,0 +1,158 @@
+"""The search for the weights of the parts of fusion, without models and run folders.
+
+N-best lists are rescored over a grid of weights. The development set is decoded with the best of them, and the new
+n-best lists join the others, until no better weights are found (as in minimum error rate training, Och 2003).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from adapt.decode.hypothesis import Hypothesis
+from adapt.decode.parts import LENGTH, PARTS, fused_score, part_of
+from adapt.decode.weights import Weights
+from adapt.tune.counts import DevCounts, Judge, total
+
+ROUNDS = 8  # at most so many decodings with the best weights of the grid
+
+
+@dataclass(frozen=True)
+class TunedSystem:
+    """The best weights of a system, its counts with them and without fusion, and the cost of every point tried.
+
+    surface: (weights, cost). With the decoder the points are those of the grid, over the pooled n-best lists; with the
+    ctc system they are the weights that were decoded.
+    """
+
+    of: str
+    weights: dict[str, float]
+    counts: DevCounts
+    base: DevCounts
+    surface: list[tuple[dict[str, float], float]]
+
+
+class _Pool:
+    """Every hypothesis of each utterance found so far, with its counts; of equal texts, the one most probable."""
+
+    def __init__(self, judges: Sequence[Judge]):
+        self._judges = judges
+        self._known: list[dict[str, tuple[Hypothesis, DevCounts]]] = [{} for _ in judges]
+
+    def add(self, utterance: int, hypothesis: Hypothesis) -> None:
+        known = self._known[utterance].get(hypothesis.text)
+        if known is None or hypothesis.score(Weights()) > known[0].score(Weights()):
+            counts = known[1] if known else self._judges[utterance](hypothesis.text)
+            self._known[utterance][hypothesis.text] = (hypothesis, counts)
+
+    def arrays(self) -> _PoolArrays:
+        shape = len(self._known), max(map(len, self._known))
+        model, tokens = np.full(shape, -np.inf), np.zeros(shape)  # padding never wins
+        totals = {part.key: np.zeros(shape) for part in PARTS if part.kind != LENGTH}
+        counts = np.zeros((*shape, len(dataclasses.fields(DevCounts))), np.int64)
+        for i, known in enumerate(self._known):
+            for j, (hypothesis, counted) in enumerate(known.values()):
+                model[i, j], tokens[i, j] = hypothesis.model, hypothesis.tokens
+                for key, value in hypothesis.totals.items():
+                    totals[key][i, j] = value
+                counts[i, j] = dataclasses.astuple(counted)
+        return _PoolArrays(model, tokens, totals, counts)
+
+
+@dataclass(frozen=True)
+class _PoolArrays:
+    """The pooled hypotheses `[utterances, hypotheses]`, padded; counts: `[utterances, hypotheses, fields]`."""
+
+    model: np.ndarray
+    tokens: np.ndarray
+    totals: Mapping[str, np.ndarray]
+    counts: np.ndarray
+
+    def counts_with(self, weights: Weights) -> DevCounts:
+        """The counts of the best hypothesis of each utterance."""
+        best = fused_score(self.model, self.tokens, self.totals, weights).argmax(1)
+        return DevCounts(*self.counts[np.arange(len(best)), best].sum(0).tolist())
+
+
+def grid(active: Sequence[str]) -> list[Weights]:
+    """Every combination of the weights that the parts `active` are tried with."""
+    return [Weights(**dict(zip(active, p, strict=True))) for p in itertools.product(*(part_of(k).grid for k in active))]
+
+
+def ctc_parts() -> list[str]:
+    """The keys of the parts that are tuned with the ctc system."""
+    return [part.key for part in PARTS if part.ctc_grid]
+
+
+def search(
+    decode: Callable[[Weights], Sequence[Sequence[Hypothesis]]],
+    judges: Sequence[Judge],
+    active: Sequence[str],
+    of: str,
+    advance: Callable[[], object] = lambda: None,
+) -> TunedSystem:
+    """Tune the weights of the parts `active`.
+
+    decode: the n-best hypotheses of each utterance, best first. judges: of each utterance (`counts.judges`). of: the
+    name of the system. advance: called after each decoding.
+    """
+    pool, decoded = _Pool(judges), {}
+
+    def tried(weights: Weights) -> DevCounts:
+        if weights not in decoded:
+            nbest = decode(weights)
+            for utterance, hypotheses in enumerate(nbest):
+                for hypothesis in hypotheses:
+                    pool.add(utterance, hypothesis)
+            decoded[weights] = total([judge(h[0].text) for judge, h in zip(judges, nbest, strict=True)])
+            advance()
+        return decoded[weights]
+
+    base = tried(Weights())
+    tried(Weights(**{key: part_of(key).start for key in active}))
+    points = grid(active)
+    for _ in range(ROUNDS):
+        arrays = pool.arrays()
+        costs = [arrays.counts_with(weights).cost(base) for weights in points]
+        ranked = [points[i] for i in np.argsort(costs, kind="stable")]
+        if ranked[0] in decoded and not decoded[ranked[0]].refused(base):
+            break
+        # An n-best list does not show what a beam would lose. If the decoding refuses the point that the lists promise
+        # most of, the next one may do better.
+        if (untried := next((weights for weights in ranked if weights not in decoded), None)) is None:
+            break
+        tried(untried)
+    best = min((w for w in decoded if w != Weights()), key=lambda w: decoded[w].cost(base))
+    return TunedSystem(of, dataclasses.asdict(best), decoded[best], base, _surface(active, points, costs))
+
+
+def search_ctc(
+    decode: Callable[[Weights], Sequence[str]],
+    judges: Sequence[Judge],
+    advance: Callable[[], object] = lambda: None,
+) -> TunedSystem:
+    """As `search`, for the ctc system, whose search gives no separate scores: one weight after the other."""
+    decoded: dict[Weights, DevCounts] = {}
+
+    def tried(weights: Weights) -> float:
+        if weights not in decoded:
+            decoded[weights] = total([judge(text) for judge, text in zip(judges, decode(weights), strict=True)])
+            advance()
+        return decoded[weights].cost(decoded[Weights()])
+
+    best = Weights()
+    tried(best)
+    for key in ctc_parts():
+        best = min((dataclasses.replace(best, **{key: value}) for value in part_of(key).ctc_grid), key=tried)
+    surface = _surface(ctc_parts(), list(decoded), [tried(weights) for weights in decoded])
+    return TunedSystem("ctc", dataclasses.asdict(best), decoded[best], decoded[Weights()], surface)
+
+
+def _surface(
+    active: Sequence[str], points: Sequence[Weights], costs: Sequence[float]
+) -> list[tuple[dict[str, float], float]]:
+    return [({k: getattr(w, k) for k in active}, cost) for w, cost in zip(points, costs, strict=True)]

@@ -1,0 +1,63 @@
+"""The job of `adapt transcribe`, called from Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from adapt.decode.job import TranscriptionJob, conflict, run_job
+from adapt.decode.parts import DomainNgrams
+from adapt.errors import DataError
+from adapt.recipe.domain import Transcribe
+
+
+@pytest.fixture
+def recordings(noise, tmp_path) -> list[str]:
+    for i, samples in enumerate(noise):
+        soundfile.write(tmp_path / f"{i}.wav", samples / abs(samples).max(), 16_000)
+    return [str(tmp_path / f"{i}.wav") for i in range(len(noise))]
+
+
+def test_a_job_gives_its_transcripts_and_goes_on_in_its_file(tiny, recordings, tmp_path):
+    alone = run_job(TranscriptionJob(recordings, base=tiny.name, num_beams=2))
+    assert list(alone.texts) == recordings and alone.kept == 0, "in the order of the files"
+    job = TranscriptionJob(recordings, base=tiny.name, num_beams=2, out=tmp_path / "hyps.jsonl")
+    assert run_job(job) == alone, "with a file of its own"
+    again = run_job(job)
+    assert again.texts == alone.texts and again.kept == len(recordings), "the second time"
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"decoder": "ctc", "adapters": {"default": Path("x")}}, "--adapter adapts"),
+        ({"decoder": "ctc", "prompt": Path("x")}, "--prompt belongs to"),
+        ({"prompt": Path("x"), "adapters": {"default": Path("x")}}, "comes with the prompt"),
+        ({"decoder": "ctc", "nbest": 2}, "gives one hypothesis"),
+        ({"decoder": "ctc", "ctc_weight": 0.0}, "gives one hypothesis"),
+        ({"ilm": 0.1, "adapters": {"a": Path("x"), "b": Path("y")}}, "several adapters"),
+        ({"nbest": 5}, "give --num-beams 5"),
+    ],
+)
+def test_options_that_exclude_each_other(options, problem):
+    job = TranscriptionJob(["none.wav"], **options)
+    assert problem in conflict(job)
+    with pytest.raises(DataError, match=problem):
+        run_job(job)
+
+
+def test_every_missing_and_every_repeated_recording_is_named(recordings):
+    with pytest.raises(DataError) as caught:
+        run_job(TranscriptionJob(["a.wav", *recordings, "b.wav"]))
+    assert [problem.split(":")[0] for problem in caught.value.problems] == ["a.wav", "b.wav"]
+    with pytest.raises(DataError, match="2 of the recordings have this name"):
+        run_job(TranscriptionJob([recordings[0], *recordings]))
+
+
+def test_defaults_are_those_of_the_recipe_and_of_the_parts():
+    job = TranscriptionJob(["a.wav"])
+    assert conflict(job) is None
+    assert (job.num_beams, job.batch_size) == (Transcribe().num_beams, Transcribe().batch_size)
+    assert job.lm_weight == DomainNgrams.start

@@ -1,0 +1,31 @@
+"""Fusion through KenLM equals fusion with our own automaton of the same file."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from adapt.decode.beam_search import generate
+from adapt.decode.kenlm import KenlmFusion, open_kenlm, words_are_token_ids
+from adapt.decode.ngram_fusion import NgramFusion
+from adapt.errors import DataError
+from adapt.lm.build import build_words
+
+from .conftest import LINES
+
+
+def test_kenlm_from_its_own_file_gives_the_same(tiny, noise, models):
+    pytest.importorskip("kenlm")
+    path, lm = models.arpa, models.lm
+    prompts = [tiny.prompt(slot) for slot in tiny.audio_embeddings(noise)]
+    ours = generate(tiny, prompts, 4, 8, [NgramFusion(lm, 0.5)])
+    assert ours == generate(tiny, prompts, 4, 8, [KenlmFusion(path, 0.5, ends=[2], top_k=len(lm.root))])
+    sequences = [tiny.tokenizer.encode(line, add_special_tokens=False) for line in (LINES[2], "play it", "")]
+    torch.testing.assert_close(KenlmFusion(path, 0.5).totals(sequences), lm.totals(sequences), atol=1e-4, rtol=0)
+    with pytest.raises(DataError, match="no such file"):
+        KenlmFusion("none.arpa", 0.5)
+    words = path.with_name("words.arpa")
+    assert words_are_token_ids(open_kenlm(path))
+    for lines in (LINES, [*LINES, "play 5 of a 2024 album"], ["5 \u0432 2024"]):
+        build_words(lines, 2, (0,), words)
+        assert not words_are_token_ids(open_kenlm(words))
