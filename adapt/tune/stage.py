@@ -38,7 +38,7 @@ _BAR = "{desc:<10} [{bar:20}] {n_fmt}/{total_fmt} decodings of the development s
 
 
 def check(run: Run) -> None:
-    """Raises RecipeError or DataError for what `tune` cannot do with the recipe, before the stages that it needs are run."""
+    """Raises RecipeError or DataError for what `tune` cannot do with the recipe, before any stage is run."""
     if not run.recipe.data.dev:
         way_out = "name a manifest of the domain to tune on, other than the test set"
         raise RecipeError(f"recipe.yaml: data.dev: missing; {way_out}")
