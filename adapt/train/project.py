@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from peft import PeftModel
 
 from adapt.errors import ModelError
 from adapt.model import adapter
@@ -55,16 +56,16 @@ def learn_from_pairs(
 
     The weights with the lowest loss on `dev` are kept. Without `parts` the model does not change, and `out` is the file
     of the prompt. With `parts`, `out` is the folder of a model with the trained weights, LoRA merged and the prompt
-    included. To train encoder or projector, `train` and `dev` need samples, which are perturbed anew each time; a CTC
-    head is trained with its encoder where `train` has letters. folder: for checkpoints. precision: auto, fp32 or bf16.
+    included. To train encoder or projector, `train` and `dev` need samples, which are perturbed in `train`; a CTC head
+    is trained with its encoder where `train` has letters. folder: for checkpoints. precision: auto, fp32 or bf16.
     Raises `ModelError` for parts that the model does not have or that cannot be trained.
     """
+    trains_audio = any(part in AUDIO_PARTS for part in parts)
     audio_weights = ready(speech_llm, parts)
     lora = adapter.add_lora(speech_llm, rank, alpha, 0.0) if "llm" in parts else None
     weights = _trained_weights(speech_llm, audio_weights, lora is not None)
     trained = _Trained(learned, weights)
     view = with_learned(speech_llm, learned) if learned else speech_llm
-    trains_audio = any(part in AUDIO_PARTS for part in parts)
     embeddings_of = _embeddings(speech_llm, train, trains_audio, trains_ctc="encoder" in parts and bool(train.letters))
 
     def loss_of(model: torch.nn.Module, batch: dict) -> torch.Tensor:
@@ -73,8 +74,6 @@ def learn_from_pairs(
         rows, mask, labels = view.training_batch(embeddings, [train.targets[i] for i in indices])
         return token_loss(*view.labelled(rows, mask, labels)) + ctc
 
-    groups = [{"params": list(learned.parameters()), "lr": settings.learning_rate}] if learned else []
-    groups += [{"params": weights, "lr": settings.weights_rate}] if weights else []
     best = folder / "best.pt"
     with speech_llm.plain_attention():
         log = fit(
@@ -82,7 +81,7 @@ def learn_from_pairs(
             _batches(train.samples if trains_audio else train.embeddings, settings.batch_size, seed),
             loss_of,
             steps=settings.steps,
-            groups=groups,
+            groups=_groups(learned, weights, settings),
             warmup=min(20, settings.steps // 5),
             folder=folder,
             save_every=min(settings.eval_every, settings.steps),
@@ -92,15 +91,22 @@ def learn_from_pairs(
             bf16=uses_bf16(precision, speech_llm.device),
         )
     trained.load_state_dict(torch.load(best, weights_only=True))
-    if not parts:
+    if parts:
+        _save_model(speech_llm, view, lora, dev.samples if trains_audio else (), out)
+    else:
         learned.save(out, speech_llm)
-        return TrainingResult(log, best_row(log)["step"])
+    return TrainingResult(log, best_row(log)["step"])
+
+
+def _save_model(
+    speech_llm: SpeechLLM, view: SpeechLLM, lora: PeftModel | None, samples: Sequence[np.ndarray], out: Path
+) -> None:
+    """Merge the LoRA and write the model, with audio embeddings of `samples`, if any, where its folder has examples."""
     if lora:
         lora.merge_and_unload()
     save_speech_llm(view, out)
-    if trains_audio and (out / SLOT_EXAMPLES).exists():
-        save_slot_examples(out / SLOT_EXAMPLES, speech_llm.audio_embeddings(dev.samples[:EXAMPLES]))
-    return TrainingResult(log, best_row(log)["step"])
+    if samples and (out / SLOT_EXAMPLES).exists():
+        save_slot_examples(out / SLOT_EXAMPLES, speech_llm.audio_embeddings(samples[:EXAMPLES]))
 
 
 def ready(speech_llm: SpeechLLM, parts: Sequence[str]) -> list[torch.nn.Parameter]:
@@ -136,6 +142,12 @@ def _trained_weights(
     for parameter in audio_weights:
         parameter.requires_grad_(True)
     return weights + audio_weights
+
+
+def _groups(learned: LearnedPrompt | None, weights: list[torch.nn.Parameter], settings: Project) -> list[dict]:
+    """Parameter groups of the optimiser, with their learning rates."""
+    groups = [{"params": list(learned.parameters()), "lr": settings.learning_rate}] if learned else []
+    return groups + ([{"params": weights, "lr": settings.weights_rate}] if weights else [])
 
 
 def _batches(rows: Sequence[Sequence], batch_size: int, seed: int) -> Callable[[int], dict]:

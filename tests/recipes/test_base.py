@@ -23,14 +23,14 @@ def beside_the_recipe(monkeypatch):
         monkeypatch.delitem(sys.modules, name, raising=False)
 
 
-def test_music_never_enters_the_text():
+def test_the_text_has_no_sentences_about_music():
     from text import keep
 
     assert keep("could you tell me where the station is")
     assert not any(map(keep, ["play the next song", "i love this band", "it is 5 o'clock", "yes", "b b b c"]))
 
 
-def test_held_out_voices_are_never_drawn():
+def test_voices_of_the_test_sets_are_not_drawn_for_training():
     from speech import DEV_MBROLA, DEV_VARIANTS, TEST_VARIANTS, draw_voice, held_out_voice
 
     rng = random.Random(0)
@@ -40,7 +40,7 @@ def test_held_out_voices_are_never_drawn():
     assert {held_out_voice("espeak", rng).name.partition("+")[2] for _ in range(50)} == set(TEST_VARIANTS)
 
 
-def test_a_voice_that_is_not_installed_is_told_before_any_speaks(monkeypatch):
+def test_voices_that_are_not_installed_are_one_error_before_any_synthesis(monkeypatch):
     import speech
 
     def speak(text, voice):
@@ -51,13 +51,13 @@ def test_a_voice_that_is_not_installed_is_told_before_any_speaks(monkeypatch):
         return np.frombuffer(("none" if voice.name in ("slt", "clb") else voice.name).encode(), np.uint8)
 
     monkeypatch.setattr(speech, "speak", speak)
-    told = "speech: espeak mb-us2, flite slt, rhvoice clb, pico en-US, pico en-GB: no such voice; install"
-    with pytest.raises(DataError, match=told):
+    problem = "speech: espeak mb-us2, flite slt, rhvoice clb, pico en-US, pico en-GB: no such voice; install"
+    with pytest.raises(DataError, match=problem):
         speech.need_voices()
 
 
 @pytest.mark.skipif(not shutil.which("espeak-ng"), reason="espeak-ng is not installed")
-def test_speech_becomes_a_manifest_that_training_reads(tmp_path):
+def test_synthetic_speech_has_a_manifest_that_training_reads(tmp_path):
     from speech import Voice, utterance, write_manifest, write_part
 
     from adapt.train.speech import read_speech
@@ -74,7 +74,7 @@ def test_speech_becomes_a_manifest_that_training_reads(tmp_path):
     assert 0.05 < samples.abs().max() <= 1.0 and not samples[0, lengths[0] :].any()
 
 
-def test_several_models_are_packed_as_the_mean_of_their_weights(tiny, tmp_path):
+def test_pack_averages_the_weights_of_several_models(tiny, tmp_path):
     import torch
     from make import main
     from safetensors.torch import load_file, save_file

@@ -1,4 +1,4 @@
-"""The multilingual recipe: its sentences are whole, and its sets share no template and no voice."""
+"""The multilingual recipe: its sentences are complete, and its sets share no sentence and no voice."""
 
 from __future__ import annotations
 
