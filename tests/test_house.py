@@ -13,6 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "adapt"
 # room -> rooms that it may import; a room may always import itself
 ARROWS = {
+    "__main__": {"cli"},
     "errors": set(),
     "text": {"errors"},
     "recipe": {"errors", "text"},
