@@ -23,11 +23,12 @@ from adapt.text.template import parse
 
 def adapt(run: Run) -> None:
     """The stages that lead to an adapter."""
+    learns_soft_prompt = plan.learns_soft_prompt(run.recipe)  # raises where the base cannot have what the recipe wants
     write_text(run.path("recipe.yaml"), dump(run.recipe))
     text(run)
     if plan.learns_from_pairs(run.recipe):
         project(run)
-    if plan.learns_soft_prompt(run.recipe):
+    if learns_soft_prompt:
         soft_prompt(run)
     decoder(run)
 

@@ -17,7 +17,9 @@ from adapt.cli.options import device_option, json_option, out_option, report, se
 @device_option
 @json_option
 def base(words: tuple[str, ...], overrides: tuple[str, ...], out: Path | None, device: str, as_json: bool) -> None:
-    """Build a speech LLM from parts and paired audio: an audio encoder with CTC, a projector, any causal LM.
+    """Build a speech LLM from parts.
+
+    The parts are an audio encoder with CTC, a projector and any causal LM; they are trained on paired audio.
 
     \b
     encoder   train CTC over characters: a Conformer from scratch, or from a pretrained
@@ -64,10 +66,11 @@ def base(words: tuple[str, ...], overrides: tuple[str, ...], out: Path | None, d
 @click.option("--adapter-only", is_flag=True, help="Write the LoRA alone, for engines that take one.")
 @click.option("-o", "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder.  [default: RUN/export]")
 def export(run: Path, adapter_only: bool, out: Path | None) -> None:
-    """Write the adapted model as a plain one, with its processor and a model card.
+    """Write the adapted model as a plain one.
 
-    It has the config, tensor names and precision of the base. It therefore loads wherever the base loads, without this
-    toolkit, unless the base is built in, composed by `adapt base`, or has a learned prompt.
+    Its processor and a model card come with it. It has the config, tensor names and precision of the base. It therefore
+    loads wherever the base loads, without this toolkit, unless the base is built in, composed by `adapt base`, or has a
+    learned prompt.
     """
     from adapt.export import export as write
 
@@ -90,7 +93,7 @@ def export(run: Path, adapter_only: bool, out: Path | None) -> None:
 @click.option("--lora-alpha", default=32.0, show_default=True, help="Alpha of its LoRA, which is merged.")
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder, or file of a soft prompt.")
 def import_(checkpoint: Path, encoder: str | None, llm: str | None, prompt: str, lora_alpha: float, out: Path) -> None:
-    """Convert a model of SLAM-LLM, or a soft prompt of PEFT.
+    """Convert a model of SLAM-LLM or PEFT.
 
     A model.pt of SLAM-LLM, with its --encoder and --llm, becomes a base. The folder of a PEFT prompt-tuning adapter
     becomes a soft prompt for the key `prompt.start` of a recipe.

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import click
 
+from adapt.recipe.choices import DTYPES
 from adapt.run import RunFolder, StageResult
+from adapt.text.normalise import NORMALISERS
 
 recipe_argument = click.argument("recipe", metavar="RECIPE")
 set_option = click.option(
@@ -31,8 +33,8 @@ dtype_option = click.option(
     "--dtype",
     default="auto",
     show_default=True,
-    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
-    help="Precision of the weights. auto: fp32 for our own models and on a CPU, else as they were saved.",
+    type=click.Choice(DTYPES),
+    help="Precision of the weights. auto: fp32 for models of `adapt base` and on a CPU, else as saved.",
 )
 language_option = click.option(
     "--language",
@@ -45,7 +47,7 @@ normaliser_option = click.option(
     "--normaliser",
     default="basic",
     show_default=True,
-    type=click.Choice(["none", "basic", "english"]),
+    type=click.Choice(list(NORMALISERS)),
     help="Applied to all text; by transcribe, to the lexicon.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")

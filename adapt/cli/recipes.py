@@ -41,7 +41,7 @@ def check(
     device: str,
     as_json: bool,
 ) -> None:
-    """Check a recipe or a base before time is spent on it.
+    """Check a recipe or a base before a run.
 
     Of a recipe: counts, duplicates, sentences that leak from the test sets, and what text and lexicon cover. Of a
     --base: whether it loads, where its slot is, how long a training step takes, and what it transcribes.
@@ -118,10 +118,11 @@ def run(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str, 
 @out_option
 @device_option
 def prompt(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str) -> None:
-    """Stage 1: learn the soft prompt from the domain text, everything else frozen.
+    """Stage 1: learn the soft prompt.
 
-    The soft prompt stands in the slot, where audio embeddings would stand, while the decoder is tuned (stage 2); it is
-    dropped at inference. Its keys stand in the section `prompt` of recipe.yaml.
+    Everything else is frozen, and the loss is that of the next token of the domain text. The soft prompt stands in the
+    slot, where audio embeddings would stand, while the decoder is tuned (stage 2); it is dropped at inference. Its keys
+    stand in the section `prompt` of recipe.yaml.
     """
     from adapt import pipeline
     from adapt.stages import plan
@@ -139,9 +140,10 @@ def prompt(recipe: str, overrides: tuple[str, ...], out: Path | None, device: st
 @out_option
 @device_option
 def decoder(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str) -> None:
-    """Stage 2: tune a LoRA of the decoder on the domain text, with pseudo audio in the slot.
+    """Stage 2: tune the decoder, with pseudo audio.
 
-    `decoder.pseudo_audio` chooses what stands in the slot:
+    A LoRA of the decoder learns the domain text, with pseudo audio in the slot. The stages before it run first where
+    they are not done. `decoder.pseudo_audio` chooses what stands in the slot:
 
     \b
     simulate              audio embeddings of data.source_replay, selected by the letters of
@@ -172,8 +174,9 @@ def decoder(recipe: str, overrides: tuple[str, ...], out: Path | None, device: s
 @out_option
 @device_option
 def project(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str) -> None:
-    """Learn from paired audio (data.paired) the prompt around the slot, and what of the base is not frozen.
+    """Learn the prompt, or parts of the base, from paired audio.
 
+    The stage learns from data.paired the prompt around the slot, and trains the parts of the base that are not frozen.
     The two stages, `prompt` and `decoder`, then start from what was learned. `project.method` is `tokens` (free
     vectors), `mlp` (a projector of the embeddings of the prompt's own text, three layers, 2601.20898) or `residual` (a
     projector that starts as the identity). `project.template` is the wording:
@@ -214,10 +217,10 @@ def project(recipe: str, overrides: tuple[str, ...], out: Path | None, device: s
 @out_option
 @json_option
 def lm(recipe: str, arpa: Path | None, overrides: tuple[str, ...], out: Path | None, as_json: bool) -> None:
-    """Estimate n-gram LMs: of the domain text over the decoder's tokens and over words, and of the source domain.
+    """Estimate n-gram LMs of the domain text.
 
-    The estimate is interpolated modified Kneser-Ney, as KenLM's lmplz has it. Prints the perplexity on development
-    text by order.
+    One is over the decoder's tokens, one over words (for ctc), and one is of the source domain. The estimate is
+    interpolated modified Kneser-Ney, as KenLM's lmplz has it. Prints the perplexity on development text by order.
     """
     from adapt import pipeline
     from adapt.lm.arpa import kind
@@ -251,9 +254,10 @@ def lm(recipe: str, arpa: Path | None, overrides: tuple[str, ...], out: Path | N
 @device_option
 @json_option
 def tune(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str, as_json: bool) -> None:
-    """Find the weights of fusion on the development set (data.dev), for the base, the adapted model and CTC.
+    """Find the weights of fusion.
 
-    `adapt run` then uses these weights in place of the recipe's section `fusion`:
+    The weights of the base, the adapted model and CTC are tuned on the development set (data.dev). `adapt run` then
+    uses these weights in place of the recipe's section `fusion`:
 
     \b
     lm      n-gram LM of the domain text over the decoder's tokens (shallow fusion)
@@ -307,7 +311,7 @@ def prompts(
     device: str,
     as_json: bool,
 ) -> None:
-    """Measure how much the wording of the prompt matters.
+    """Measure how much the wording of a prompt matters.
 
     Each template is tried as it is and learned on data.paired, and scored on data.dev. Prints WER and EER over prompts
     and seeds, and the prompt with the lowest WER; draws a box plot. `adapt project --help` explains templates.
@@ -329,9 +333,10 @@ def prompts(
 def robustness(
     recipe: str, overrides: tuple[str, ...], name: str, out: Path | None, device: str, as_json: bool
 ) -> None:
-    """Measure WER in noise, between silences, by voice, by speaking rate and by length.
+    """Measure WER in noise, by voice, rate and length.
 
-    Both the base and, where the run has one, the adapted model are scored.
+    The conditions are white noise and babble from 20 to 0 dB and silence around the speech. Both the base and, where
+    the run has one, the adapted model are scored.
     """
     from adapt.robustness import robustness as measure
 

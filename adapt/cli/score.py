@@ -14,17 +14,17 @@ from adapt.score.conventions import CONVENTIONS
 @click.command()
 @click.argument("refs", type=click.Path(path_type=Path))
 @click.argument("hyps", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--lexicon", type=click.Path(path_type=Path), help="Entities to look for, a lexicon file.")
+@click.option("--lexicon", type=click.Path(path_type=Path), help="Lexicon of the entities to score.")
 @normaliser_option
 @click.option(
     "--convention",
     default="adapt",
     show_default=True,
     type=click.Choice(CONVENTIONS),
-    help="How to align and count: ours, or that of is21_deep_bias.",
+    help="How to align and count: adapt (fewest edits), or is21 (as is21_deep_bias).",
 )
-@click.option("--lenient", is_flag=True, help="Score what all files have in common.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder to write report.html, scores/ and hyps/ into.")
+@click.option("--lenient", is_flag=True, help="Score only the utterances that all files have.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for report.html, scores/ and hyps/.")
 @click.option("--resamples", default=1000, show_default=True, type=click.IntRange(1), help="Bootstrap resamples.")
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Seed of the resamples.")
 @json_option
@@ -40,10 +40,28 @@ def score(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Score hypotheses against references; the first HYPS is the baseline.
+    """Score hypotheses against references.
 
-    Files may be JSONL manifests (ours, SLAM-LLM's, NeMo's), TSV of id and text, NIST trn, Kaldi text, or the biasing
-    TSV of fbai-speech, each also as .gz.
+    Files may be JSONL manifests (of this toolkit, SLAM-LLM or NeMo), TSV of id and text, NIST trn, Kaldi text, or the
+    biasing TSV of fbai-speech, each also compressed as .gz. The first HYPS is the baseline of every comparison.
+
+    \b
+    WER            (substitutions + deletions + insertions) / reference words, at the fewest
+                   edits; CER is the same by character
+    EER            wrong mentions / mentions. A mention is wrong if a word of it is
+                   substituted or deleted, or a word is inserted inside it, unless another
+                   form of the entity in the lexicon is recognised there
+    seen, unseen   EER of mentions whose entity the domain text has, and of the others
+                   (adapt run only)
+    B-WER, U-WER   errors on the words inside and outside of mentions
+    false alarms   entities of the lexicon that are recognised and were not said, per 1,000
+                   words; precision, recall and F1 follow from them
+    interval, p    95 % bootstrap interval over utterances; paired bootstrap against the
+                   baseline
+
+    Mentions are the `entities` of a manifest, else what the lexicon finds: longest match first, repeats counted each.
+    The last line, the signature, says what a figure needs in order to be compared: normaliser, lexicon, counts,
+    resamples, seed, version.
     """
     from adapt.score.scoring import score_systems
     from adapt.text.lexicon import read_lexicon

@@ -10,6 +10,7 @@ import click
 from adapt.cli.options import device_option, dtype_option, language_option, normaliser_option, weight
 from adapt.decode.job import DEFAULT_ADAPTER, TranscriptionJob, conflict, run_job
 from adapt.decode.parts import LexiconBoosting
+from adapt.recipe.choices import QUANTISE_BITS
 from adapt.recipe.domain import Transcribe
 
 
@@ -118,16 +119,20 @@ def _named_adapters(ctx: click.Context, option: click.Option, values: Sequence[s
 @normaliser_option
 @dtype_option
 @click.option(
-    "--quantise", type=click.Choice(["8-bit", "4-bit"]), help="Quantise the linear layers of the base; needs CUDA."
+    "--quantise",
+    type=click.Choice([name for name, bits in QUANTISE_BITS.items() if bits]),
+    help="Quantise the linear layers of the base; needs CUDA.",
 )
 @language_option
 @device_option
 def transcribe(**options) -> None:
-    """Transcribe audio files, or the utterances of JSONL manifests.
+    """Transcribe audio files or manifests.
 
-    Without --out, the transcripts are printed, each after the name of its file or its id. If a line of a manifest holds
-    `phrases`, they are boosted for that utterance, beside --lexicon. If it holds a `domain`, the adapter of that name
-    decodes it; with several adapters, utterances without a domain use the unadapted base.
+    AUDIO are wav, flac, ogg or mp3 files, or JSONL manifests. A recording that is longer than the base was trained for
+    is cut where it is quiet, and the transcripts are joined. Without --out, the transcripts are printed, each after the
+    name of its file or its id. If a line of a manifest holds `phrases`, they are boosted for that utterance, beside
+    --lexicon. If it holds a `domain`, the adapter of that name decodes it; with several adapters, utterances without a
+    domain use the unadapted base.
     """
     job = TranscriptionJob(**options)
     if problem := conflict(job):

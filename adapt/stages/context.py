@@ -117,8 +117,9 @@ class Run:
                 problem = f"every recording is longer than the {longest:g} s that the base takes; cut them"
                 raise DataError(f"{manifest}: {problem}")
             if left_out := len(utterances) - len(kept):
-                problem = f"longer than the {longest:g} s that the base takes, left out"
-                tqdm.write(f"{manifest.name}: {left_out} recordings {problem}", file=sys.stderr)
+                counted = f"{left_out} of {len(utterances)} recordings left out"
+                reason = f"longer than the {longest:g} s that the base takes"
+                tqdm.write(f"{manifest.name}: {counted}, {reason}", file=sys.stderr)
             self._recordings[key] = kept
         return self._recordings[key]
 

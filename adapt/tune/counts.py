@@ -14,10 +14,10 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from adapt.score.entity import entity_errors, place_entities
+from adapt.score.entity import entity_errors
 from adapt.score.wer import align, count
 from adapt.text.corpus import Utterance
-from adapt.text.lexicon import PhraseIndex, find_mentions
+from adapt.text.lexicon import PhraseIndex, find_mentions, place_entities
 
 GUARD = 0.02  # weights that raise the WER of general speech by more than this share are refused
 REFUSED = 1_000  # added to the cost of refused weights
