@@ -16,8 +16,6 @@ from adapt.recipe.base import BaseRecipe
 from adapt.recipe.domain import Recipe
 from adapt.recipe.load import load_recipe
 
-from .session import adapt
-
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", TEXT, re.M | re.S)
@@ -34,18 +32,6 @@ def test_python_blocks_print_what_stands_below_them(monkeypatch, capsys):
     for place in places:
         exec(compile(BLOCKS[place][1], "README.md", "exec"), {})
         assert capsys.readouterr().out == BLOCKS[place + 1][1]
-
-
-def test_sessions_print_what_stands_below_their_commands(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    sessions = [text for kind, text in BLOCKS if kind == "console"]
-    assert sessions
-    for session in sessions:
-        for call in re.split(r"^\$ ", session, flags=re.M)[1:]:
-            command, _, output = call.partition("\n")
-            result = adapt(*shlex.split(command)[1:])
-            assert result.exit_code == 0, result.output
-            assert result.stdout == output, command
 
 
 def test_the_recipe_loads(tmp_path):
