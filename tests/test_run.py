@@ -161,7 +161,7 @@ def test_a_broken_record_is_told_and_the_lock_let_go(tmp_path, text, told):
 @pytest.mark.parametrize("text", ['{"base": "ti', "[]", "\xff"])
 def test_a_file_that_is_not_whole_is_named(tmp_path, text):
     (tmp_path / "tuned.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(DataError, match=r"tuned.json: not the JSON object that was written there; make it again"):
+    with pytest.raises(DataError, match=r"tuned.json: not the JSON object that was written there; write or copy it again"):
         read_json(tmp_path / "tuned.json")
 
 
@@ -173,7 +173,7 @@ def test_a_file_in_the_place_of_the_folder(tmp_path):
 
 def test_files_of_others_are_not_written_over(tmp_path):
     (tmp_path / "recipe.yaml").write_text("# mine\n")
-    with pytest.raises(DataError, match="holds other files than a run's; choose another"):
+    with pytest.raises(DataError, match="holds files that no run has written; choose another"):
         RunFolder(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
 
