@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import logging
 import os
@@ -244,6 +243,8 @@ def _holds(hashes: Mapping[str, str], output: str) -> bool:
 
 def _versions() -> dict[str, str | None]:
     """From the installed metadata, since importing the packages takes seconds. None: not installed."""
+    import importlib.metadata  # itself slow to import, and a command's help needs none of it
+
     versions: dict[str, str | None] = dict.fromkeys(PACKAGES)
     for name, distribution in PACKAGES.items():
         with suppress(importlib.metadata.PackageNotFoundError):

@@ -7,12 +7,16 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from adapt.recipe.choices import DTYPES
-from adapt.run import RunFolder, StageResult
 from adapt.text.normalise import NORMALISERS
+
+if TYPE_CHECKING:
+    from adapt.run import StageResult
+    from adapt.stages.context import Run
 
 recipe_argument = click.argument("recipe", metavar="RECIPE")
 set_option = click.option(
@@ -87,10 +91,11 @@ def report(result: StageResult, note: str) -> None:
 
 
 @contextmanager
-def opened_run(recipe: str, overrides: Sequence[str], out: Path | None, device: str = "auto") -> Iterator:
+def opened_run(recipe: str, overrides: Sequence[str], out: Path | None, device: str = "auto") -> Iterator[Run]:
     """The `Run` of a recipe; its folder is closed at the end."""
     from adapt.recipe.domain import Recipe
     from adapt.recipe.load import load_recipe
+    from adapt.run import RunFolder
     from adapt.stages.context import Run
 
     loaded = load_recipe(Recipe, recipe, overrides)
