@@ -139,9 +139,22 @@ def test_a_file_of_the_user_is_read_once_while_the_run_folder_is_open(tmp_path, 
     monkeypatch.setattr(running, "_sha", lambda file: read.append(file.name) or sha(file))
     with RunFolder(tmp_path / "run") as run:
         for name in ("prompt", "decoder"):
-            run.stage(name, {}, [text], ["soft_prompt"], lambda scratch: write_text(run.path / "soft_prompt", "a"))
-    assert read.count("text.txt") == 1
-    assert read.count("soft_prompt") >= 2, "what stages write is read each time"
+            run.stage(name, {}, [text], [], lambda scratch: None)
+    assert read == ["text.txt"]
+
+
+def test_what_a_stage_writes_is_read_each_time(tmp_path):
+    file, reasons = tmp_path / "run/soft_prompt", []
+
+    def write(text: str) -> None:
+        write_text(file, text)
+        os.utime(file, ns=(0, 0))  # a file system may give both versions one time
+
+    with RunFolder(tmp_path / "run") as run:
+        for text in "ab":
+            run.stage("prompt", {"text": text}, [], ["soft_prompt"], lambda scratch, text=text: write(text))
+            reasons.append(run.stage("decoder", {}, [file], [], lambda scratch: None).reason)
+    assert reasons == ["never run", "stage prompt was redone"]
 
 
 def test_the_record_holds_versions_settings_inputs_and_outputs(pipeline):
