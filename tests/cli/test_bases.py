@@ -43,6 +43,7 @@ def test_check_of_a_base_finds_its_slot(base, recipe):
 
 
 def test_any_speech_llm_runs_a_recipe(foreign_run):
+    assert foreign_run.run.is_dir(), "the run folder is named after the recipe and the base"
     systems = [row["system"] for row in foreign_run.rows()[:4]]
     assert systems == ["base", "base + boost", "adapted", "adapted + boost"]
     adapter = json.loads((foreign_run.run / "adapter/adapt.json").read_text())
