@@ -7,90 +7,122 @@ import json
 import pytest
 
 from ..session import adapt, write_manifest
+from .conftest import Finished, overrides
+
+DEV = ["-s", "data.dev=dev.jsonl"]
 
 
-def test_lm_tells_perplexity_by_order(recipe, tmp_path):
+def test_lm_gives_the_perplexity_by_order(lm_run):
+    orders = json.loads(lm_run.stdout)
+    assert [row["order"] for row in orders] == [1, 2, 3, 4]
+    assert orders[3]["perplexity"] < orders[0]["perplexity"]
+    assert sorted(p.stem for p in (lm_run.run / "lm").glob("*.arpa")) == ["source", "tokens", "words"]
+
+
+def test_lm_the_second_time_estimates_nothing(lm_run):
+    again = adapt("lm", lm_run.recipe, "-o", lm_run.run)
+    assert again.stderr.count("as before") == 2, "text and lm are skipped"
+    assert again.stdout.splitlines()[-1].endswith("tokens.arpa"), "the last line is the file of the LM"
+
+
+@pytest.mark.parametrize("kind", ["tokens", "words"])
+def test_lm_takes_an_arpa_file_in_place_of_an_estimate(lm_run, kind, tmp_path):
+    out, arpa = tmp_path / "given", f"lm/{kind}.arpa"
+    (lm_run.run / arpa).rename(tmp_path / "own.arpa")
+    given = adapt("lm", lm_run.recipe, "-o", out, "--from", tmp_path / "own.arpa")
+    assert given.exit_code == 0, given.output
+    assert "used this once, the next run estimates its own" in given.stderr
+    assert (out / arpa).read_text().strip() == (tmp_path / "own.arpa").read_text().strip()
+    own = adapt("lm", lm_run.recipe, "-o", out)
+    assert f"lm.{kind} changed" in own.stderr, "the next run estimates its own"
+
+
+@pytest.mark.parametrize(("name", "problem"), [("none.arpa", "no such file"), ("recipe.yaml", "not an ARPA file")])
+def test_a_file_that_is_no_arpa_is_an_error(recipe, name, problem):
+    wrong = adapt("lm", recipe, "--from", recipe / name)
+    assert wrong.exit_code == 1 and problem in wrong.stderr and "Traceback" not in wrong.output, wrong.output
+
+
+def test_each_system_with_a_decoder_is_scored_with_the_fusion_of_the_recipe_too(recipe, tmp_path):
     out = tmp_path / "run"
-    result = adapt("lm", recipe, "-o", out, "--json")
-    assert result.exit_code == 0, result.output
-    orders = json.loads(result.stdout)
-    assert [row["order"] for row in orders] == [1, 2, 3, 4] and orders[3]["perplexity"] < orders[0]["perplexity"]
-    assert sorted(p.stem for p in (out / "lm").glob("*.arpa")) == ["source", "tokens", "words"]
-    again = adapt("lm", recipe, "-o", out)
-    assert again.stderr.count("as before") == 2 and again.stdout.splitlines()[-1].endswith("tokens.arpa")
-    given = adapt("lm", recipe, "-o", tmp_path / "given", "--from", out / "lm/tokens.arpa")
-    assert given.exit_code == 0 and "used this once, the next run estimates its own" in given.stderr
-    assert (tmp_path / "given/lm/tokens.arpa").read_text().strip() == (out / "lm/tokens.arpa").read_text().strip()
-    words = adapt("lm", recipe, "-o", tmp_path / "given", "--from", out / "lm/words.arpa")
-    assert words.exit_code == 0 and "lm.words changed" in words.stderr
-    for name, told in (("none.arpa", "no such file"), ("recipe.yaml", "not an ARPA file")):
-        wrong = adapt("lm", recipe, "--from", recipe / name)
-        assert wrong.exit_code == 1 and told in wrong.stderr and "Traceback" not in wrong.output
-
-
-def test_fused_systems_of_the_recipe_and_those_that_are_tuned(recipe, tmp_path):
-    out = tmp_path / "run"
-    weights = [
-        "-s",
-        "fusion.lm=0.2",
-        "-s",
-        "fusion.ilm=0.1",
-        "-s",
-        "fusion.boost=1",
-        "-s",
-        "fusion.ilm_slot=soft-prompt",
-    ]
+    weights = overrides("fusion.lm=0.2", "fusion.ilm=0.1", "fusion.boost=1", "fusion.ilm_slot=soft-prompt")
     fused = adapt("run", recipe, "-o", out, *weights)
     assert fused.exit_code == 0, fused.output
     systems = ["base", "base + LM + ILM + boost", "ctc", "adapted", "adapted + LM + ILM + boost"]
     rows = json.loads((out / "scores/metrics.json").read_text())["rows"]
     assert [row["system"] for row in rows if row["set"] == "target"] == systems
-    refused = adapt("tune", recipe, "-o", out)
-    assert refused.exit_code == 1 and "data.dev: missing" in refused.stderr
 
+
+@pytest.fixture
+def tuned_run(finish, finished_run) -> Finished:
+    """`adapt tune` after `adapt run`."""
     pytest.importorskip("pyctcdecode")
-    write_manifest(recipe / "dev.jsonl", [0, 2])
-    dev = ["-s", "data.dev=dev.jsonl"]
-    tuned = adapt("tune", recipe, "-o", out, *dev)
-    assert tuned.exit_code == 0, tuned.output
-    assert tuned.stdout.splitlines()[-1] == f"Next: adapt run {recipe}"
-    found = json.loads((out / "lm/tuned.json").read_text())["systems"]
-    assert all(row["counts"]["words"] == 6 and row["surface"] for row in found.values())
+
+    def prepare(recipe) -> None:
+        write_manifest(recipe / "dev.jsonl", [0, 2])
+
+    return finish("tuned", "tune", *DEV, prepare=prepare, after=finished_run)
+
+
+def tuned_systems(run: Finished) -> dict[str, dict]:
+    """What `adapt tune` found for each system."""
+    return json.loads((run.run / "lm/tuned.json").read_text())["systems"]
+
+
+def test_tune_counts_on_the_development_set_and_guards_the_source(tuned_run):
+    found = tuned_systems(tuned_run)
+    assert all(row["counts"]["words"] == 6 and row["surface"] for row in found.values()), "the development set"
     guarded = {row["base"]["source_words"] for row in found.values()}
-    assert len(guarded) == 1 and guarded.pop() > 0 and "source: WER" in tuned.stdout
-    again = adapt("tune", recipe, "-o", out, *dev, "--json")
-    assert json.loads(again.stdout)["systems"] == found and "tune" in again.stderr
-    after = adapt("run", recipe, "-o", out, *dev)
+    assert len(guarded) == 1 and guarded.pop() > 0, "all systems are guarded by the same source words"
+    assert "source: WER" in tuned_run.stdout
+    assert tuned_run.stdout.splitlines()[-1] == f"Next: adapt run {tuned_run.recipe}"
+
+
+def test_tune_the_second_time_gives_the_same_weights(tuned_run):
+    again = adapt("tune", tuned_run.recipe, "-o", tuned_run.run, *DEV, "--json")
+    assert json.loads(again.stdout)["systems"] == tuned_systems(tuned_run)
+    tune = next(line for line in again.stderr.splitlines() if line.startswith("tune"))
+    assert tune.endswith("as before"), "the search is skipped"
+
+
+def test_tuned_weights_replace_those_of_the_recipe(tuned_run):
+    after = adapt("run", tuned_run.recipe, "-o", tuned_run.run, *DEV)
     assert after.exit_code == 0 and "tuned.json replace those of the recipe" in after.stderr, after.output
-    rows = json.loads((out / "scores/metrics.json").read_text())["rows"]
-    assert {row["system"] for row in rows} == {"base", "adapted", "ctc", *found} and "dev" not in {
-        r["set"] for r in rows
-    }
+    rows = tuned_run.rows()
+    assert {row["system"] for row in rows} == {"base", "adapted", "ctc", *tuned_systems(tuned_run)}
+    assert "dev" not in {row["set"] for row in rows}, "the development set is not scored"
 
 
-def test_a_lexicon_that_cannot_be_boosted_is_told_before_training(recipe, tmp_path):
-    (recipe / "lexicon.tsv").write_text("the song\nBeyonc\u00e9\n")
-    wrong = adapt("run", recipe, "-o", tmp_path / "run", "-s", "fusion.boost=1")
-    assert wrong.exit_code == 1 and "phrases: 'Beyonc\u00e9' cannot" in wrong.stderr
-    assert not (tmp_path / "run/adapter").exists()
-    none = adapt("run", recipe, "-o", tmp_path / "run", "-s", "fusion.boost=1", "-s", "data.lexicon=")
-    assert none.exit_code == 1 and "no lexicon to boost" in none.stderr
-    for options, told in (
+def test_tune_needs_a_development_set_and_says_so_before_training(recipe, tmp_path):
+    (recipe / "lexicon.tsv").write_text("the song\nBeyonc\u00e9\n")  # a second problem, which comes later
+    wrong = adapt("tune", recipe, "-o", tmp_path / "run")
+    assert wrong.exit_code == 1 and "data.dev: missing" in wrong.stderr, wrong.output
+    assert not (tmp_path / "run/adapter").exists(), "nothing is trained"
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        (["fusion.boost=1", "data.lexicon="], "no lexicon to boost"),
         (["fusion.reward=1"], "fusion.reward: alone it has no effect"),
         (["fusion.source=0.1", "data.source_replay="], "fusion.source: no text of the source"),
-    ):
-        wrong = adapt("run", recipe, "-o", tmp_path / "run", *(word for o in options for word in ("-s", o)))
-        assert wrong.exit_code == 1 and told in wrong.stderr and not (tmp_path / "run/adapter").exists()
-    (recipe / "lexicon.tsv").write_text("the song\ttrack\nabsent name\ttrack\n")
-    told = (recipe / "test.jsonl").read_text()
-    (recipe / "test.jsonl").write_text(told.replace('"id": 0', '"phrases": ["Beyonc\u00e9"], "id": 0'))
-    for command in (("run", "-s", "fusion.boost=1"), ("tune", "-s", "data.dev=test.jsonl")):
-        wrong = adapt(command[0], recipe, "-o", tmp_path / "run", *command[1:])
-        assert wrong.exit_code == 1 and "phrases: 'Beyonc\u00e9' cannot" in wrong.stderr
-    (recipe / "test.jsonl").write_text(told)
-    (recipe / "lexicon.tsv").write_text("the song\nBeyonc\u00e9\n")
-    wrong = adapt("tune", recipe, "-o", tmp_path / "run", "-s", "data.dev=test.jsonl")
-    assert wrong.exit_code == 1 and "phrases: 'Beyonc\u00e9' cannot" in wrong.stderr
-    wrong = adapt("tune", recipe, "-o", tmp_path / "run")
-    assert wrong.exit_code == 1 and "data.dev: missing" in wrong.stderr
-    assert not (tmp_path / "run/adapter").exists()
+    ],
+)
+def test_fusion_without_its_input_is_an_error_before_training(recipe, tmp_path, settings, problem):
+    wrong = adapt("run", recipe, "-o", tmp_path / "run", *overrides(*settings))
+    assert wrong.exit_code == 1 and problem in wrong.stderr, wrong.output
+    assert not (tmp_path / "run/adapter").exists(), "nothing is trained"
+
+
+@pytest.mark.parametrize("command", [("run", "-s", "fusion.boost=1"), ("tune", "-s", "data.dev=test.jsonl")])
+@pytest.mark.parametrize("place", ["lexicon", "utterance"])
+def test_a_phrase_that_cannot_be_written_is_an_error_before_training(recipe, tmp_path, command, place):
+    if place == "lexicon":
+        (recipe / "lexicon.tsv").write_text("the song\nBeyonc\u00e9\n")
+    else:
+        manifest = recipe / "test.jsonl"
+        manifest.write_text(manifest.read_text().replace('"id": 0', '"phrases": ["Beyonc\u00e9"], "id": 0'))
+    name, *options = command
+    wrong = adapt(name, recipe, "-o", tmp_path / "run", *options)
+    assert wrong.exit_code == 1 and "phrases: 'Beyonc\u00e9' cannot" in wrong.stderr, wrong.output
+    assert not (tmp_path / "run/adapter").exists(), "nothing is trained"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+
 import pytest
 
 from adapt.cli import main
@@ -10,12 +14,19 @@ from ..model.families import BUILDERS
 from ..session import adapt
 
 
-def test_every_command_has_help():
-    for name, command in main.commands.items():
-        result = adapt(name, "--help")
-        assert result.exit_code == 0 and command.help
-        options = [p for p in command.params if p.param_type_name == "option"]
-        assert [p.name for p in options if not p.help] == []
+@pytest.mark.parametrize("name", main.commands)
+def test_every_command_and_each_of_its_options_has_help(name):
+    command = main.commands[name]
+    assert adapt(name, "--help").exit_code == 0 and command.help
+    options = [p for p in command.params if p.param_type_name == "option"]
+    assert [p.name for p in options if not p.help] == [], "options without help"
+
+
+def test_the_package_runs_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "adapt", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    listed = done.stdout.partition("Commands:")[2].split()
+    assert set(main.commands) <= set(listed), "its help lists every command"
 
 
 WRONG = {
@@ -32,46 +43,65 @@ WRONG = {
 
 @pytest.mark.parametrize("mistake", WRONG)
 def test_a_mistake_gives_one_line_and_exit_code_1(recipe, tmp_path, mistake):
-    name, change, told = WRONG[mistake]
+    name, change, problem = WRONG[mistake]
     path = recipe / name
     path.write_text(change("" if name.endswith("wav") else path.read_text()))
     result = adapt("run", recipe, "-o", tmp_path / "run")
-    message = [line for line in result.stderr.splitlines() if told in line]
+    message = [line for line in result.stderr.splitlines() if problem in line]
     assert result.exit_code == 1 and len(message) == 1, result.output
     assert "Traceback" not in result.stderr and result.stdout == ""
-    assert ";" in message[0]
+    assert ";" in message[0], "the message has a way out"
 
 
-def test_help_and_usage(tmp_path):
+def test_an_unknown_command_is_wrong_usage():
     assert adapt("rnu").exit_code == 2
+
+
+def test_a_recording_that_does_not_exist_is_an_error(tmp_path):
     assert adapt("transcribe", tmp_path / "absent.wav").exit_code == 1
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    result = adapt("check", empty)
+
+
+def test_a_folder_without_a_recipe_is_an_error(tmp_path):
+    result = adapt("check", tmp_path)
     assert result.exit_code == 1 and "no such recipe" in result.stderr
 
 
-def test_mistakes_with_bases_adapters_and_devices(tiny, recipe, tmp_path):
-    audio, base = recipe / "0.wav", ("--base", tiny.name)
+# Words in capitals stand for paths.
+MISTAKES = [
+    ("transcribe AUDIO --base BASE --device cdua", "unknown 'cdua'"),
+    ("transcribe AUDIO --base BASE --device cuda:99", "is not there"),
+    ("transcribe AUDIO --base BASE --quantise 4-bit", "not for models built by `adapt base`"),
+    ("transcribe AUDIO --base BASE --adapter a=x --adapter a=y", "have one name"),
+    ("transcribe AUDIO --base BASE --adapter x --adapter a=y", "has no name"),
+    ("transcribe AUDIO --base BASE --prompt NO_PROMPT", "cannot be read"),
+    ("transcribe AUDIO --base WITHOUT_CTC --decoder ctc", "no encoder with a CTC head"),
+    ("prompt RECIPE -s prompt.start=NO_PROMPT -o EMPTY", "cannot be read"),
+    ("check --base BROKEN_BASE", "cannot be read"),
+    ("check", "nothing to check"),
+    ("import ABSENT --encoder x --llm y -o EMPTY", "no such file"),
+    ("export EMPTY", "has no adapter"),
+]
 
-    def told(*arguments):
-        result = adapt(*arguments)
-        assert result.exit_code in (1, 2) and "Traceback" not in result.output, result.output
-        return result.stderr
 
-    assert "unknown 'cdua'" in told("transcribe", audio, *base, "--device", "cdua")
-    assert "is not there" in told("transcribe", audio, *base, "--device", "cuda:99")
-    assert "not for models built by `adapt base`" in told("transcribe", audio, *base, "--quantise", "4-bit")
-    assert "have one name" in told("transcribe", audio, *base, "--adapter", "a=x", "--adapter", "a=y")
-    assert "has no name" in told("transcribe", audio, *base, "--adapter", "x", "--adapter", "a=y")
+@pytest.mark.parametrize(("command", "problem"), MISTAKES)
+def test_mistakes_with_bases_adapters_and_devices_are_errors(tiny, recipe, tmp_path, command, problem):
+    (tmp_path / "empty").mkdir()
     (tmp_path / "bad.safetensors").write_bytes(b"no")
-    assert "cannot be read" in told("transcribe", audio, *base, "--prompt", tmp_path / "bad.safetensors")
-    assert "cannot be read" in told("prompt", recipe, "-s", f"prompt.start={tmp_path / 'bad.safetensors'}")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/config.json").write_text("{")
-    assert "cannot be read" in told("check", "--base", tmp_path / "broken")
-    assert "nothing to check" in told("check")
-    BUILDERS["qwen2_audio"](tmp_path / "qwen")
-    assert "no encoder with a CTC head" in told("transcribe", audio, "--base", tmp_path / "qwen", "--decoder", "ctc")
-    assert "no such file" in told("import", tmp_path / "model.pt", "--encoder", "x", "--llm", "y", "-o", tmp_path / "z")
-    assert "has no adapter" in told("export", tmp_path)
+    if "WITHOUT_CTC" in command:
+        BUILDERS["qwen2_audio"](tmp_path / "qwen")
+    paths = {
+        "AUDIO": recipe / "0.wav",
+        "BASE": tiny.name,
+        "RECIPE": recipe,
+        "NO_PROMPT": tmp_path / "bad.safetensors",
+        "WITHOUT_CTC": tmp_path / "qwen",
+        "BROKEN_BASE": tmp_path / "broken",
+        "ABSENT": tmp_path / "model.pt",
+        "EMPTY": tmp_path / "empty",
+    }
+    words = [re.sub("[A-Z_]{4,}$", lambda name: str(paths[name[0]]), word) for word in command.split()]
+    result = adapt(*words)
+    assert result.exit_code in (1, 2) and "Traceback" not in result.output, result.output
+    assert problem in result.stderr

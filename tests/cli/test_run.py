@@ -1,4 +1,4 @@
-"""`adapt run`, `adapt decoder` and `adapt check` over a small recipe."""
+"""`adapt run`, `adapt decoder`, `adapt check` and `adapt export` over a small recipe."""
 
 from __future__ import annotations
 
@@ -10,73 +10,94 @@ import pytest
 import soundfile
 
 from ..session import adapt
+from .conftest import overrides
 
 
-def test_run_twice_then_with_a_changed_key(recipe, tmp_path):
-    out = tmp_path / "run"
-    first = adapt("run", recipe, "-o", out)
-    assert first.exit_code == 0, first.output
-    table = first.stdout
+def test_a_run_prints_a_row_for_each_set_and_system(finished_run):
     rows = [[name, system] for name in ("target", "source") for system in ("base", "ctc", "adapted")]
-    assert [line.split()[:2] for line in table.splitlines()[1:7]] == rows
-    assert "utts:2+2" in table
-    metrics = json.loads((out / "scores/metrics.json").read_text())
-    assert {row["system"] for row in metrics["rows"]} == {"base", "adapted", "ctc"}
-    assert metrics["rows"][0]["counts"]["mentions"] == 2
-    assert "<svg" in (out / "report.html").read_text()
-    assert not list((out / "checkpoints").iterdir())
+    assert [line.split()[:2] for line in finished_run.stdout.splitlines()[1:7]] == rows
+    assert "utts:2+2" in finished_run.stdout, "the signature counts the utterances of both sets"
 
+
+def test_a_run_writes_scores_and_a_report_and_leaves_no_checkpoints(finished_run):
+    rows, out = finished_run.rows(), finished_run.run
+    assert {row["system"] for row in rows} == {"base", "adapted", "ctc"}
+    assert rows[0]["counts"]["mentions"] == 2
+    assert "<svg" in (out / "report.html").read_text(), "the report has a figure"
+    assert not list((out / "checkpoints").iterdir()), "no checkpoint is left"
+
+
+def test_a_second_run_skips_every_stage_and_prints_the_same_table(finished_run):
+    out = finished_run.run
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p.name not in ("recipe.yaml", ".lock")}
-    again = adapt("run", recipe, "-o", out)
-    assert again.stdout == table
-    assert all(p.stat().st_mtime_ns == before[p] for p in before)
-    assert again.stderr.count("as before") == 10
+    again = adapt("run", finished_run.recipe, "-o", out)
+    assert again.stdout == finished_run.stdout, "the table is the same"
+    written = [p for p, time in before.items() if p.stat().st_mtime_ns != time]
+    assert written == [], "no file is written again"
+    assert again.stderr.count("as before") == 10, "every stage is skipped"
 
-    changed = adapt("run", recipe, "-o", out, "-s", "decoder.steps=2")
-    assert changed.exit_code == 0
-    assert "decoder.steps changed: 4 -> 2" in changed.stderr
-    assert changed.stderr.count("as before") >= 6  # text, prompt, and both transcripts of base and of ctc
 
+def test_a_changed_key_redoes_the_stages_that_depend_on_it(finished_run):
+    changed = adapt("run", finished_run.recipe, "-o", finished_run.run, "-s", "decoder.steps=2")
+    assert changed.exit_code == 0, changed.output
+    assert "decoder.steps changed: 4 -> 2" in changed.stderr, "the reason is printed"
+    kept = changed.stderr.count("as before")
+    assert kept >= 6, "text, prompt, and both transcripts of base and of ctc are kept"
+
+
+def test_the_card_of_an_adapter_holds_its_scores_unless_it_was_trained_since(finished_run):
+    recipe, out = finished_run.recipe, finished_run.run
     card = out / "export/README.md"
-    assert adapt("export", out, "--adapter-only").exit_code == 0 and "| target | adapted |" in card.read_text()
+    assert adapt("export", out, "--adapter-only").exit_code == 0
+    assert "| target | adapted |" in card.read_text(), "the scored adapter"
     assert adapt("decoder", recipe, "-o", out, "-s", "decoder.steps=1").exit_code == 0
-    assert adapt("export", out, "--adapter-only").exit_code == 0  # what was scored is another adapter
-    assert "has not been scored" in card.read_text() and "\n  steps: 1\n" in card.read_text()
+    assert adapt("export", out, "--adapter-only").exit_code == 0
+    assert "has not been scored" in card.read_text(), "the scores are of another adapter"
+    assert "\n  steps: 1\n" in card.read_text(), "the settings are those of this adapter"
 
 
-def test_another_normaliser_is_heeded_where_the_text_stays_the_same(recipe, tmp_path):
-    options = ("-o", tmp_path / "run", "-s", "fusion.boost=0.1", "-s", "fusion.lm=0.1")
+def test_another_normaliser_redoes_every_stage_that_normalises_where_the_text_stays_the_same(recipe, tmp_path):
+    options = ("-o", tmp_path / "run", *overrides("fusion.boost=0.1", "fusion.lm=0.1"))
     assert adapt("run", recipe, *options).exit_code == 0
     page = (tmp_path / "run/report.html").stat().st_mtime_ns
     other = adapt("run", recipe, *options, "-s", "data.normaliser=none")
-    assert other.exit_code == 0 and (tmp_path / "run/report.html").stat().st_mtime_ns != page
+    assert other.exit_code == 0, other.output
+    assert (tmp_path / "run/report.html").stat().st_mtime_ns != page, "the report is written again"
     lines = other.stderr.splitlines()
     redone = [line.split()[0] for line, why in itertools.pairwise(lines) if "data.normaliser changed" in why]
     assert set(redone) == {"text", "decoder", "lm", "transcribe", "score"}, other.stderr
 
 
 def test_a_recipe_without_recordings_ends_in_an_adapter(recipe, tmp_path):
-    none = [w for key in ("test", "source_test", "source_replay", "source_dev") for w in ("-s", f"data.{key}=")]
+    none = overrides(*(f"data.{key}=" for key in ("test", "source_test", "source_replay", "source_dev")))
     options = ("-o", tmp_path / "run", *none, "-s", "decoder.pseudo_audio=soft-prompt")
-    wrong = adapt("run", recipe, *options)
-    assert wrong.exit_code == 1 and "no examples of its audio embeddings" in wrong.stderr
-    assert "name data.source_replay in the recipe, or set prompt.init to text" in wrong.stderr
-    done = adapt("run", recipe, *options, "-s", "prompt.init=text")  # the way out that is told there
-    assert done.exit_code == 0, done.output
+    refused = adapt("run", recipe, *options)
+    assert refused.exit_code == 1 and "no examples of its audio embeddings" in refused.stderr, refused.output
+    assert "name data.source_replay in the recipe, or set prompt.init to text" in refused.stderr, "the way out"
+    done = adapt("run", recipe, *options, "-s", "prompt.init=text")
+    assert done.exit_code == 0, f"the way out works: {done.output}"
     nothing, use = done.stdout.splitlines()
-    assert nothing.startswith("Nothing is scored") and use.endswith(f"--adapter {tmp_path / 'run/adapter'}")
-    assert adapt("run", recipe, *options, "-s", "prompt.init=text", "--json").stdout == "{}\n"
+    assert nothing.startswith("Nothing is scored")
+    assert use.endswith(f"--adapter {tmp_path / 'run/adapter'}"), "how to use the adapter is printed"
+    as_json = adapt("run", recipe, *options, "-s", "prompt.init=text", "--json")
+    assert as_json.stdout == "{}\n", "--json prints an empty object"
 
 
-def test_replay_leaves_out_what_the_base_would_cut(recipe, tmp_path):
-    wanted = [
-        (0, "source.jsonl: 1 of 2 recordings left out, longer than the 30 s that the base takes"),
-        (1, "every recording is longer than the 30 s that the base takes; cut them"),
-    ]
-    for long, (code, told) in zip((2, 1), wanted, strict=True):
-        soundfile.write(recipe / f"{long}.wav", np.zeros(31 * 16_000), 16_000)
-        result = adapt("decoder", recipe, "-o", tmp_path / "run")
-        assert result.exit_code == code and told in result.stderr, result.output
+@pytest.mark.parametrize(
+    ("long", "code", "message"),
+    [
+        ([0], 0, ""),
+        ([2], 0, "source.jsonl: 1 of 2 recordings left out, longer than the 30 s that the base takes"),
+        ([1, 2], 1, "every recording is longer than the 30 s that the base takes; cut them"),
+    ],
+)
+def test_replay_leaves_out_what_is_longer_than_the_base_takes(recipe, tmp_path, long, code, message):
+    for name in long:  # source.jsonl names 1.wav and 2.wav
+        soundfile.write(recipe / f"{name}.wav", np.zeros(31 * 16_000), 16_000)
+    result = adapt("decoder", recipe, "-o", tmp_path / "run")
+    assert result.exit_code == code, result.output
+    assert message in result.stderr
+    assert ("left out" in result.stderr) == ("left out" in message)
 
 
 def test_precision_reaches_both_stages(recipe, tmp_path):
@@ -86,23 +107,32 @@ def test_precision_reaches_both_stages(recipe, tmp_path):
         assert adapt("decoder", recipe, "-o", out, "-s", f"precision={precision}").exit_code == 0
         files = ("prompt/soft_prompt.safetensors", "adapter/adapter_model.safetensors")
         written.append([(out / file).read_bytes() for file in files])
-    assert all(one != other for one, other in zip(*written, strict=True))
+    (prompt, adapter), (other_prompt, other_adapter) = written
+    assert prompt != other_prompt, "the soft prompt is learned in the precision"
+    assert adapter != other_adapter, "the decoder is tuned in the precision"
 
 
-@pytest.mark.parametrize("entities", [True, None])  # with their names annotated, or found by the lexicon
-def test_check_tells_of_words_that_the_text_lacks(recipe, entities):
-    def told(said):
-        lines = {i: {"id": i, "audio": f"{i}.wav", "text": text} for i, text in enumerate(said)}
-        if entities:
-            lines[0]["entities"] = [{"text": "absent name", "type": "track"}]
-        (recipe / "dev.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines.values()))
-        result = adapt("check", recipe, "-s", "data.dev=dev.jsonl")
-        assert result.exit_code == 0
-        return next(line for line in result.stdout.splitlines() if line.split()[1] == "words")
-
-    wide = told(["Please play absent name now", "stop the song"])
-    assert wide.startswith("ok") and wide.endswith(
-        "0% of the words of dev.jsonl outside of mentions do not occur in the text"
-    )
-    narrow = told(["please rewind absent name now", "rewind it"])
-    assert narrow.startswith("warn") and "60% of" in narrow and "'rewind', 'it'" in narrow and "varied" in narrow
+@pytest.mark.parametrize("annotated", [True, False], ids=["entities annotated", "entities found by the lexicon"])
+@pytest.mark.parametrize(
+    ("said", "verdict", "parts"),
+    [
+        (
+            ["Please play absent name now", "stop the song"],
+            "ok",
+            ["0% of the words of dev.jsonl outside of mentions do not occur in the text"],
+        ),
+        (["please rewind absent name now", "rewind it"], "warn", ["60% of", "'rewind', 'it'", "varied"]),
+    ],
+)
+def test_check_reports_words_that_the_text_lacks(recipe, annotated, said, verdict, parts):
+    lines = {i: {"id": i, "audio": f"{i}.wav", "text": text} for i, text in enumerate(said)}
+    if annotated:
+        lines[0]["entities"] = [{"text": "absent name", "type": "track"}]
+    (recipe / "dev.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines.values()))
+    result = adapt("check", recipe, "-s", "data.dev=dev.jsonl")
+    assert result.exit_code == 0, result.output
+    line = next(line for line in result.stdout.splitlines() if line.split()[1] == "words")
+    assert line.startswith(verdict)
+    for part in parts:
+        assert part in line
+    assert verdict == "warn" or line.endswith(parts[0]), "no advice where nothing is wrong"

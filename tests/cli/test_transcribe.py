@@ -11,7 +11,7 @@ import soundfile
 from ..session import adapt
 
 
-def test_transcribe_prints_a_line_a_file(recipe, tiny):
+def test_each_recording_has_a_line(recipe, tiny):
     result = adapt("transcribe", recipe / "0.wav", recipe / "1.wav", "--base", tiny.name, "--num-beams", 1)
     assert result.exit_code == 0, result.output
     assert [line.split("\t")[0] for line in result.stdout.splitlines()] == [
@@ -20,67 +20,112 @@ def test_transcribe_prints_a_line_a_file(recipe, tiny):
     ]
 
 
-def test_a_recording_that_is_named_twice_is_told(recipe, tiny):
+def test_two_recordings_of_one_name_are_an_error(recipe, tiny):
     result = adapt("transcribe", recipe / "0.wav", recipe / "0.wav", "--base", tiny.name)
     assert result.exit_code == 1 and f"{recipe / '0.wav'}: 2 of the recordings have this name" in result.stderr
 
 
-def test_transcribe_by_ctc_leaves_the_decoder_out(recipe, tiny, tmp_path):
+def test_ctc_hypotheses_have_a_confidence(recipe, tiny, tmp_path):
     out = tmp_path / "ctc.jsonl"
     result = adapt("transcribe", recipe / "test.jsonl", "--base", tiny.name, "--decoder", "ctc", "--out", out)
     assert result.exit_code == 0, result.output
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert {line["id"] for line in lines} == {"0", "1"}
     assert all(0 < line["confidence"] <= 1 if line["text"] else line["confidence"] is None for line in lines)
+
+
+def test_an_adapter_for_the_ctc_decoder_is_wrong_usage(tmp_path):
     both = adapt("transcribe", "x.wav", "--decoder", "ctc", "--adapter", tmp_path)
     assert both.exit_code == 2 and "--adapter adapts" in both.stderr
 
 
-def test_transcribe_with_all_that_can_be_fused(recipe, tiny, tmp_path):
-    assert adapt("lm", recipe, "-o", tmp_path / "run").exit_code == 0
-    lm = tmp_path / "run/lm"
-    common = [recipe / "test.jsonl", "--base", tiny.name, "--lexicon", recipe / "lexicon.tsv"]
+def options(recipe, base) -> list:
+    """The options of a base and of a lexicon."""
+    return ["--base", base, "--lexicon", recipe / "lexicon.tsv"]
+
+
+def test_lm_internal_lm_and_lexicon_are_fused_into_an_nbest_list(lm_run, tmp_path):
     out = tmp_path / "nbest.jsonl"
-    result = adapt("transcribe", *common, "--lm", lm / "tokens.arpa", "--ilm", 0.1, "--nbest", 3, "--out", out)
-    assert result.exit_code == 0, result.output
+    fused = ["--lm", lm_run.run / "lm/tokens.arpa", "--ilm", 0.1, "--nbest", 3, "--out", out]
+    result = adapt("transcribe", lm_run.recipe / "test.jsonl", *options(lm_run.recipe, lm_run.base), *fused)
+    assert result.exit_code == 0 and "there already" not in result.stderr, result.output
     for line in map(json.loads, out.read_text().splitlines()):
-        scores = [h["score"] for h in line["nbest"]]
-        assert line["text"] == line["nbest"][0]["text"] and len(scores) == 3
-        assert {"model", "lm", "ilm", "boost", "ctc"} <= line["nbest"][0].keys()
+        assert len(line["nbest"]) == 3
+        assert line["text"] == line["nbest"][0]["text"], "the best hypothesis is the transcript"
+        assert all({"score", "model", "lm", "ilm", "boost", "ctc"} <= h.keys() for h in line["nbest"])
+
+
+def test_a_finished_file_of_transcripts_is_left_as_it_is(recipe, tiny, tmp_path):
+    out = tmp_path / "hyps.jsonl"
+    call = ["transcribe", recipe / "test.jsonl", "--base", tiny.name, "--out", out]
+    first = adapt(*call)
+    assert first.exit_code == 0 and "there already" not in first.stderr, first.output
     before = out.read_text()
-    again = adapt("transcribe", *common, "--ctc-weight", 0, "--out", out)
-    assert again.exit_code == 0 and "there already" in again.stderr and out.read_text() == before
-    assert "there already" not in result.stderr
-    for options, told in (
-        (["--lm", lm / "words.arpa"], "not token ids"),
-        (["--lm", tmp_path / "x.arpa"], "no such file"),
-        (["--rescore", recipe], "cannot be loaded"),
-        (["--decoder", "ctc", "--lm", lm / "tokens.arpa"], "needs words"),
-    ):
-        wrong = adapt("transcribe", *common, *options)
-        assert wrong.exit_code == 1 and told in wrong.stderr and "Traceback" not in wrong.output
-    assert adapt("transcribe", *common, "--nbest", 9).exit_code == 2
-    for option in ("--boost", "--lm-weight", "--ilm"):
-        for value in ("nan", "inf", -1):
-            assert adapt("transcribe", *common, option, value).exit_code == 2
-    below = adapt("transcribe", recipe / "0.wav", *common[1:], "--out", recipe / "0.wav/x.jsonl")
-    assert below.exit_code == 1 and "0.wav: " in below.stderr and "Traceback" not in below.output
+    again = adapt(*call, "--ctc-weight", 0)
+    assert again.exit_code == 0 and "there already" in again.stderr, again.output
+    assert out.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        (["--lm", "lm/words.arpa"], "not token ids"),
+        (["--lm", "lm/none.arpa"], "no such file"),
+        (["--rescore", "lm"], "cannot be loaded"),
+        (["--decoder", "ctc", "--lm", "lm/tokens.arpa"], "needs words"),
+    ],
+)
+def test_an_lm_of_the_wrong_kind_is_an_error(lm_run, monkeypatch, wrong, problem):
+    monkeypatch.chdir(lm_run.run)
+    result = adapt("transcribe", lm_run.recipe / "test.jsonl", *options(lm_run.recipe, lm_run.base), *wrong)
+    assert result.exit_code == 1 and problem in result.stderr and "Traceback" not in result.output, result.output
+
+
+def test_more_hypotheses_than_beams_are_wrong_usage(recipe, tiny):
+    assert adapt("transcribe", recipe / "test.jsonl", *options(recipe, tiny.name), "--nbest", 9).exit_code == 2
+
+
+@pytest.mark.parametrize("option", ["--boost", "--lm-weight", "--ilm"])
+@pytest.mark.parametrize("value", ["nan", "inf", -1])
+def test_a_weight_that_is_negative_or_not_finite_is_wrong_usage(recipe, tiny, option, value):
+    result = adapt("transcribe", recipe / "test.jsonl", *options(recipe, tiny.name), option, value)
+    assert result.exit_code == 2 and "is not a weight" in result.stderr, result.output
+
+
+def test_an_out_file_below_a_file_is_an_error(recipe, tiny):
+    call = ["transcribe", recipe / "0.wav", *options(recipe, tiny.name)]
+    result = adapt(*call, "--out", recipe / "0.wav/x.jsonl")
+    assert result.exit_code == 1 and "0.wav: " in result.stderr and "Traceback" not in result.output, result.output
+
+
+def test_samples_that_are_not_finite_are_an_error(recipe, tiny):
     soundfile.write(recipe / "nan.wav", np.full(16_000, np.nan, np.float32), 16_000, "FLOAT")
-    nan = adapt("transcribe", recipe / "nan.wav", *common[1:])
-    assert nan.exit_code == 1 and "nan.wav: holds samples that are NaN or infinite" in nan.stderr
+    result = adapt("transcribe", recipe / "nan.wav", *options(recipe, tiny.name))
+    assert result.exit_code == 1 and "nan.wav: holds samples that are NaN or infinite" in result.stderr, result.output
+
+
+def test_a_phrase_of_an_utterance_that_cannot_be_written_is_an_error_before_the_first_transcript(
+    recipe, tiny, tmp_path
+):
     rows = [json.loads(line) for line in (recipe / "test.jsonl").read_text().splitlines()]
     rows[1]["phrases"] = ["the song", "Beyonc\u00e9"]
     (recipe / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    named = adapt("transcribe", *common, "--out", tmp_path / "own.jsonl")
-    assert (
-        named.exit_code == 1
-        and "phrases: 'Beyonc\u00e9' cannot" in named.stderr
-        and not (tmp_path / "own.jsonl").exists()
-    )
+    call = ["transcribe", recipe / "test.jsonl", *options(recipe, tiny.name)]
+    result = adapt(*call, "--out", tmp_path / "own.jsonl")
+    assert result.exit_code == 1 and "phrases: 'Beyonc\u00e9' cannot" in result.stderr, result.output
+    assert not (tmp_path / "own.jsonl").exists(), "nothing is transcribed"
+
+
+def test_a_lexicon_that_ctc_cannot_write_is_an_error(recipe, tiny):
     pytest.importorskip("pyctcdecode")
-    by_ctc = "--decoder", "ctc"
     (recipe / "strange.tsv").write_text("\u6b4c\n")
-    unwritten = adapt("transcribe", recipe / "0.wav", *common[1:3], "--lexicon", recipe / "strange.tsv", *by_ctc)
-    assert unwritten.exit_code == 1 and "none of it can be written" in unwritten.stderr
-    ctc = adapt("transcribe", *common, *by_ctc, "--lm", lm / "words.arpa")
-    assert ctc.exit_code == 0 and len(ctc.stdout.splitlines()) == 2, ctc.output
+    call = ["transcribe", recipe / "0.wav", "--base", tiny.name, "--decoder", "ctc"]
+    result = adapt(*call, "--lexicon", recipe / "strange.tsv")
+    assert result.exit_code == 1 and "none of it can be written" in result.stderr, result.output
+
+
+def test_ctc_takes_a_lexicon_and_an_lm_of_words(lm_run):
+    pytest.importorskip("pyctcdecode")
+    fused = ["--decoder", "ctc", "--lm", lm_run.run / "lm/words.arpa"]
+    result = adapt("transcribe", lm_run.recipe / "test.jsonl", *options(lm_run.recipe, lm_run.base), *fused)
+    assert result.exit_code == 0 and len(result.stdout.splitlines()) == 2, result.output

@@ -7,7 +7,7 @@ from itertools import groupby
 from adapt.decode.ctc import greedy_transcripts
 
 
-def test_a_greedy_transcript_is_the_collapsed_path(tiny, noise):
+def test_a_greedy_transcript_is_the_collapsed_path_in_a_batch_and_alone(tiny, noise):
     paths, _ = tiny.ctc_paths(noise)
     together = greedy_transcripts(tiny, noise)
     alone = [greedy_transcripts(tiny, [samples])[0] for samples in noise]

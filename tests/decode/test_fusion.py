@@ -43,7 +43,7 @@ def test_hypotheses_score_what_beam_search_ranks_by(tiny, noise, models):
         assert [h.model for h in hypotheses] == pytest.approx(model), "the decoder's scores"
         for totals in (h.totals for h in hypotheses):
             assert totals["lm"] < 0 and totals["lm"] == totals["source"] and totals["ilm"] < 0, "the LMs' scores"
-    assert endings > 4
+    assert endings > 4, "the example has hypotheses that end"
     ((louder,),) = fusion.score_hypotheses(prompts[1:2], [[tiny.tokenizer.encode("louder now")]], Batch(own[1:2]))
     assert louder.totals["boost"] == pytest.approx(9 / 16 * (2 + math.log(2)), abs=1e-5), "the utterance's own phrase"
 
@@ -58,7 +58,7 @@ def test_a_phrase_of_lexicon_and_utterance_is_boosted_once(tiny, listed, weight)
     assert found.totals["boost"] == pytest.approx(bonus)
 
 
-def test_a_reward_alone_favours_long_hypotheses(tiny, noise, models):
+def test_a_reward_favours_long_hypotheses(tiny, noise, models):
     prompts = [tiny.prompt(slot) for slot in tiny.audio_embeddings(noise)]
     lengths = []
     for reward in (-5.0, 5.0):
@@ -67,6 +67,9 @@ def test_a_reward_alone_favours_long_hypotheses(tiny, noise, models):
         found = generate(tiny, prompts, 4, 8, [*fusion.processors(Batch([None] * 3)), no_special])
         lengths.append(sum(len(best) for best, *_ in found))
     assert lengths[0] < lengths[1]
+
+
+def test_a_reward_without_an_lm_or_boosting_is_an_error(tiny):
     with pytest.raises(DataError, match="a reward of tokens alone"):
         Fusion(tiny, Weights(reward=1.0), normalise=basic).processors(Batch([None]))
 
@@ -86,22 +89,31 @@ def test_kenlm_comes_after_the_internal_lm_and_before_ctc(tiny, models, monkeypa
     assert [p.weight for p in again] == [0.7] and processors[2].weight == 0.5, "each fusion has its own weight"
 
 
-def test_missing_and_unfit_inputs_are_named(tiny, models):
+def test_a_weight_without_its_input_is_an_error(tiny):
     with pytest.raises(DataError, match="'lm' has a weight, but no input"):
         Fusion(tiny, Weights(lm=0.1), normalise=basic)
-    with pytest.raises(DataError, match="'Beyoncé' cannot be written"):
-        lexicon = Lexicon("x", "", (Entry("Beyoncé"),))
-        Fusion(tiny, Weights(boost=0.1), {"boost": lexicon}, normalise=basic)
+
+
+def test_a_phrase_that_cannot_be_written_is_an_error_where_it_is_boosted(tiny):
     own = [["Beyoncé", "the song"]]
+    lexicon, boosting = Lexicon("x", "", (Entry("Beyoncé"),)), Fusion(tiny, Weights(boost=0.1), normalise=basic)
     with pytest.raises(DataError, match="'Beyoncé' cannot be written"):
-        Fusion(tiny, Weights(boost=0.1), normalise=basic).processors(Batch(own))
+        Fusion(tiny, Weights(boost=0.1), {"boost": lexicon}, normalise=basic)
     with pytest.raises(DataError, match="'Beyoncé' cannot be written"):
-        Fusion(tiny, Weights(boost=0.1), normalise=basic).check_phrases(own)
-    fusion = Fusion(tiny, Weights(), normalise=basic)
-    fusion.check_phrases(own)
+        boosting.processors(Batch(own))
+    with pytest.raises(DataError, match="'Beyoncé' cannot be written"):
+        boosting.check_phrases(own)
+    Fusion(tiny, Weights(), normalise=basic).check_phrases(own)  # nothing is boosted
+
+
+def test_the_bonus_of_an_utterances_own_phrases_is_known_before_there_is_a_weight(tiny):
+    fusion, own = Fusion(tiny, Weights(), normalise=basic), [["Beyoncé", "the song"]]
     tokens = tiny.tokenizer.encode("the song", add_special_tokens=False)
     ((found,),) = fusion.score_hypotheses([tiny.prompt_without_audio()], [[tokens]], Batch(own))
-    assert found.totals["boost"] > 0, "the bonus is known before there is a weight"
+    assert found.totals["boost"] > 0
+
+
+def test_an_lm_of_another_tokenizer_or_with_a_broken_description_is_an_error(tiny, models):
     description = models.arpa.with_suffix(".json")
     description.write_text('{"vocabulary": "0123"}')
     with pytest.raises(DataError, match="made with another tokenizer"):

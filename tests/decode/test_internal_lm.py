@@ -10,7 +10,7 @@ from adapt.decode.internal_lm import InternalLM
 from .reference import reference
 
 
-def test_the_internal_lm_is_the_decoder_without_audio(tiny, noise, models):
+def test_the_subtracted_internal_lm_is_the_decoder_with_an_empty_slot(tiny, noise, models):
     slots = tiny.audio_embeddings(noise)
     tiny.model.double()
     prompts = [tiny.prompt(slot.double()) for slot in slots]

@@ -20,7 +20,7 @@ def recordings(noise, tmp_path) -> list[str]:
     return [str(tmp_path / f"{i}.wav") for i in range(len(noise))]
 
 
-def test_a_job_gives_its_transcripts_and_goes_on_in_its_file(tiny, recordings, tmp_path):
+def test_a_job_gives_its_transcripts_and_skips_those_that_are_in_its_file(tiny, recordings, tmp_path):
     alone = run_job(TranscriptionJob(recordings, base=tiny.name, num_beams=2))
     assert list(alone.texts) == recordings and alone.kept == 0, "in the order of the files"
     job = TranscriptionJob(recordings, base=tiny.name, num_beams=2, out=tmp_path / "hyps.jsonl")
@@ -41,17 +41,20 @@ def test_a_job_gives_its_transcripts_and_goes_on_in_its_file(tiny, recordings, t
         ({"nbest": 5}, "give --num-beams 5"),
     ],
 )
-def test_options_that_exclude_each_other(options, problem):
+def test_options_that_exclude_each_other_are_an_error(options, problem):
     job = TranscriptionJob(["none.wav"], **options)
     assert problem in conflict(job)
     with pytest.raises(DataError, match=problem):
         run_job(job)
 
 
-def test_every_missing_and_every_repeated_recording_is_named(recordings):
+def test_every_missing_recording_is_named(recordings):
     with pytest.raises(DataError) as caught:
         run_job(TranscriptionJob(["a.wav", *recordings, "b.wav"]))
     assert [problem.split(":")[0] for problem in caught.value.problems] == ["a.wav", "b.wav"]
+
+
+def test_two_recordings_of_one_name_are_an_error(recordings):
     with pytest.raises(DataError, match="2 of the recordings have this name"):
         run_job(TranscriptionJob([recordings[0], *recordings]))
 

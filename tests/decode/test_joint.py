@@ -31,10 +31,10 @@ def prefix_and_whole(posteriors: torch.Tensor, text: str) -> tuple[float, float]
     """The log probability of all paths whose text starts with `text`, and of those whose text is `text`."""
     started = whole = 0.0
     for path in itertools.product(range(len(ALPHABET) + 1), repeat=len(posteriors)):
-        said = "".join(ALPHABET[symbol] for symbol, _ in itertools.groupby(path) if symbol < len(ALPHABET))
-        if said.startswith(text):
-            chance = math.exp(sum(row[symbol].item() for row, symbol in zip(posteriors, path, strict=True)))
-            started, whole = started + chance, whole + (said == text) * chance
+        collapsed = "".join(ALPHABET[symbol] for symbol, _ in itertools.groupby(path) if symbol < len(ALPHABET))
+        if collapsed.startswith(text):
+            probability = math.exp(sum(row[symbol].item() for row, symbol in zip(posteriors, path, strict=True)))
+            started, whole = started + probability, whole + (collapsed == text) * probability
     return tuple(math.log(x) if x else -math.inf for x in (started, whole))
 
 
@@ -53,18 +53,19 @@ def test_prefixes_have_the_probability_of_all_their_paths():
     total, zeros = [0.0] * 4, torch.zeros(4, len(PIECES))
     for length, order in enumerate(turns):
         ids = torch.tensor([rows[i][:length] for i in order], dtype=torch.long).view(4, length)
-        more = joint(ids, zeros.clone())
+        added = joint(ids, zeros.clone())
         for place, row in enumerate(order):
             started, whole = prefix_and_whole(posteriors[row // 2], text_of(rows[row][:length]))
-            total[row] += more[place, 0].item()
+            total[row] += added[place, 0].item()
             if total[row] > RAREST / 4 and started > -math.inf:
-                assert total[row] == pytest.approx(0.5 * started, abs=1e-5)
-                end = (more[place, END] - more[place, 0]).item()
-                assert end == pytest.approx(max(0.5 * (whole - started), RAREST / 2), abs=1e-5)
-    assert sum(t > RAREST / 4 for t in total) == 3 and min(total) < RAREST / 4  # "ba a" does not go into four frames
+                assert total[row] == pytest.approx(0.5 * started, abs=1e-5), "a prefix"
+                end = (added[place, END] - added[place, 0]).item()
+                assert end == pytest.approx(max(0.5 * (whole - started), RAREST / 2), abs=1e-5), "the end"
+    impossible = [t for t in total if t < RAREST / 4]
+    assert len(impossible) == 1, '"ba a" does not go into four frames'
     for row, found in zip(rows, joint.totals(rows).tolist(), strict=True):
         whole = prefix_and_whole(posteriors[rows.index(row) // 2], text_of(row))[1]
-        assert found == pytest.approx(max(whole, 10 * RAREST), abs=1e-5)
+        assert found == pytest.approx(max(whole, 10 * RAREST), abs=1e-5), "the score of a hypothesis"
 
 
 def test_letters_of_tokens_of_other_tokenizers():
@@ -80,14 +81,16 @@ def test_beams_are_ranked_by_decoder_and_ctc(built_in):
     fusion = Fusion(built_in, Weights(ctc=0.3), normalise=none)
     slots, posteriors = built_in.embeddings_and_posteriors([read_audio(u.audio) for u in UTTERANCES])
     prompts = [built_in.prompt(slot) for slot in slots]
-    assert all(map(torch.equal, slots, built_in.audio_embeddings([read_audio(u.audio) for u in UTTERANCES])))
+    alone = built_in.audio_embeddings([read_audio(u.audio) for u in UTTERANCES])
+    assert all(map(torch.equal, slots, alone)), "posteriors do not change the audio embeddings"
     found = generate(built_in, prompts, 4, 60, fusion.processors(Batch([None] * len(slots), posteriors)), nbest=4)
     for prompt, own, tokens in zip(prompts, posteriors, found, strict=True):
         (hypotheses,) = fusion.score_hypotheses([prompt], [tokens], Batch([None], [own]))
         scores = [h.score(fusion.weights) for h in hypotheses]
-        assert scores == sorted(scores, reverse=True)
-        assert scores == pytest.approx([(h.model + 0.3 * h.totals["ctc"]) / (h.tokens + 1) for h in hypotheses])
-        assert all(10 * RAREST < h.totals["ctc"] < 0 for h in hypotheses)
+        assert scores == sorted(scores, reverse=True), "the scores have the order of the beam search"
+        fused = [(h.model + 0.3 * h.totals["ctc"]) / (h.tokens + 1) for h in hypotheses]
+        assert scores == pytest.approx(fused), "the formula"
+        assert all(10 * RAREST < h.totals["ctc"] < 0 for h in hypotheses), "CTC finds each hypothesis possible"
 
 
 def test_a_higher_weight_gives_hypotheses_that_ctc_finds_more_probable(built_in, tmp_path):

@@ -31,8 +31,9 @@ def test_fused_beams_equal_a_search_written_out(tiny, noise, models, num_beams):
     plain = [h[0] for h in generate(tiny, prompts, num_beams, 8)]
     processors = [NgramFusion(lm, 0.5, (phrases, 4.0))]
     ours = [h[0] for h in generate(tiny, prompts, num_beams, 8, processors)]
-    again = [h[0] for h in generate(tiny, prompts, num_beams, 8, processors)]  # a processor can be used again
-    assert ours == again != plain
+    again = [h[0] for h in generate(tiny, prompts, num_beams, 8, processors)]
+    assert ours == again, "a processor can be used again"
+    assert ours != plain, "the example is one that fusion changes"
     assert ours == [reference(tiny.model, p, num_beams, 8, score) for p in prompts]
 
 
@@ -50,21 +51,20 @@ def test_states_follow_reordered_rows_and_prompts(models):
         torch.testing.assert_close(fusion(ids, scores.clone()), fresh(prompted, scores.clone()))
 
 
-def test_wider_outputs_than_tokens_and_rewards(models):
+def test_outputs_beyond_the_tokens_are_left_alone_and_words_are_rewarded(models):
     path, lm = models.arpa, models.lm
     ids, wider = torch.empty(2, 0, dtype=torch.long), torch.zeros(2, len(lm.root) + 5)
     lm = load_ngrams(path, len(lm.root), ends=[2], special=[0, 1, 3])
     fused = NgramFusion(lm, 0.5, reward=0.25)(ids, wider.clone())
     narrow = NgramFusion(lm, 0.5)(ids, wider[:, :-5].clone())
-    assert torch.equal(fused[:, -5:], wider[:, -5:])
-    more = (fused[:, :-5] - narrow)[0]
-    assert more[[0, 1, 2, 3]].tolist() == pytest.approx([0] * 4) and more[6:].tolist() == pytest.approx(
-        [0.25] * len(more[6:])
-    )
+    assert torch.equal(fused[:, -5:], wider[:, -5:]), "outputs beyond the tokens"
+    reward = (fused[:, :-5] - narrow)[0]
+    assert reward[[0, 1, 2, 3]].tolist() == pytest.approx([0] * 4), "special tokens and the end have no reward"
+    assert reward[6:].tolist() == pytest.approx([0.25] * len(reward[6:])), "each other token has it"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
-def test_the_same_on_a_gpu(models):
+def test_scores_on_a_gpu_are_those_on_a_cpu(models):
     _, lm, phrases = models
     ids, scores = torch.randint(4, len(lm.root), (8, 5)), torch.randn(8, len(lm.root))
     ours = NgramFusion(lm, 0.5, (phrases, 1.0))(ids.cuda(), scores.cuda())

@@ -1,5 +1,7 @@
 """N-best rescoring by a causal LM."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -25,7 +27,7 @@ def test_any_causal_lm_ranks_hypotheses(tiny, tmp_path):
         ids = torch.tensor([[1, *tiny.tokenizer.encode(text, add_special_tokens=False), 2]])
         logs = lm(input_ids=ids).logits[0, :-1].log_softmax(-1)
         expected.append(float(logs.gather(1, ids[0, 1:, None]).sum()))
-    assert rescorer.scores(texts) == pytest.approx(expected, abs=1e-4)
+    assert rescorer.scores(texts) == pytest.approx(expected, abs=1e-4), "log probabilities of the LM"
     hypotheses = [Hypothesis(text, 3, model=-1.0) for text in texts]
     ranked = rescorer.rank(hypotheses, Weights())
-    assert [h.text for _, _, h in ranked] == sorted(texts, key=lambda text: -expected[texts.index(text)])
+    assert [h.text for _, _, h in ranked] == sorted(texts, key=lambda text: -expected[texts.index(text)]), "the order"

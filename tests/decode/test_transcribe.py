@@ -1,5 +1,7 @@
 """Files of transcripts: resumed after a kill, left alone if they are something else, long recordings in segments."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from adapt.model.features import read_segments
 from adapt.text.corpus import Utterance
 
 
-def test_a_killed_run_goes_on_to_the_same_lines(tiny, noise, tmp_path):
+def test_a_killed_transcription_goes_on_to_the_same_lines(tiny, noise, tmp_path):
     utterances = []
     for i, samples in enumerate(noise):
         soundfile.write(tmp_path / f"{i}.wav", samples / abs(samples).max(), 16_000)
@@ -37,7 +39,7 @@ def test_a_killed_run_goes_on_to_the_same_lines(tiny, noise, tmp_path):
         b'{"id": "u0", "text": "play"}\n{"key": 1}',
     ],
 )
-def test_a_file_of_other_things_is_left_as_it_is(tiny, tmp_path, there):
+def test_a_file_that_holds_no_transcripts_is_an_error_and_stays_as_it_is(tiny, tmp_path, there):
     out = tmp_path / "notes.jsonl"
     out.write_bytes(there)
     with pytest.raises(DataError, match="other things than transcripts"):
@@ -45,7 +47,7 @@ def test_a_file_of_other_things_is_left_as_it_is(tiny, tmp_path, there):
     assert out.read_bytes() == there
 
 
-def test_only_a_newline_ends_a_line(tiny, tmp_path):
+def test_a_line_separator_within_a_text_does_not_end_the_line(tiny, tmp_path):
     out = tmp_path / "hyps.jsonl"
     out.write_text('{"id": "one\u2028two", "text": "play\u2028it"}\n', encoding="utf-8")
     transcribe(tiny, [Utterance("one\u2028two", "", Path("none.wav"))], out)
@@ -65,7 +67,12 @@ def test_every_unreadable_file_is_named_before_the_first_is_transcribed(tiny, no
     assert not (tmp_path / "out.jsonl").exists()
 
 
-def test_long_recordings_are_cut_where_it_is_quiet_and_stitched(tiny, tmp_path, monkeypatch):
+@pytest.fixture
+def long(tmp_path) -> tuple[np.ndarray, np.ndarray]:
+    """The samples of `long.wav`, five words with half a second of silence behind each, and where each silence lies.
+
+    `short.wav` beside it holds the last word.
+    """
     rng = np.random.default_rng(1)
     words = [rng.standard_normal(n) / 10 for n in (30_000, 21_000, 22_000, 27_000, 9_000)]
     pause = np.zeros(8_000)
@@ -73,24 +80,33 @@ def test_long_recordings_are_cut_where_it_is_quiet_and_stitched(tiny, tmp_path, 
     pauses = np.cumsum([[len(word), 8_000] for word in words]).reshape(-1, 2)  # where each begins and ends
     soundfile.write(tmp_path / "long.wav", samples, 16_000, subtype="FLOAT")
     soundfile.write(tmp_path / "short.wav", words[4], 16_000, subtype="FLOAT")
-    segments = list(read_segments(tmp_path / "long.wav", 5.0))
-    assert np.array_equal(np.concatenate(segments), samples)
-    assert len(segments) > 2 and max(map(len, segments)) <= 80_000
-    for cut in np.cumsum([len(segment) for segment in segments])[:-1]:
-        assert any(begin <= cut <= end for begin, end in pauses)
+    return samples, pauses
 
+
+def test_long_recordings_are_cut_where_it_is_quiet(long, tmp_path):
+    samples, pauses = long
+    segments = list(read_segments(tmp_path / "long.wav", 5.0))
+    assert np.array_equal(np.concatenate(segments), samples), "no sample is lost"
+    assert len(segments) > 2 and max(map(len, segments)) <= 80_000, "no segment is longer than 5 seconds"
+    for cut in np.cumsum([len(segment) for segment in segments])[:-1]:
+        assert any(begin <= cut <= end for begin, end in pauses), "each cut is in a pause"
+
+
+@pytest.mark.parametrize("decoder", ["llm", "ctc"])
+def test_the_transcript_of_a_long_recording_joins_those_of_its_segments(tiny, long, tmp_path, monkeypatch, decoder):
     monkeypatch.setattr(tiny, "max_seconds", 5.0)
-    utterances = [Utterance(name, "", tmp_path / f"{name}.wav", None) for name in ("long", "short")]
-    for decoder in ("llm", "ctc"):
-        out = tmp_path / f"{decoder}.jsonl"
-        transcribe(tiny, utterances, out, decoder=decoder, batch_size=2, max_new_tokens=8)
-        lines = {row["id"]: row for row in map(json.loads, out.read_text().splitlines())}
-        alone = tmp_path / f"{decoder}-alone.jsonl"
-        parts = []
-        for i, segment in enumerate(segments):
-            soundfile.write(tmp_path / f"{i}.wav", segment, 16_000, subtype="FLOAT")
-            parts.append(Utterance(str(i), "", tmp_path / f"{i}.wav", None))
-        transcribe(tiny, parts, alone, decoder=decoder, batch_size=1, max_new_tokens=8)
-        texts = {row["id"]: row["text"] for row in map(json.loads, alone.read_text().splitlines())}
-        assert lines["long"]["text"] == " ".join(filter(None, (texts[part.id] for part in parts)))
-        assert set(lines) == {"long", "short"}
+
+    def transcripts(names: list[str], batch_size: int) -> dict[str, str]:
+        utterances = [Utterance(name, "", tmp_path / f"{name}.wav", None) for name in names]
+        out = tmp_path / f"{names[0]}.jsonl"
+        transcribe(tiny, utterances, out, decoder=decoder, batch_size=batch_size, max_new_tokens=8)
+        return {row["id"]: row["text"] for row in map(json.loads, out.read_text().splitlines())}
+
+    together = transcripts(["long", "short"], batch_size=2)
+    assert set(together) == {"long", "short"}
+    segments = list(read_segments(tmp_path / "long.wav", 5.0))
+    for i, segment in enumerate(segments):
+        soundfile.write(tmp_path / f"{i}.wav", segment, 16_000, subtype="FLOAT")
+    names = [str(i) for i in range(len(segments))]
+    alone = transcripts(names, batch_size=1)
+    assert together["long"] == " ".join(filter(None, (alone[name] for name in names)))

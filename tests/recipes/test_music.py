@@ -1,3 +1,5 @@
+"""The music recipe: its text, lexicon and sets are as they are described, and the generator makes them again."""
+
 from __future__ import annotations
 
 import difflib
@@ -81,7 +83,7 @@ def test_text_is_plain_distinct_and_holds_no_spoken_sentence(text):
 
 def test_text_holds_two_thirds_of_the_lexicon_and_nothing_of_the_rest(generator, text, entities):
     lexicon, nowhere = entities
-    # Substrings between spaces, apart from the generator's own way to look.
+    # Substrings between spaces, which is another way to look than the generator's.
     joined = "".join(f" {line} \n" for line in text)
     held = {phrase for phrase in lexicon if f" {phrase} " in joined}
     assert len(held) / len(lexicon) == pytest.approx(0.65, abs=0.01)
@@ -131,7 +133,7 @@ def test_templates_of_the_sets_differ():
     assert len(set(itertools.chain(*frames))) == sum(map(len, frames)) >= 250
 
 
-def test_no_slot_and_no_wrong_article_is_left(text):
+def test_no_template_slot_and_no_wrong_article_is_left(text):
     lines = [*text, *(row["text"] for name in MANIFESTS for row in rows(name))]
     wrong = re.compile(r"[{}_|]|\ba (?=[aeio])(?!eu|one\b)|\ban (?![aeiou])")
     names = read_lexicon(ROOT / "lexicons" / "music.tsv").entries
@@ -146,15 +148,15 @@ def test_every_utterance_has_its_voice_and_readable_audio(name):
     utterances = read_manifest(MUSIC / name)
     assert len(utterances) == {**{f"source/{k}": v for k, v in SOURCE.items()}, **TARGET}[name[: -len(".jsonl")]]
     voices = {row["voice"] for row in rows(name)}
-    assert not voices & HELD_OUT if name == "source/replay.jsonl" else voices == HELD_OUT
+    assert not voices & HELD_OUT if name == "source/replay.jsonl" else voices == HELD_OUT, "voices of the set"
     for utterance in utterances:
         info = soundfile.info(utterance.audio)
-        assert (info.samplerate, info.channels, info.subtype) == (16_000, 1, "OPUS")
+        assert (info.samplerate, info.channels, info.subtype) == (16_000, 1, "OPUS"), utterance.id
         samples, _ = soundfile.read(utterance.audio, dtype="float32")
         seconds = len(samples) / 16_000
-        assert 0.1 < seconds / len(utterance.text.split()) < 1.2, utterance.id
-        assert abs(samples).max() > 0.1
-        assert utterance.audio.stat().st_size < 24_000
+        assert 0.1 < seconds / len(utterance.text.split()) < 1.2, f"{utterance.id}: seconds per word"
+        assert abs(samples).max() > 0.1, f"{utterance.id}: loudness"
+        assert utterance.audio.stat().st_size < 24_000, f"{utterance.id}: size of the file"
 
 
 def test_audio_is_made_only_where_it_is_missing(generator, tmp_path, monkeypatch):
@@ -171,11 +173,12 @@ def test_audio_is_made_only_where_it_is_missing(generator, tmp_path, monkeypatch
     assert made == ["b"]
 
 
-def test_lists_of_names_hold_what_is_said_and_twenty_others_for_each(capsys):
+def test_phrase_lists_hold_the_entities_of_the_reference_and_twenty_others_for_each(capsys):
     run_path(str(MUSIC / "distractors.py"), run_name="__main__")
     listed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    said = {row["id"]: {e["text"] for e in row["entities"]} for row in rows("test.jsonl")}
+    mentioned = {row["id"]: {e["text"] for e in row["entities"]} for row in rows("test.jsonl")}
     assert len(listed) == 300
     for row in listed:
-        others = set(row["phrases"]) - said[row["id"]]
-        assert said[row["id"]] <= set(row["phrases"]) and len(others) == 20 * len(said[row["id"]])
+        own, phrases = mentioned[row["id"]], set(row["phrases"])
+        assert own <= phrases, row["id"]
+        assert len(phrases - own) == 20 * len(own), row["id"]

@@ -1,4 +1,4 @@
-"""A run reads each file of the user's once: a manifest is parsed once, an audio file is hashed once."""
+"""A run reads each file of the user once: a manifest is parsed once, an audio file is hashed once."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def test_a_run_parses_each_manifest_once_and_hashes_each_recording_once(recipe, 
     monkeypatch.setattr(running, "_sha", counted_sha)
     result = adapt("run", recipe, "-o", tmp_path / "run", "-s", "fusion.boost=0.1", "-s", "fusion.lm=0.1")
     assert result.exit_code == 0, result.output
-    assert parsed == {"test.jsonl": 1, "source.jsonl": 1}
+    assert parsed == {"test.jsonl": 1, "source.jsonl": 1}, "manifests are parsed once"
     recordings = {name: count for name, count in hashed.items() if name.endswith(".wav")}
-    assert recordings == {"0.wav": 1, "1.wav": 1, "2.wav": 1}
+    assert recordings == {"0.wav": 1, "1.wav": 1, "2.wav": 1}, "recordings are hashed once"
 
 
-def test_a_recording_that_changes_between_two_runs_is_seen(recipe, tmp_path):
+def test_a_recording_that_changes_between_two_runs_is_transcribed_again(recipe, tmp_path):
     out = tmp_path / "run"
     assert adapt("run", recipe, "-o", out).exit_code == 0
     samples = (recipe / "0.wav").read_bytes()

@@ -1,0 +1,48 @@
+"""The stage `text`: which sentences train, which are held out, and which copies name other entities."""
+
+from __future__ import annotations
+
+from adapt.stages import plan
+from adapt.stages.text import text, training_text
+
+from .conftest import SAID
+
+
+def test_no_sentence_of_a_set_is_trained_on(new_run):
+    text(run := new_run())
+    assert sorted(run.lines(plan.LEAKS)) == ["louder please", "play abba"], "sentences of the set are listed as leaks"
+    for name in (plan.TRAIN, plan.COPIES, plan.DEV):
+        assert not set(run.lines(name)) & set(SAID), f"{name} repeats a sentence of the test set"
+
+
+def test_each_other_sentence_is_either_trained_on_or_kept_for_development(new_run):
+    text(run := new_run())
+    train, dev = run.lines(plan.TRAIN), run.lines(plan.DEV)
+    assert sorted(train + dev) == ["again", "play queen", "stop queen", "the song", "what is it"]
+    assert len(dev) == 1, "data.dev_lines"
+
+
+def test_copies_name_the_entities_that_the_test_set_does_not_have_in_their_place(new_run):
+    text(run := new_run())
+    with_entity = [line for line in run.lines(plan.TRAIN) if "queen" in line]
+    assert with_entity, "the example"
+    assert sorted(run.lines(plan.COPIES)) == sorted(line.replace("queen", "cher") for line in with_entity)
+    assert training_text(run) == run.lines(plan.TRAIN) + run.lines(plan.COPIES)
+
+
+def test_without_a_lexicon_there_are_no_copies(new_run):
+    text(run := new_run("data.lexicon="))
+    assert run.lines(plan.COPIES) == []
+    assert run.reported[0][1] == "4 train, 0 copies with other entities, 1 dev"
+
+
+def test_a_changed_test_set_redoes_the_stage(new_run, folder):
+    run = new_run()
+    for _ in range(2):
+        text(run)
+    (folder / "test.jsonl").write_text('{"id": "9", "audio": "0.wav", "text": "again"}\n')
+    run.manifests = type(run.manifests)()  # as a later command reads it
+    text(run)
+    reasons = [result.reason for result, _ in run.reported]
+    assert reasons == ["never run", "unchanged", "recipe/test.jsonl changed"]
+    assert run.lines(plan.LEAKS) == ["again"]
