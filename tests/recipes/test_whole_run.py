@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from adapt.cli import main
@@ -23,3 +24,7 @@ def test_music_runs_to_its_table_and_keeps_the_source(tmp_path):
     wer = {(row["set"], row["system"]): row["wer"] for row in rows}
     assert wer["source", "adapted"] - wer["source", "base"] <= 0.005, "forgetting"
     assert wer["target", "adapted"] - wer["target", "base"] <= 0.02, "the target domain"
+    if torch.cpu._is_avx512_bf16_supported() and not torch.cuda.is_available():
+        # Other hardware trains to slightly different weights.
+        table = "\n".join(line.rstrip() for line in result.stdout.splitlines()[:11])
+        assert table in (ROOT / "README.md").read_text(encoding="utf-8"), f"the README has another table than\n{table}"
