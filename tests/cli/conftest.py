@@ -85,6 +85,15 @@ def finished_run(finish) -> Finished:
     return finish("plain", "run")
 
 
+FUSED = overrides("fusion.lm=0.2", "fusion.ilm=0.1", "fusion.boost=1", "fusion.ilm_slot=soft-prompt")
+
+
+@pytest.fixture
+def fused_run(finish) -> Finished:
+    """`adapt run` with the weights of FUSED."""
+    return finish("fused", "run", *FUSED)
+
+
 @pytest.fixture
 def lm_run(finish) -> Finished:
     """`adapt lm --json` of the recipe."""

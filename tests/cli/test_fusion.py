@@ -43,14 +43,9 @@ def test_a_file_that_is_no_arpa_is_an_error(recipe, name, problem):
     assert wrong.exit_code == 1 and problem in wrong.stderr and "Traceback" not in wrong.output, wrong.output
 
 
-def test_each_system_with_a_decoder_is_scored_with_the_fusion_of_the_recipe_too(recipe, tmp_path):
-    out = tmp_path / "run"
-    weights = overrides("fusion.lm=0.2", "fusion.ilm=0.1", "fusion.boost=1", "fusion.ilm_slot=soft-prompt")
-    fused = adapt("run", recipe, "-o", out, *weights)
-    assert fused.exit_code == 0, fused.output
+def test_each_system_with_a_decoder_is_scored_with_the_fusion_of_the_recipe_too(fused_run):
     systems = ["base", "base + LM + ILM + boost", "ctc", "adapted", "adapted + LM + ILM + boost"]
-    rows = json.loads((out / "scores/metrics.json").read_text())["rows"]
-    assert [row["system"] for row in rows if row["set"] == "target"] == systems
+    assert [row["system"] for row in fused_run.rows() if row["set"] == "target"] == systems
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from ..session import adapt
-from .conftest import overrides
+from .conftest import FUSED, overrides
 
 
 def test_a_run_prints_a_row_for_each_set_and_system(finished_run):
@@ -45,6 +45,16 @@ def test_a_changed_key_redoes_the_stages_that_depend_on_it(finished_run):
     assert kept >= 6, "text, prompt, and both transcripts of base and of ctc are kept"
 
 
+def test_a_recording_that_changes_between_two_runs_is_transcribed_again(finished_run):
+    recording = finished_run.recipe / "0.wav"
+    samples = recording.read_bytes()
+    recording.write_bytes(samples[:-2] + bytes([samples[-2] ^ 1, samples[-1]]))
+    again = adapt("run", finished_run.recipe, "-o", finished_run.run)
+    assert again.exit_code == 0, again.output
+    redone = [line for line in again.stderr.splitlines() if "0.wav changed" in line]
+    assert len(redone) == 3, "each system transcribes the target set again: base, ctc and adapted"
+
+
 def test_the_card_of_an_adapter_holds_its_scores_unless_it_was_trained_since(finished_run):
     recipe, out = finished_run.recipe, finished_run.run
     card = out / "export/README.md"
@@ -56,13 +66,12 @@ def test_the_card_of_an_adapter_holds_its_scores_unless_it_was_trained_since(fin
     assert "\n  steps: 1\n" in card.read_text(), "the settings are those of this adapter"
 
 
-def test_another_normaliser_redoes_every_stage_that_normalises_where_the_text_stays_the_same(recipe, tmp_path):
-    options = ("-o", tmp_path / "run", *overrides("fusion.boost=0.1", "fusion.lm=0.1"))
-    assert adapt("run", recipe, *options).exit_code == 0
-    page = (tmp_path / "run/report.html").stat().st_mtime_ns
-    other = adapt("run", recipe, *options, "-s", "data.normaliser=none")
+def test_another_normaliser_redoes_every_stage_that_normalises_where_the_text_stays_the_same(fused_run):
+    report = fused_run.run / "report.html"
+    before = report.stat().st_mtime_ns
+    other = adapt("run", fused_run.recipe, "-o", fused_run.run, *FUSED, "-s", "data.normaliser=none")
     assert other.exit_code == 0, other.output
-    assert (tmp_path / "run/report.html").stat().st_mtime_ns != page, "the report is written again"
+    assert report.stat().st_mtime_ns != before, "the report is written again"
     lines = other.stderr.splitlines()
     redone = [line.split()[0] for line, why in itertools.pairwise(lines) if "data.normaliser changed" in why]
     assert set(redone) == {"text", "decoder", "lm", "transcribe", "score"}, other.stderr

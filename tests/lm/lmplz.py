@@ -82,12 +82,12 @@ def difference(ours: Arpa, theirs: Arpa) -> float:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
         if len(sys.argv) > 1:
-            said = tokens(Path(sys.argv[1]))
-            print(f"{sum(map(len, said)):,} tokens")
+            sentences = tokens(Path(sys.argv[1]))
+            print(f"{sum(map(len, sentences)):,} tokens")
             for case in CASES:
                 order, *prune = map(int, case.split())
-                write_arpa(estimate(said, 1000, order, prune or (0,)), Path(scratch) / "ours")
-                print(case, difference(read_arpa(Path(scratch) / "ours"), lmplz(said, case, Path(scratch))))
+                write_arpa(estimate(sentences, 1000, order, prune or (0,)), Path(scratch) / "ours")
+                print(case, difference(read_arpa(Path(scratch) / "ours"), lmplz(sentences, case, Path(scratch))))
         else:
-            told = json.dumps(figures(Path(scratch))).encode()
-            (HERE / "lmplz.json.gz").write_bytes(gzip.compress(told, mtime=0))
+            found = json.dumps(figures(Path(scratch))).encode()
+            (HERE / "lmplz.json.gz").write_bytes(gzip.compress(found, mtime=0))

@@ -28,7 +28,7 @@ def test_nemo_writes_token_ids_as_characters(tmp_path):
     assert float(load_ngrams(back, 40).totals([[4, 33]])[0]) == float(load_ngrams(ids, 40).totals([[4, 33]])[0])
 
 
-def test_a_file_that_is_not_utf8_is_named(tmp_path):
+def test_a_file_that_is_not_utf8_is_an_error(tmp_path):
     (tmp_path / "latin.arpa").write_bytes(ARPA.format("caf\u00e9", "it").encode("latin-1"))
     with pytest.raises(DataError, match="not UTF-8"):
         kind(tmp_path / "latin.arpa")

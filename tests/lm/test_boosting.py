@@ -24,8 +24,9 @@ def bonus(length: int, weight: float = 1.0) -> float:
     return weight * sum(1 + math.log(d) for d in range(1, length + 1))
 
 
-def made(phrases, *more):
-    lists = [[Phrase(tuple(p), tuple(p)) for p in listed] for listed in (phrases, *more)]
+def automaton_of(*lists):
+    """The automaton of a list of phrases for each utterance."""
+    lists = [[Phrase(tuple(p), tuple(p)) for p in phrases] for phrases in lists]
     return boosting_automaton(lists, BEGINS, ends=[END], special=[SPECIAL])
 
 
@@ -34,7 +35,7 @@ def total(automaton, tokens, start: int = 0) -> float:
 
 
 @pytest.mark.parametrize(
-    ("said", "worth"),
+    ("tokens", "worth"),
     [
         ([0, 1, 2], bonus(3)),  # the whole phrase
         ([3, 0, 1, 2, 4], bonus(3)),
@@ -51,16 +52,16 @@ def total(automaton, tokens, start: int = 0) -> float:
         ([], 0.0),
     ],
 )
-def test_a_sentence_gets_the_bonus_of_its_phrases(said, worth):
-    assert total(made([[0, 1, 2], [4, 6]]), said) == pytest.approx(worth, abs=1e-5)
+def test_a_sentence_gets_the_bonus_of_its_phrases(tokens, worth):
+    assert total(automaton_of([[0, 1, 2], [4, 6]]), tokens) == pytest.approx(worth, abs=1e-5)
 
 
 def test_a_phrase_within_another_has_no_bonus_of_its_own():
-    automaton = made([[0, 1, 2], [1, 2], [2, 3, 4, 5]])
+    automaton = automaton_of([[0, 1, 2], [1, 2], [2, 3, 4, 5]])
     assert total(automaton, [0, 1, 2]) == pytest.approx(bonus(3), abs=1e-5)
     assert total(automaton, [5, 1, 2]) == pytest.approx(bonus(2), abs=1e-5)
     assert total(automaton, [1, 2, 3]) == pytest.approx(bonus(2), abs=1e-5)
-    assert total(made([[0], [0, 1, 2]]), [0, 1, 3]) == pytest.approx(bonus(1), abs=1e-5)
+    assert total(automaton_of([[0], [0, 1, 2]]), [0, 1, 3]) == pytest.approx(bonus(1), abs=1e-5)
 
 
 @settings(max_examples=60, deadline=None)
@@ -68,30 +69,30 @@ def test_a_phrase_within_another_has_no_bonus_of_its_own():
     st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=4), min_size=1, max_size=6),
     st.lists(st.integers(0, 9), max_size=12),
 )
-def test_whole_vocabulary_equals_single_tokens_and_totals_stay_in_bounds(phrases, said):
+def test_whole_vocabulary_equals_single_tokens_and_totals_stay_in_bounds(phrases, tokens):
     phrases = [[p[0] % 6, *p[1:]] for p in phrases]
-    automaton = made(phrases)
+    automaton = automaton_of(phrases)
     state, everything = automaton.start(1), torch.arange(12)[None]
-    for token in said:
+    for token in tokens:
         scores, targets = automaton.advance(state)
         alone, where = automaton.step(state, everything)
         torch.testing.assert_close(scores, alone, atol=1e-5, rtol=0)
         assert torch.equal(targets, where)
         state = targets[:, token]
-    sentence = [*said, END]
+    sentence = [*tokens, END]
     found = [
         bonus(len(p))
         for p in {tuple(p) for p in phrases}
-        for i in range(len(said))
+        for i in range(len(tokens))
         if tuple(sentence[i : i + len(p)]) == p and BEGINS[sentence[i + len(p)]]
     ]
-    worth = total(automaton, said)
+    worth = total(automaton, tokens)
     assert -1e-4 <= worth <= sum(found) + 1e-4
     assert bool(found) == (worth > 1e-4)
 
 
 def test_the_share_of_the_first_token_comes_with_the_last():
-    automaton = made([[0, 1, 2], [3]])
+    automaton = automaton_of([[0, 1, 2], [3]])
     state, given = automaton.start(1), []
     for token in (0, 1, 2):
         scores, targets = automaton.advance(state)
@@ -101,16 +102,16 @@ def test_the_share_of_the_first_token_comes_with_the_last():
     assert float(automaton.advance(automaton.start(1))[0][0, 3]) == pytest.approx(1, abs=1e-5)
 
 
-def test_each_utterance_has_its_own_list():
-    automaton = made([[0, 1]], [[2, 3], [0, 4]], [])
-    for start, (said, worth) in enumerate(
+def test_each_utterance_has_its_own_phrases():
+    automaton = automaton_of([[0, 1]], [[2, 3], [0, 4]], [])
+    for start, (tokens, worth) in enumerate(
         [([2, 3, 0, 1], bonus(2)), ([5, 2, 3, 0, 4], 2 * bonus(2)), ([0, 1, 2, 3], 0)]
     ):
-        assert total(automaton, said, start) == pytest.approx(worth, abs=1e-5)
+        assert total(automaton, tokens, start) == pytest.approx(worth, abs=1e-5)
     assert automaton.start(6).tolist() == [s for s in automaton.starts.tolist() for _ in range(2)]
 
 
-def test_weights_and_the_first_word_of_a_sentence():
+def test_a_phrase_has_its_weight_also_at_the_beginning_of_a_sentence():
     heavy = Phrase((0, 1), (6, 1), 3.0)  # another token at the beginning of a sentence
     light = Phrase((0, 1, 2), (6, 1, 2), 1.0)
     automaton = boosting_automaton([[heavy, light]], BEGINS, ends=[END])
@@ -119,7 +120,7 @@ def test_weights_and_the_first_word_of_a_sentence():
     assert total(automaton, [0, 1, 2]) == pytest.approx(bonus(2, 3.0), abs=1e-5)  # the heavy phrase was completed, too
 
 
-def test_thousands_of_phrases():
+def test_scores_of_thousands_of_phrases_equal_those_of_single_steps():
     rng = random.Random(0)
     phrases = {(rng.randrange(500), *(rng.randrange(1000) for _ in range(rng.randint(1, 5)))) for _ in range(5_000)}
     begins = np.arange(1000) < 500

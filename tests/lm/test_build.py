@@ -12,7 +12,7 @@ from adapt.lm.build import build_tokens, build_words
 from adapt.lm.estimate import estimate, write_arpa
 
 
-def test_large_texts_go_to_lmplz(tiny, tmp_path, monkeypatch):
+def test_a_large_text_is_estimated_by_lmplz(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr("adapt.lm.build.LMPLZ_TOKENS", 3)
     fake = tmp_path / "lmplz"
     ours = tmp_path / "given.arpa"
@@ -36,7 +36,7 @@ def test_large_texts_go_to_lmplz(tiny, tmp_path, monkeypatch):
         build_tokens(["play the song"] * 9_999, ["play"], tiny.tokenizer, 60, 2, (0, 0), tmp_path / "lm/tokens.arpa")
 
 
-def test_words_for_ctc(tmp_path):
+def test_an_lm_of_words_is_estimated_or_taken_as_given(tmp_path):
     build_words(["play the song", "play it"], 2, (0,), tmp_path / "lm/words.arpa")
     assert kind(tmp_path / "lm/words.arpa") == "words"
     build_words([], 2, (0,), tmp_path / "again.arpa", given=tmp_path / "lm/words.arpa")

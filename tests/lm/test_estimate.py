@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 
 
 @pytest.mark.parametrize("case", ["2", "3", "4", "5", "3 0 0 1", "4 0 1 2", "5 0 0 1"])
-def test_the_same_as_lmplz(sentences, case, tmp_path):
+def test_the_estimate_is_that_of_lmplz(sentences, case, tmp_path):
     """`lmplz.json.gz` holds sizes, means and some n-grams of each order of lmplz's models (lmplz.py)."""
     theirs = json.loads(gzip.decompress((HERE / "lmplz.json.gz").read_bytes()))[case]
     order, *prune = map(int, case.split())
@@ -45,7 +45,7 @@ def test_the_same_as_lmplz(sentences, case, tmp_path):
         (([[1]], 10, 3, (1, 0)), "falls"),
     ],
 )
-def test_impossible_arguments_are_named(arguments, problem):
+def test_impossible_arguments_are_errors(arguments, problem):
     with pytest.raises(DataError, match=problem):
         estimate(*arguments)
 

@@ -15,7 +15,7 @@ from adapt.lm.ngram import load_ngrams
 from .conftest import ARPA
 
 
-def test_the_same_as_kenlm_over_ten_thousand_contexts(model, sentences):
+def test_scores_are_those_of_kenlm_over_ten_thousand_contexts(model, sentences):
     kenlm = pytest.importorskip("kenlm")
     theirs, ours = kenlm.Model(str(model)), load_ngrams(model, 1000, ends=[2])
     rng = np.random.default_rng(0)
@@ -71,7 +71,7 @@ def test_models_of_other_tools_may_lack_entries(tmp_path):
     assert float(found.step(after[:, 0], torch.tensor([[4]]))[0]) == pytest.approx(-0.3 * math.log(10), abs=1e-5)
 
 
-def test_files_that_cannot_be_read_are_named(tmp_path, model):
+def test_a_file_that_cannot_be_read_is_an_error(tmp_path, model):
     path = tmp_path / "x.arpa"
     cases = {
         "": "not an ARPA file",

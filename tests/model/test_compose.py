@@ -20,7 +20,7 @@ def test_a_tokenizer_without_padding_and_slot_gets_them(tiny):
     tokenizer = tiny.tokenizer
     tokenizer.pad_token = None
     tokenizer.get_vocab = lambda: {}
-    more = {"stack": 1, "projector": "mlp", "projector_size": 8, "prompt": "<speech>"}
-    model = compose(tiny.model.encoder, tiny.model.language_model, tokenizer, **more)
+    settings = {"stack": 1, "projector": "mlp", "projector_size": 8, "prompt": "<speech>"}
+    model = compose(tiny.model.encoder, tiny.model.language_model, tokenizer, **settings)
     assert tokenizer.pad_token == tokenizer.eos_token, "padding is the end of sentence"
     assert model.config.audio_token_id == len(tokenizer), "the slot's token is beyond the vocabulary"

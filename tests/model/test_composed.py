@@ -45,9 +45,9 @@ def test_generate_takes_audio_as_in_other_speech_llms(tiny, noise):
     audio = tiny.model.config.audio_token_id
     ids = torch.tensor([[*tiny.before, *[audio] * len(slots[0]), *tiny.after]])
     features, mask = tiny.model.encoder.inputs(*pad([noise[1]]))
-    more = {"max_new_tokens": 8, "do_sample": False, "num_beams": 2, "eos_token_id": 2, "pad_token_id": 3}
-    by_ids = tiny.model.generate(ids, input_features=features, feature_attention_mask=mask, **more)
-    by_embeddings = tiny.model.generate(inputs_embeds=tiny.prompt(slots[0])[None], **more)
+    settings = {"max_new_tokens": 8, "do_sample": False, "num_beams": 2, "eos_token_id": 2, "pad_token_id": 3}
+    by_ids = tiny.model.generate(ids, input_features=features, feature_attention_mask=mask, **settings)
+    by_embeddings = tiny.model.generate(inputs_embeds=tiny.prompt(slots[0])[None], **settings)
     assert by_ids[0, ids.shape[1] :].tolist() == by_embeddings[0].tolist()
 
 
@@ -88,10 +88,10 @@ SMALL = {"vocab_size": 50, **TINY}
 )  # fmt: skip
 def test_any_causal_lm_takes_the_slot_reloads_and_merges_lora(name, config, projector, tiny, noise, tmp_path):
     torch.manual_seed(0)
-    more = {"audio_config": tiny.model.config.audio_config, "projector": projector, "projector_size": 16}
+    common = {"audio_config": tiny.model.config.audio_config, "projector": projector, "projector_size": 16}
     text_config = getattr(transformers, f"{name}Config")(**config)
     # the token of the slot lies outside the vocabulary
-    model = ComposedForSpeechRecognition(ComposedConfig(text_config=text_config, stack=3, audio_token_id=60, **more))
+    model = ComposedForSpeechRecognition(ComposedConfig(text_config=text_config, stack=3, audio_token_id=60, **common))
     inputs = dict(
         zip(("input_features", "feature_attention_mask"), model.eval().encoder.inputs(*pad(noise[1:2])), strict=True)
     )

@@ -231,9 +231,9 @@ def test_encoder_projector_and_decoder_can_be_trained(llm, tmp_path):
     before = {part: [p.detach().clone() for p in audio_parameters(llm.model, part)] for part in there}
     samples = [np.random.default_rng(i).standard_normal(8_000).astype(np.float32) / 10 for i in range(2)]
     pairs = PairedAudio([llm.target_ids(t) for t in TEXT[:2]], llm.audio_embeddings(samples), samples)
-    more = {"folder": tmp_path / "work", "out": tmp_path / "model", "seed": 1, "precision": "fp32", "rank": 2}
+    common = {"folder": tmp_path / "work", "out": tmp_path / "model", "seed": 1, "precision": "fp32", "rank": 2}
     settings = Project(steps=3, batch_size=2, eval_every=1, weights_rate=1e-2)
-    tuned = learn_from_pairs(llm, None, pairs, pairs, settings, parts=[*there, "llm"], **more)
+    tuned = learn_from_pairs(llm, None, pairs, pairs, settings, parts=[*there, "llm"], **common)
     assert tuned.best_step, tuned.log
     for part in there:
         changed = [not torch.equal(*pair) for pair in zip(before[part], audio_parameters(llm.model, part), strict=True)]
@@ -248,10 +248,10 @@ def test_encoder_projector_and_decoder_can_be_trained(llm, tmp_path):
 def test_both_stages_run_and_plain_peft_and_transformers_load_their_adapter(llm, tmp_path):
     fresh = copy.deepcopy(llm.model)
     rows = llm.prompt(random_slots(llm, 6)[0])[None]
-    text, more = {"train": TEXT, "dev": TEXT[:4]}, {"seed": 1, "precision": "fp32"}
+    text, common = {"train": TEXT, "dev": TEXT[:4]}, {"seed": 1, "precision": "fp32"}
     prompt = Prompt(length=6, init="audio", steps=12, batch_size=4, learning_rate=0.03, eval_every=6)
     places = {"folder": tmp_path / "one", "out": tmp_path / "soft.safetensors"}
-    log = learn_soft_prompt(llm, **text, settings=prompt, examples=random_slots(llm, 6), **places, **more).log
+    log = learn_soft_prompt(llm, **text, settings=prompt, examples=random_slots(llm, 6), **places, **common).log
     learnt = [r["dev_loss"] for r in log if "dev_loss" in r]
     assert min(learnt[1:]) < learnt[0]
     soft = load_file(tmp_path / "soft.safetensors")["soft_prompt"]
@@ -274,7 +274,7 @@ def test_both_stages_run_and_plain_peft_and_transformers_load_their_adapter(llm,
         patience=9,
         guard_tolerance=1.0,
     )
-    log = tune_decoder(llm, **text, settings=decoder, soft_prompt=soft, **without, **places, **more).log
+    log = tune_decoder(llm, **text, settings=decoder, soft_prompt=soft, **without, **places, **common).log
     tuned = [r["dev_loss"] for r in log if "dev_loss" in r]
     assert min(tuned[1:]) < tuned[0]
 

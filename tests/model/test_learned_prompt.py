@@ -86,9 +86,9 @@ def test_learning_lowers_the_loss_and_a_saved_prompt_gives_the_same_logits(tiny,
     prompt = LearnedPrompt(tiny, TEMPLATE, method, init="stats", examples=pairs.embeddings)
     before = mean_loss(with_learned(tiny, prompt), pairs.embeddings, pairs.targets)
     untouched = {name: p.detach().clone() for name, p in tiny.model.named_parameters()}
-    more = {"folder": tmp_path / "work", "out": tmp_path / "prompt.safetensors", "seed": 1, "precision": "fp32"}
+    common = {"folder": tmp_path / "work", "out": tmp_path / "prompt.safetensors", "seed": 1, "precision": "fp32"}
     settings = Project(steps=20, batch_size=3, learning_rate=0.01, eval_every=5)
-    learn_from_pairs(tiny, prompt, pairs, pairs, settings, **more)
+    learn_from_pairs(tiny, prompt, pairs, pairs, settings, **common)
     assert mean_loss(with_learned(tiny, prompt), pairs.embeddings, pairs.targets) < before - 0.1
     assert all(torch.equal(p, untouched[name]) for name, p in tiny.model.named_parameters())
     again = learning.load_learned_prompt(tmp_path / "prompt.safetensors", tiny)
@@ -138,9 +138,9 @@ def test_the_trained_parts_change_and_nothing_else(tiny, noise, parts, tmp_path)
     before = {name: p.detach().clone() for name, p in tiny.model.named_parameters()}
     torch.manual_seed(0)
     prompt = LearnedPrompt(tiny, TEMPLATE, "residual", init="stats", examples=pairs.embeddings)
-    more = {"folder": tmp_path / "work", "out": tmp_path / "model", "seed": 1, "precision": "fp32", "parts": parts}
+    common = {"folder": tmp_path / "work", "out": tmp_path / "model", "seed": 1, "precision": "fp32", "parts": parts}
     settings = Project(steps=10, batch_size=3, learning_rate=0.01, eval_every=5, weights_rate=0.01)
-    tuned = learn_from_pairs(tiny, prompt, pairs, pairs, settings, **more)
+    tuned = learn_from_pairs(tiny, prompt, pairs, pairs, settings, **common)
     assert tuned.best_step
     of = {"encoder.": "encoder", "projector.": "projector", "language_model.": "llm"}
     changed = {
@@ -167,9 +167,9 @@ def test_the_ctc_head_is_trained_with_its_encoder(tiny, noise, tmp_path):
             return float(ctc_loss(tiny.model.encoder.ctc(frames), counts, letters, len(tiny.model.config.alphabet)))
 
     before = loss()
-    more = {"folder": tmp_path / "work", "out": tmp_path / "model", "seed": 1, "precision": "fp32"}
+    common = {"folder": tmp_path / "work", "out": tmp_path / "model", "seed": 1, "precision": "fp32"}
     settings = Project(steps=30, batch_size=3, learning_rate=0.01, eval_every=10, weights_rate=3e-3)
-    learn_from_pairs(tiny, None, pairs, pairs, settings, parts=["encoder", "projector"], **more)
+    learn_from_pairs(tiny, None, pairs, pairs, settings, parts=["encoder", "projector"], **common)
     assert loss() < before - 0.3
 
 
@@ -177,7 +177,7 @@ def test_a_kill_during_training_of_the_model_changes_nothing(tiny, noise, tmp_pa
     texts = ["play the song", "stop the music now", "tell me what it is"]
     pairs = PairedAudio([tiny.target_ids(t) for t in texts], samples=noise)
     settings = Project(steps=4, batch_size=2, learning_rate=0.01, eval_every=1, weights_rate=0.01)
-    more = {"seed": 1, "precision": "fp32", "parts": ["encoder", "projector", "llm"], "rank": 2}
+    common = {"seed": 1, "precision": "fp32", "parts": ["encoder", "projector", "llm"], "rank": 2}
 
     class Killed(Exception):
         pass
@@ -195,7 +195,7 @@ def test_a_kill_during_training_of_the_model_changes_nothing(tiny, noise, tmp_pa
 
         llm.frames = frames
         places = {"folder": tmp_path / name, "out": tmp_path / f"{name}-model"}
-        learn_from_pairs(llm, prompt, pairs, pairs, settings, **places, **more)
+        learn_from_pairs(llm, prompt, pairs, pairs, settings, **places, **common)
         return load_file(tmp_path / f"{name}-model/model.safetensors")
 
     whole = trained("whole")
@@ -219,7 +219,7 @@ def test_models_that_cannot_be_trained_or_saved_are_errors_before_training(tiny,
 
 def test_a_chat_template_that_loses_the_users_text_is_an_error(tiny, monkeypatch):
     for around in (("<s>", "now"), ("<s>", "now adaptbefore"), ("<s>adaptbefore", "adaptbehind adaptbehind")):
-        monkeypatch.setattr(type(tiny), "chat", lambda self, *said, around=around: around)
+        monkeypatch.setattr(type(tiny), "chat", lambda self, *texts, around=around: around)
         with pytest.raises(ModelError, match="does not keep what the user says"):
             with_template(tiny, "<chat>play <speech>the song")
 
@@ -230,9 +230,9 @@ def test_the_prompt_with_the_best_development_loss_is_kept(tiny, noise, tmp_path
     dev = PairedAudio([tiny.target_ids(t) for t in ("zzz qqq", "xx jj xx", "vv kk")], slots)
     torch.manual_seed(0)
     prompt = LearnedPrompt(tiny, TEMPLATE, "tokens", init="stats", examples=slots)
-    more = {"folder": tmp_path / "work", "out": tmp_path / "prompt.safetensors", "seed": 1, "precision": "fp32"}
+    common = {"folder": tmp_path / "work", "out": tmp_path / "prompt.safetensors", "seed": 1, "precision": "fp32"}
     settings = Project(steps=30, batch_size=3, learning_rate=2.0, eval_every=3)
-    tuned = learn_from_pairs(tiny, prompt, train, dev, settings, **more)
+    tuned = learn_from_pairs(tiny, prompt, train, dev, settings, **common)
     losses = {row["step"]: row["dev_loss"] for row in tuned.log if "dev_loss" in row}
     assert tuned.best_step != 30 and losses[tuned.best_step] < losses[30]
     kept = mean_loss(with_learned(tiny, prompt), dev.embeddings, dev.targets)

@@ -60,7 +60,7 @@ def test_each_way_to_write_a_number(folder, value):
     assert load_recipe(Recipe, folder(DATA), [f"prompt.learning_rate={value}"]).prompt.learning_rate == 1e-4
 
 
-def test_all_problems_at_once_in_order_of_lines(folder):
+def test_all_problems_are_one_error_in_order_of_lines(folder):
     home = folder(
         "langauge: en\n"  # 1
         "sed: 2\n"
@@ -133,18 +133,18 @@ def test_all_problems_at_once_in_order_of_lines(folder):
         (DATA + "seed: " + "9" * 400 + "\n", "recipe.yaml:3: seed: out of range"),
     ],
 )
-def test_broken_files_give_one_line(folder, text, problem):
+def test_a_broken_file_is_an_error_of_one_line(folder, text, problem):
     (line,) = problems(folder(text))
     assert line.startswith(problem)
 
 
-def test_a_missing_recipe_names_its_neighbour(folder):
+def test_a_missing_recipe_names_a_similar_one(folder):
     home = folder(DATA)
     (line,) = problems(home.parent / "muisc")
     assert line == f"{home.parent / 'muisc'}: no such recipe; did you mean `music`?"
 
 
-def test_an_override_stands_in_for_the_line(folder):
+def test_an_override_replaces_the_line(folder):
     home = folder("data: {text: gone.txt, test: test.jsonl}\ndecoder: {steps: many}\n")
     (home / "models").mkdir()
     got = load_recipe(

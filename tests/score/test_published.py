@@ -30,8 +30,8 @@ def sclite(pairs, folder):
         (folder / f"{name}.trn").write_text("".join(lines), encoding="utf-8")
     files = ["-r", folder / "r.trn", "trn", "-h", folder / "h.trn", "trn"]
     command = [SCLITE, "sclite", "-s", *files, "-i", "spu_id", "-o", "rsum", "stdout"]
-    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    total = next(line for line in told.splitlines() if "| Sum" in line)
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    total = next(line for line in output.splitlines() if "| Sum" in line)
     _, words, _, substitutions, deletions, insertions, *_ = map(int, re.findall(r"\d+", total))
     return words, substitutions, deletions, insertions
 
@@ -53,7 +53,7 @@ def test_totals_equal_sclite(random_pairs, as_set, tmp_path):
 
 
 @needs_data
-def test_slurp(as_set, tmp_path):
+def test_figures_of_slurp(as_set, tmp_path):
     text = (DATA / "slurp/derived_test_ref_hyp.jsonl").read_text(encoding="utf-8")
     rows = [json.loads(line) for line in text.splitlines()]
     utterances = [

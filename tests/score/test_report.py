@@ -10,7 +10,7 @@ from adapt.score.report import report, save_scores
 from adapt.score.scoring import score_systems
 
 
-def test_report(worked, tmp_path):
+def test_the_report_escapes_text_and_has_a_figure_for_each_curve(worked, tmp_path):
     sets, hyps, lexicon = worked
     hyps["target"]["adapted"]["4"] = "<stop> & abba"
     for name, systems in hyps.items():
@@ -81,10 +81,10 @@ def test_the_title_names_the_recipe_or_else_the_first_set(page, recipe_yaml, nam
 
 
 def test_columns_do_not_grow_with_the_entity_types(page):
-    scores, types, more, *names = page().tables
+    scores, types, further, *names = page().tables
     assert scores == [8] * 4, "set, system, WER, p, EER, p, seen, unseen; a head and three rows"
     assert types == [4] * 4, "type, mentions and the two systems; a head and three types"
-    assert more == [10] * 4, "set, system, six figures, false alarms, mentions"
+    assert further == [10] * 4, "set, system, six figures, false alarms, mentions"
     assert [set(table) for table in names] == [{5}, {4}], "entities gained and lost, entity errors"
     scores, *_ = page(seen=None).tables
     assert scores == [6] * 4, "without a domain text nothing is seen or unseen"

@@ -10,7 +10,7 @@ KEYS = [
 ]
 
 
-def test_json_and_table(worked):
+def test_scores_as_json_and_as_a_table(worked):
     scores = score_systems(*worked, seen=frozenset({"abba"}), resamples=200)
     data = json.loads(json.dumps(scores.to_json(), allow_nan=False))
     assert data["signature"].startswith("wer|norm:basic|lex:music@3f9c1e|utts:4+1|bs:200|seed:1|v:")

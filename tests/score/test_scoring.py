@@ -25,7 +25,7 @@ def test_totals_equal_jiwer(random_pairs, as_set):
     assert (row.eer, row.eer_ci, row.b_wer, row.u_wer, row.false_alarms_per_1k) == (None,) * 5
 
 
-def test_worked_example(worked):
+def test_the_worked_example_has_the_figures_counted_by_hand(worked):
     scores = score_systems(*worked, seen=frozenset({"abba"}), resamples=200)
     base, adapted, guard = scores.rows
     # Words: 4 + 4 + 6 + 1. Base: sub + ins, del, del + 2 sub, ins.
@@ -88,7 +88,7 @@ def test_mismatched_ids_and_names_are_errors(worked):
         score_systems(sets, hyps, lexicon, "basik")
 
 
-def test_lenience_scores_what_is_common(worked):
+def test_lenient_scoring_takes_what_references_and_hypotheses_share(worked):
     sets, hyps, lexicon = worked
     del hyps["target"]["adapted"]["1"], hyps["target"]["base"]["2"]
     hyps["target"]["base"]["x"] = "more"

@@ -51,7 +51,7 @@ def test_characters_are_those_of_jiwer(pairs):
 
 
 @pytest.mark.parametrize("aligned", [align, align_is21])
-def test_empty_sides(aligned):
+def test_an_empty_side_is_all_insertions_or_deletions(aligned):
     assert aligned([], []) == []
     assert aligned(["a"], []) == [Op("delete", 0, 1, 0, 0)]
     assert aligned([], ["a"]) == [Op("insert", 0, 0, 0, 1)]

@@ -27,7 +27,7 @@ def write(path, *rows):
     return path
 
 
-def test_manifest_dialects(tmp_path):
+def test_a_manifest_may_mix_dialects(tmp_path):
     (tmp_path / "a.wav").touch()
     path = write(
         tmp_path / "m.jsonl",
@@ -69,7 +69,7 @@ def test_manifest_reports_every_problem_with_its_line(tmp_path):
     assert sum("gone.wav" in problem for problem in error.value.problems) == 1
 
 
-def test_audio_can_be_required_later_with_the_same_words(tmp_path):
+def test_audio_that_is_required_later_has_the_same_errors(tmp_path):
     (tmp_path / "a.wav").touch()
     path = write(
         tmp_path / "m.jsonl",
@@ -98,13 +98,13 @@ def test_audio_can_be_required_later_with_the_same_words(tmp_path):
         require_audio([Utterance("6", "x")])
 
 
-def test_the_place_of_an_utterance_is_no_part_of_it(tmp_path):
+def test_the_place_of_an_utterance_does_not_count_in_comparisons(tmp_path):
     (utterance,) = read_manifest(write(tmp_path / "m.jsonl", {"id": "1", "text": "x"}), need_audio=False)
     assert utterance == Utterance("1", "x") and hash(utterance) == hash(Utterance("1", "x"))
     assert repr(utterance) == repr(Utterance("1", "x"))
 
 
-def test_audio_that_is_no_text_is_told_once(tmp_path):
+def test_an_audio_path_that_is_no_text_is_one_problem(tmp_path):
     path = write(tmp_path / "m.jsonl", {"id": "1", "audio": 7, "text": "x"})
     for need_audio in (True, False):
         with pytest.raises(DataError) as error:
@@ -112,7 +112,7 @@ def test_audio_that_is_no_text_is_told_once(tmp_path):
         assert error.value.problems == (f"{path}:1: `audio` is 7; write a text in quotes",)
 
 
-def test_names_may_be_decomposed_and_are_found_and_matched(tmp_path):
+def test_decomposed_file_names_are_found_and_match_composed_ones(tmp_path):
     name = "Beyonce\u0301.wav"  # as macOS writes it
     soundfile.write(tmp_path / name, np.zeros(800), 16_000)
     raw = tmp_path / "raw.jsonl"
@@ -126,7 +126,7 @@ def test_names_may_be_decomposed_and_are_found_and_matched(tmp_path):
         assert durations([utterance]) == {"Beyonc\xe9": 0.05}
 
 
-def test_a_part_of_a_file_is_refused_where_its_audio_is_wanted(tmp_path):
+def test_a_part_of_a_file_is_an_error_where_its_audio_is_needed(tmp_path):
     (tmp_path / "long.wav").touch()
     row = {"audio_filepath": "long.wav", "offset": 3.5, "duration": 1.0, "text": "a"}
     path = write(tmp_path / "nemo.jsonl", row)
@@ -137,18 +137,18 @@ def test_a_part_of_a_file_is_refused_where_its_audio_is_wanted(tmp_path):
     assert read_manifest(write(path, row | {"offset": 0.0}))
 
 
-def test_every_file_that_is_no_audio_is_told(tmp_path):
+def test_every_file_that_is_no_audio_is_named(tmp_path):
     names = ["a.raw", "b.wav", os.fsdecode(b"caf\xe9.wav"), "gone.wav"]
     for name in names[:3]:
         (tmp_path / name).write_bytes(b"no audio")
     with pytest.raises(DataError) as error:
         durations([Utterance(name, "", tmp_path / name) for name in names])
-    told = [problem.partition("; ")[0].removeprefix(f"{tmp_path}/") for problem in error.value.problems]
-    assert told[:2] == ["a.raw: not readable as audio", "b.wav: not readable as audio"]
-    assert told[2:] == ["caf\ufffd.wav: not readable as audio", "gone.wav: no such file"]
+    problems = [problem.partition("; ")[0].removeprefix(f"{tmp_path}/") for problem in error.value.problems]
+    assert problems[:2] == ["a.raw: not readable as audio", "b.wav: not readable as audio"]
+    assert problems[2:] == ["caf\ufffd.wav: not readable as audio", "gone.wav: no such file"]
 
 
-def test_empty_and_unreadable_files(tmp_path):
+def test_empty_and_unreadable_files_are_errors(tmp_path):
     empty, latin = tmp_path / "empty", tmp_path / "latin"
     empty.write_text("\n \n")
     latin.write_bytes("fine\nalso\n".encode("utf-16"))
@@ -167,7 +167,7 @@ def test_empty_and_unreadable_files(tmp_path):
     assert [p.split(": ")[0] for p in error.value.problems] == [f"{latin}:2", f"{latin}:4"]
 
 
-def test_prepare_drops_and_splits():
+def test_prepare_drops_duplicates_and_leaks_and_splits_the_rest():
     lines = [f"Line {i}" for i in range(20)] + ["line 3!", "LINE 4", "?", "Secret one", "secret, one"]
     corpus = prepare(lines, basic, ["SECRET one."], dev_lines=5, seed=3)
     assert (len(corpus.train), len(corpus.dev)) == (15, 5)
@@ -179,7 +179,7 @@ def test_prepare_drops_and_splits():
         prepare(lines, basic, ["secret one"], dev_lines=11, seed=3)
 
 
-def test_hypotheses_of_a_killed_run(tmp_path):
+def test_hypotheses_of_a_killed_run_are_read_without_the_cut_line(tmp_path):
     path = write(tmp_path / "h.jsonl", {"id": "1", "text": "a"}, {"id": "2", "text": ""})
     whole = path.read_bytes()
     for cut in (b'{"id": "3", "te', b'{"id": "3", "text": "\xc3'):

@@ -18,7 +18,7 @@ from adapt.text.lexicon import (
 from adapt.text.normalise import basic
 
 
-def test_read(tmp_path):
+def test_a_lexicon_is_read_with_types_spoken_forms_and_weights(tmp_path):
     path = tmp_path / "bank.tsv"
     rows = ["\ufeff# banks", "IBAN\tterm\ti ban | eye ban\t2.5\r", "", "ING\tbank\t\t", "plain phrase"]
     path.write_text("\n".join(rows), encoding="utf-8")
@@ -33,7 +33,7 @@ def test_read(tmp_path):
     assert read_lexicon(path).entries == (Entry("IBAN", spoken=("eye ban",)),)
 
 
-def test_read_reports_every_bad_line(tmp_path):
+def test_every_bad_line_of_a_lexicon_is_named(tmp_path):
     path = tmp_path / "bad.tsv"
     path.write_text("A\tx\ny\tx\t\theavy\n\tx\nA\tx\nb\tx\t\t1\textra\nc\tx\t\tnan\n")
     with pytest.raises(DataError) as error:
@@ -44,7 +44,7 @@ def test_read_reports_every_bad_line(tmp_path):
         read_lexicon(path)
 
 
-def test_mentions_longest_first_left_to_right():
+def test_mentions_are_found_longest_first_from_left_to_right():
     lexicon = Lexicon(
         "music",
         "",

@@ -19,7 +19,7 @@ from adapt.text.normalise import NORMALISERS, basic
         ("mail joe@aol.com", "mail joe aolcom"),
     ],
 )
-def test_basic(text, expected):
+def test_the_basic_normaliser(text, expected):
     assert basic(text) == expected
 
 

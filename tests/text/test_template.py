@@ -38,11 +38,11 @@ PROJECTED = {
 
 
 @pytest.mark.parametrize("name", THEIRS)
-def test_their_plain_prompts(name, tmp_path):
+def test_plain_prompts_of_llm_asr_prompt_are_read(name, tmp_path):
     around = AROUND + " " * (name == "prompt_2")
-    told = {"prompt_template": None, "prompt": "<speech>"}
-    told = {"prompt_template": around, "prompt": THEIRS[name]} if THEIRS[name] else told
-    (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({"dataset_config": told}))
+    config = {"prompt_template": None, "prompt": "<speech>"}
+    config = {"prompt_template": around, "prompt": THEIRS[name]} if THEIRS[name] else config
+    (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({"dataset_config": config}))
     segments = parse(read_template(f"{name}.yaml", tmp_path))
     if not THEIRS[name]:
         assert segments == [Segment(SPEECH)]
@@ -56,7 +56,7 @@ def test_their_plain_prompts(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", PROJECTED)
-def test_their_projected_prompts(name, tmp_path):
+def test_projected_prompts_of_llm_asr_prompt_are_read(name, tmp_path):
     config = {"dataset_config": {"prompt_template": None, "prompt": "<speech>".join(PROJECTED[name])}}
     (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(config))
     segments = parse(read_template(f"{name}.yaml", tmp_path))
@@ -67,7 +67,7 @@ def test_their_projected_prompts(name, tmp_path):
         assert segments == [learned[0], Segment(SPEECH), learned[1], Segment(TEXT, ":")]
 
 
-def test_an_empty_prompt_and_numbers_and_signs():
+def test_a_template_is_parsed_and_written_again():
     assert parse("<speech>") == parse("") == [Segment(SPEECH)]
     assert parse("<p:12>") == [Segment(SPEECH), Segment(LEARNED, count=12)]
     assert parse(r"<p:\12>") == [Segment(SPEECH), Segment(LEARNED, "12")]
@@ -97,12 +97,12 @@ def test_what_is_written_is_parsed_again(text, learned, count):
         ("<speech><p:>", "column 9: neither a number nor a text"),
     ],
 )
-def test_errors_point_at_the_column(template, problem):
+def test_errors_name_the_column(template, problem):
     with pytest.raises(RecipeError, match=problem):
         parse(template)
 
 
-def test_files_that_hold_no_prompt(tmp_path):
+def test_a_file_that_holds_no_prompt_is_an_error(tmp_path):
     for content, problem in (
         ("a: b", "holds no `prompt`"),
         ("prompt: hi\nprompt_template: there", r"holds no \{prompt\}"),

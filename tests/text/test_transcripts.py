@@ -32,7 +32,7 @@ TEXTS = {"u1": "play abba", "u2": "", "u-3": "stop (now) please"}
     ],
     ids=["tsv", "tsv with an empty field", "kaldi", "trn", "jsonl", "slam-llm", "nemo"],
 )
-def test_formats(tmp_path, lines):
+def test_each_format_gives_the_same_texts(tmp_path, lines):
     path = tmp_path / "text"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     assert {u.id: u.text for u in read_references(path)} == TEXTS
@@ -42,7 +42,7 @@ def test_formats(tmp_path, lines):
     assert read_references(packed) == read_references(path)
 
 
-def test_predicted_text_of_nemo(tmp_path):
+def test_the_predicted_text_of_nemo_is_the_hypothesis(tmp_path):
     path = tmp_path / "out.json"
     path.write_text('{"audio_filepath": "a/u1.wav", "text": "said", "pred_text": "heard"}\n')
     assert read_hypothesis_texts(path) == {"u1": "heard"}
@@ -50,14 +50,14 @@ def test_predicted_text_of_nemo(tmp_path):
     assert read_hypothesis_texts(path) == {"0": "heard"}
 
 
-def test_rare_words_are_entities_wherever_they_stand(tmp_path):
+def test_rare_words_are_entities_wherever_they_occur(tmp_path):
     path = tmp_path / "refs.tsv"
     path.write_text('1\tann and ann\t["ann"]\t["dan", "jan"]\n2\tno\t[]\t[]\n')
     ann = Entity("ann", "rare")
     assert read_references(path) == [Utterance("1", "ann and ann", None, (ann, ann)), Utterance("2", "no", None, ())]
 
 
-def test_bad_files_say_what_is_wrong(tmp_path):
+def test_a_bad_file_is_an_error_that_names_the_problem(tmp_path):
     path = tmp_path / "bad"
     for text, problem in (
         ("", "holds no utterances"),

@@ -11,7 +11,7 @@ from adapt.tune.counts import REFUSED, DevCounts, judges
 from adapt.tune.search import search, search_ctc
 
 LEXICON = phrase_index(Lexicon("names", "", (Entry("jolene"), Entry("yes"))), basic)
-SAID = [Utterance(str(i), "play jolene now", entities=(Entity("jolene", "track"),)) for i in range(5)]
+UTTERANCES = [Utterance(str(i), "play jolene now", entities=(Entity("jolene", "track"),)) for i in range(5)]
 # The model prefers the first, lexicon and LM the second, and too much boosting the third, which is a false alarm.
 NBEST = [
     Hypothesis("play joline now", 3, -2.0, {"lm": -9.0}),
@@ -21,11 +21,11 @@ NBEST = [
 
 
 def decode(weights: Weights) -> list[list[Hypothesis]]:
-    return [sorted(NBEST, key=lambda h: -h.score(weights)) for _ in SAID]
+    return [sorted(NBEST, key=lambda h: -h.score(weights)) for _ in UTTERANCES]
 
 
 def test_the_search_finds_weights_without_errors_and_false_alarms():
-    judge = judges(SAID, LEXICON, basic)
+    judge = judges(UTTERANCES, LEXICON, basic)
     assert [judge[0](h.text) for h in NBEST] == [
         DevCounts(1, 3, 1, 1, 0),
         DevCounts(0, 3, 0, 1, 0),
@@ -42,12 +42,12 @@ def test_false_alarms_in_general_speech_are_refused():
     source = judges([Utterance("s", "play it now")], LEXICON, basic, source=True)
 
     def decode_both(weights: Weights) -> list[list[Hypothesis]]:
-        said = Hypothesis("play it now", 3, -2.0, {"lm": -9.0})
+        right = Hypothesis("play it now", 3, -2.0, {"lm": -9.0})
         made_up = Hypothesis("play jolene now", 3, -3.9, {"lm": -9.0, "boost": 2.0})
-        return [*decode(weights), sorted([said, made_up], key=lambda h: -h.score(weights))]
+        return [*decode(weights), sorted([right, made_up], key=lambda h: -h.score(weights))]
 
-    free = search(decode, judges(SAID, LEXICON, basic), ("boost",), "base")
-    guarded = search(decode_both, judges(SAID, LEXICON, basic) + source, ("boost",), "base")
+    free = search(decode, judges(UTTERANCES, LEXICON, basic), ("boost",), "base")
+    guarded = search(decode_both, judges(UTTERANCES, LEXICON, basic) + source, ("boost",), "base")
     assert max(w["boost"] for w, cost in free.surface if cost < REFUSED) == 1.5
     assert max(w["boost"] for w, cost in guarded.surface if cost < REFUSED) == 0.8
 
@@ -57,8 +57,8 @@ def test_the_search_goes_on_while_all_that_it_decoded_is_refused():
     judge += judges([Utterance(str(i), "play it now") for i in range(4)], LEXICON, basic, source=True)
 
     def nbest(weights: Weights, *with_name: float) -> list[Hypothesis]:
-        said = Hypothesis("play it now", 3, -2.0)
-        found = [said, *(Hypothesis("play jolene now", 3, model, {"boost": 2.0}) for model in with_name)]
+        right = Hypothesis("play it now", 3, -2.0)
+        found = [right, *(Hypothesis("play jolene now", 3, model, {"boost": 2.0}) for model in with_name)]
         return sorted(found, key=lambda h: -h.score(weights))
 
     def decode_all(weights: Weights) -> list[list[Hypothesis]]:
@@ -72,16 +72,16 @@ def test_the_search_goes_on_while_all_that_it_decoded_is_refused():
 
 def test_the_search_ends_if_all_of_the_grid_is_refused():
     judge = judges([Utterance("t", "play it now")], LEXICON, basic)
-    said, made_up = Hypothesis("play it now", 3, -2.0), Hypothesis("jolene yes", 2, -1.0)
-    tuned = search(lambda weights: [[made_up if weights.lm else said]], judge, ("lm",), "base")
+    right, made_up = Hypothesis("play it now", 3, -2.0), Hypothesis("jolene yes", 2, -1.0)
+    tuned = search(lambda weights: [[made_up if weights.lm else right]], judge, ("lm",), "base")
     assert tuned.counts.refused(tuned.base) and len(tuned.surface) == 7
 
 
-def test_ctc_weights_one_after_the_other():
-    judge = judges(SAID, LEXICON, basic)
+def test_ctc_weights_are_searched_one_after_the_other():
+    judge = judges(UTTERANCES, LEXICON, basic)
 
     def decode_ctc(weights: Weights) -> list[str]:
-        return [NBEST[weights.lm >= 0.4 and weights.reward < 2].text for _ in SAID]
+        return [NBEST[weights.lm >= 0.4 and weights.reward < 2].text for _ in UTTERANCES]
 
     tuned = search_ctc(decode_ctc, judge)
     assert (tuned.weights["lm"], tuned.weights["reward"], tuned.counts.errors) == (0.4, 0.0, 0)
