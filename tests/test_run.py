@@ -161,7 +161,9 @@ def test_a_broken_record_is_told_and_the_lock_let_go(tmp_path, text, told):
 @pytest.mark.parametrize("text", ['{"base": "ti', "[]", "\xff"])
 def test_a_file_that_is_not_whole_is_named(tmp_path, text):
     (tmp_path / "tuned.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(DataError, match=r"tuned.json: not the JSON object that was written there; write or copy it again"):
+    with pytest.raises(
+        DataError, match=r"tuned.json: not the JSON object that was written there; write or copy it again"
+    ):
         read_json(tmp_path / "tuned.json")
 
 
