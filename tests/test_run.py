@@ -118,7 +118,7 @@ def test_a_killed_stage_goes_on_and_a_changed_one_starts_anew(pipeline):
         work(scratch)
 
     pipeline.decoder = finished
-    assert pipeline.reasons() == ["unchanged", "never run; goes on where it stopped"]
+    assert pipeline.reasons() == ["unchanged", "never run; continues where it stopped"]
     assert found[-1] is True
     assert not (pipeline.run / "checkpoints/decoder").exists()
     (pipeline.run / "adapter/weights").unlink()
@@ -146,7 +146,7 @@ def test_missing_inputs_are_named_at_once(tmp_path):
     [
         ('{"format": 1, "sta', "not the JSON that a run writes; delete it"),
         ("\xff", "not the JSON"),
-        ('{"format": 9, "stages": {}}', "format 9, not 1 as here"),
+        ('{"format": 9, "stages": {}}', "format 9, but this version writes 1"),
         ('{"format": 1}', "its stages are broken"),
         ('{"format": 1, "stages": {"prompt": {"settings": []}}}', "its stages are broken"),
     ],
@@ -161,9 +161,7 @@ def test_a_broken_record_is_told_and_the_lock_let_go(tmp_path, text, told):
 @pytest.mark.parametrize("text", ['{"base": "ti', "[]", "\xff"])
 def test_a_file_that_is_not_whole_is_named(tmp_path, text):
     (tmp_path / "tuned.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(
-        DataError, match=r"tuned.json: not the JSON object that was written there; write or copy it again"
-    ):
+    with pytest.raises(DataError, match=r"tuned.json: not a JSON object; write or copy the file again"):
         read_json(tmp_path / "tuned.json")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 
 class _Characters(dict[int, str | None]):
-    """A table for `str.translate`, filled as characters occur: None drops a character; others stay or become a space."""
+    """A table for `str.translate`, filled as characters occur: None drops one; others stay or become a space."""
 
     def __missing__(self, code: int) -> str | None:
         char, category = chr(code), unicodedata.category(chr(code))

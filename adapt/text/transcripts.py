@@ -16,7 +16,7 @@ RARE = "rare"  # type of the entities that come from a list of rare words
 def read_references(path: str | Path) -> list[Utterance]:
     """Utterances of a file in any of these formats; it may be compressed (`.gz`).
 
-    - JSONL manifest: ours, SLAM-LLM's or NeMo's (`corpus.read_manifest`)
+    - JSONL manifest of this toolkit, SLAM-LLM or NeMo (`corpus.read_manifest`)
     - biasing TSV of fbai-speech: `id<TAB>text<TAB>["rare", "words"]<TAB>["distractors", …]`; each occurrence of a
       rare word is an entity of type `rare`; the distractors are not used
     - TSV: `id<TAB>text`
