@@ -116,7 +116,7 @@ def test_a_killed_alignment_resumes_and_ends_in_the_same_weights(adapt, folder, 
 
     monkeypatch.setattr(fitting._Progress, "on_step_end", kill)
     stopped = adapt("base", "align", folder, "-o", tmp_path / "killed")
-    assert stopped.exit_code == 130 and "the same command goes on from here" in stopped.stderr
+    assert stopped.exit_code == 130 and "run the same command to continue" in stopped.stderr
     monkeypatch.setattr(fitting._Progress, "on_step_end", count)
     assert adapt("base", "align", folder, "-o", tmp_path / "killed").exit_code == 0
     assert steps == [5, 6, 7, 8], "it resumes from step 4"
