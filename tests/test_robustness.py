@@ -5,7 +5,7 @@ import pytest
 import soundfile
 
 from adapt.model.features import read_audio
-from adapt.robustness import SNRS, between_silences, changed, distorted, groups
+from adapt.robustness import SNRS, between_silences, distorted, groups, in_noise
 from adapt.text.corpus import Utterance, durations
 
 
@@ -19,11 +19,11 @@ def test_noise_has_the_ratio_asked_for_and_is_the_same_each_time(noise, tmp_path
         utterances.append(Utterance(str(i), "", tmp_path / f"{i}.wav"))
     speech = soundfile.read(tmp_path / "0.wav", dtype="float32")[0]
     for snr in SNRS:
-        heard = distorted(noise, snr, utterances, 1, speech, utterances[0])
+        heard = in_noise(noise, snr, utterances, 1, speech, utterances[0])
         power = np.mean(speech**2) / np.mean((heard - speech) ** 2)
         assert 10 * np.log10(power) == pytest.approx(snr, abs=0.01)
-        assert np.array_equal(heard, distorted(noise, snr, utterances, 1, speech, utterances[0]))
-        assert not np.array_equal(heard, distorted(noise, snr, utterances, 2, speech, utterances[0]))
+        assert np.array_equal(heard, in_noise(noise, snr, utterances, 1, speech, utterances[0]))
+        assert not np.array_equal(heard, in_noise(noise, snr, utterances, 2, speech, utterances[0]))
 
 
 def test_silence_is_the_recordings_own():
@@ -39,7 +39,7 @@ def test_silence_is_the_recordings_own():
 def test_what_is_changed_is_transcribed_as_a_recording_of_its_own(noise, tmp_path):
     soundfile.write(tmp_path / "a.wav", noise[0], 16_000, subtype="FLOAT")
     utterance = Utterance("a", "so", tmp_path / "a.wav")
-    heard = changed(utterance, functools.partial(between_silences, 0.5), tmp_path / "b.wav")
+    heard = distorted(utterance, functools.partial(between_silences, 0.5), tmp_path / "b.wav")
     assert durations([heard])["a"] == durations([utterance])["a"] + 1.0 and heard.text == "so"
     assert np.array_equal(read_audio(heard.audio)[8_000:-8_000], read_audio(utterance.audio))
 

@@ -29,7 +29,7 @@ def ratio(errors: float, total: float) -> float | None:
 
 
 def _ratios(errors: np.ndarray, total: np.ndarray) -> np.ndarray:
-    """errors / total of each resample; NaN where the total is 0."""
+    """errors / total of each resample; NaN if the total is 0."""
     return np.divide(errors, total, out=np.full(errors.shape, np.nan), where=total > 0)
 
 

@@ -150,7 +150,7 @@ def _examples(folder: Path, name: str, systems: Sequence[str], normaliser: str) 
         change = errors[-1] - errors[0] if len(errors) > 1 else errors[0]
         utterances.append((change, errors[-1], key, ref, errors, of_systems))
     utterances.sort(key=lambda row: row[:3])
-    listed = [
+    examples = [
         {
             "id": key,
             "ref": " ".join(ref),
@@ -162,7 +162,7 @@ def _examples(folder: Path, name: str, systems: Sequence[str], normaliser: str) 
         for _, _, key, ref, errors, of_systems in utterances[:SHOWN] + utterances[SHOWN:][-SHOWN:]
     ]
     half = min(SHOWN, (len(utterances) + 1) // 2)
-    return {"best": listed[:half], "worst": listed[half:][::-1][:SHOWN]}
+    return {"best": examples[:half], "worst": examples[half:][::-1][:SHOWN]}
 
 
 def _lines(refs: Sequence[list[str]], hyps: Sequence[list[str]]) -> list[list[tuple[str, list[str], list[str]]]]:

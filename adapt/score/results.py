@@ -11,7 +11,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Row:
-    """Figures of one system on one set, as fractions; None where a figure cannot be computed ("n/a" in tables).
+    """Figures of one system on one set, as fractions; None if a figure cannot be computed ("n/a" in tables).
 
     precision, f1, false_alarms_per_1k: need a lexicon; a false alarm is an entity of the lexicon that the hypothesis
     contains and the reference does not. p_wer, p_eer: p-values of the comparison with the set's first system; None for
@@ -85,8 +85,8 @@ class Scores:
             {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(row).items()}
             for row in self.rows
         ]
-        listed = {"errors": [vars(e) for e in self.errors], "changes": [vars(c) for c in self.changes]}
-        return {"signature": self.signature, "rows": rows, "sentences": self.sentences(), **listed}
+        entities = {"errors": [vars(e) for e in self.errors], "changes": [vars(c) for c in self.changes]}
+        return {"signature": self.signature, "rows": rows, "sentences": self.sentences(), **entities}
 
     def errors_tsv(self) -> str:
         """Every wrong mention as TSV: a count, its entity, the reference words and the aligned hypothesis words."""

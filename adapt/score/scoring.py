@@ -134,14 +134,14 @@ def _row(
     with a baseline, 4 of the baseline and then 4 of the system. Which figures are None depends on `annotated`,
     `rules.index` and `rules.seen`.
     """
-    base, own = sums[:4], sums[-4:]
+    base, system_sums = sums[:4], sums[-4:]
     n, lexicon, split = total.counts, rules.index is not None, rules.seen is not None
     wer, eer = ratio(total.word_errors, n["words"]), ratio(n["wrong"], n["mentions"])
     p_wer = p_eer = None
     if baseline and wer is not None:
-        p_wer = p_value((base[0], base[1]), (own[0], own[1]), wer - baseline.wer)
+        p_wer = p_value((base[0], base[1]), (system_sums[0], system_sums[1]), wer - baseline.wer)
     if baseline and eer is not None:
-        p_eer = p_value((base[2], base[3]), (own[2], own[3]), eer - baseline.eer)
+        p_eer = p_value((base[2], base[3]), (system_sums[2], system_sums[3]), eer - baseline.eer)
     unbiased = total.word_errors - n["biased_errors"], n["words"] - n["biased_words"]
     unseen = n["wrong"] - n["wrong_seen"], n["mentions"] - n["mentions_seen"]
     right, alarms = n["mentions"] - n["wrong"], n["false_alarms"]
@@ -150,17 +150,17 @@ def _row(
         set=name,
         system=system,
         wer=wer,
-        wer_ci=interval(own[0], own[1]),
+        wer_ci=interval(system_sums[0], system_sums[1]),
         cer=ratio(n["char_errors"], n["chars"]),
         eer=eer,
-        eer_ci=interval(own[2], own[3]),
+        eer_ci=interval(system_sums[2], system_sums[3]),
         eer_seen=ratio(n["wrong_seen"], n["mentions_seen"]) if split else None,
         eer_unseen=ratio(*unseen) if split else None,
         u_wer=ratio(*unbiased) if annotated else None,
         b_wer=ratio(n["biased_errors"], n["biased_words"]),
         precision=ratio(right, right + alarms) if lexicon else None,
         recall=ratio(right, n["mentions"]),
-        # 2 PR / (P + R), written in counts, so that it is 0 and not undefined where no mention is right.
+        # 2 PR / (P + R), written in counts, so that it is 0 and not undefined if no mention is right.
         f1=ratio(2 * right, right + alarms + n["mentions"]) if lexicon and n["mentions"] else None,
         false_alarms_per_1k=ratio(1000 * alarms, n["words"]) if lexicon else None,
         by_type={kind: counts["wrong"] / counts["mentions"] for kind, counts in by_type.items()},

@@ -34,7 +34,7 @@ def test_any_speech_llm_runs_a_recipe(recipe, kind, tmp_path, monkeypatch):
     soft = tmp_path / "soft.safetensors"
     soft.write_bytes((out / "prompt/soft_prompt.safetensors").read_bytes())
     again = adapt("decoder", recipe, "--base", kind, *changed, "-s", f"prompt.start={soft}", "-o", "again")
-    assert again.exit_code == 0 and "taken as it is" in again.stderr, again.output
+    assert again.exit_code == 0 and "used as given, without training" in again.stderr, again.output
     refused = adapt("run", recipe, "--base", kind, "-s", "decoder.pseudo_audio=simulate")
     assert refused.exit_code == 1 and "write soft-prompt" in refused.stderr
     assert adapt("export", out).exit_code == 0
@@ -71,7 +71,7 @@ def test_a_learned_prompt_stands_around_both_stages(recipe, tiny, tmp_path):
     wanted = json.loads((out / "hyps/target.projected.jsonl").read_text().splitlines()[0])
     assert f"{wanted['id']}\t{wanted['text']}" in alone.stdout
     taken = adapt("prompt", recipe, "-o", tmp_path / "other", "-s", f"prompt.start={soft}")
-    assert taken.exit_code == 0 and "taken as it is" in taken.stderr, taken.output
+    assert taken.exit_code == 0 and "used as given, without training" in taken.stderr, taken.output
     spelled = adapt("project", recipe, "-o", out, *changed, "-s", "data.normaliser=none")
     assert 'data.normaliser changed: "basic" -> "none"' in spelled.stderr
     plain = adapt("project", recipe, "-o", out)

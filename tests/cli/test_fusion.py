@@ -19,7 +19,7 @@ def test_lm_tells_perplexity_by_order(recipe, tmp_path):
     again = adapt("lm", recipe, "-o", out)
     assert again.stderr.count("as before") == 2 and again.stdout.splitlines()[-1].endswith("tokens.arpa")
     given = adapt("lm", recipe, "-o", tmp_path / "given", "--from", out / "lm/tokens.arpa")
-    assert given.exit_code == 0 and "used this once, the next run estimates its own" in given.stderr
+    assert given.exit_code == 0 and "used only this time, the next run estimates an LM" in given.stderr
     assert (tmp_path / "given/lm/tokens.arpa").read_text().strip() == (out / "lm/tokens.arpa").read_text().strip()
     words = adapt("lm", recipe, "-o", tmp_path / "given", "--from", out / "lm/words.arpa")
     assert words.exit_code == 0 and "lm.words changed" in words.stderr

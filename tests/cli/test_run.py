@@ -59,7 +59,7 @@ def test_a_recipe_without_recordings_ends_in_an_adapter(recipe, tmp_path):
     none = [w for key in ("test", "source_test", "source_replay", "source_dev") for w in ("-s", f"data.{key}=")]
     options = ("-o", tmp_path / "run", *none, "-s", "decoder.pseudo_audio=soft-prompt")
     wrong = adapt("run", recipe, *options)
-    assert wrong.exit_code == 1 and "no examples of its audio embeddings" in wrong.stderr
+    assert wrong.exit_code == 1 and "prompt.init: 'audio' needs audio embeddings of real audio" in wrong.stderr
     assert "name data.source_replay in the recipe, or set prompt.init to text" in wrong.stderr
     done = adapt("run", recipe, *options, "-s", "prompt.init=text")  # the way out that is told there
     assert done.exit_code == 0, done.output
