@@ -1,4 +1,4 @@
-"""`adapt check`: what to know before time is spent. Of a recipe, from its files alone; of a base, by loading it."""
+"""`adapt check`: check a recipe by its files alone, and a base by loading it, before a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from adapt.recipe.domain import Recipe
 from adapt.stages import plan
 from adapt.stages.manifests import Manifests
 from adapt.text.corpus import Corpus
-from adapt.text.lexicon import PhraseIndex, entities_in, find_mentions, phrase_index, place_entities, read_lexicon
+from adapt.text.lexicon import PhraseIndex, entities_in, phrase_index, read_lexicon, reference_mentions
 from adapt.text.normalise import NORMALISERS
 
 if TYPE_CHECKING:
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
     from adapt.model.speech_llm import SpeechLLM
 
-SENTENCES, WORDS = 8, 12  # of the batch that is timed
-UNCOVERED = 0.1  # share of uncovered words that is warned about: with 0.23 an n-gram LM was of little use
+SENTENCES, WORDS = 8, 12  # the size of the batch that is timed
+UNCOVERED = 0.1  # share of uncovered words above which to warn: with 0.23, an n-gram LM was of little use
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A line of `adapt check`. verdict: ok, warn or fail."""
+    """A line of `adapt check`. verdict: ok, warn or fail. about: its subject, in a word or two."""
 
     verdict: str
     about: str
@@ -37,9 +37,9 @@ class Finding:
 
 
 def check(recipe: Recipe) -> list[Finding]:
-    """Counts, duplicates, leaks, and what text and lexicon cover.
+    """Check a recipe: counts, duplicates, leaks, and the coverage of text and lexicon.
 
-    Raises DataError for files that cannot be read, the audio among them.
+    Raises DataError for files that cannot be read, audio included.
     """
     manifests, normalise = Manifests(), NORMALISERS[recipe.data.normaliser]
     corpus = plan.corpus(recipe, manifests)
@@ -65,23 +65,26 @@ def check(recipe: Recipe) -> list[Finding]:
 
 
 def _base(recipe: Recipe) -> Finding:
-    where = "built in" if recipe.base in built_in() else "folder"
+    """The name, origin and size of the base."""
+    origin = "built in" if recipe.base in built_in() else "folder"
     size = f"{parameters(find_base(recipe.base)) / 1e6:,.1f} M parameters"
-    return Finding("ok", "base", f"{recipe.base} ({where}), {size}")
+    return Finding("ok", "base", f"{recipe.base} ({origin}), {size}")
 
 
 def _text(corpus: Corpus) -> list[Finding]:
+    """The size of the text, and a warning if it contains transcripts of the sets."""
     lines = corpus.train + corpus.dev
     words = sum(len(line.split()) for line in lines)
     counts = f"{len(lines):,} lines, {words:,} words; {corpus.duplicates:,} duplicates dropped"
     findings = [Finding("ok", "text", counts)]
     if corpus.leaks:
-        leaks = f"{len(corpus.leaks):,} lines are also in a set of recordings, such as {corpus.leaks[0]!r}"
+        leaks = f"{len(corpus.leaks):,} lines are also transcripts of a set, such as {corpus.leaks[0]!r}"
         findings.append(Finding("warn", "leak", f"{leaks}; they are dropped"))
     return findings
 
 
 def _lexicon(recipe: Recipe, manifests: Manifests, corpus: Corpus, index: PhraseIndex) -> Finding:
+    """The size of the lexicon, and how many of its entities occur in the text and in the test set."""
     normalise, lexicon = NORMALISERS[recipe.data.normaliser], read_lexicon(recipe.data.lexicon)
     in_text = entities_in(corpus.train + corpus.dev, index, normalise)
     types = len({entry.type for entry in lexicon.entries})
@@ -93,16 +96,13 @@ def _lexicon(recipe: Recipe, manifests: Manifests, corpus: Corpus, index: Phrase
 
 
 def _coverage(recipe: Recipe, manifests: Manifests, corpus: Corpus, index: PhraseIndex | None) -> Finding:
-    """How many words of the development set, those of its mentions apart, the text does not have."""
+    """The share of words of the development set, outside of its mentions, that do not occur in the text."""
     normalise = NORMALISERS[recipe.data.normaliser]
     known = {word for line in corpus.train + corpus.dev for word in line.split()}
     words, uncovered = 0, Counter()
     for utterance in manifests.utterances(recipe.data.dev):
         transcript = normalise(utterance.text).split()
-        if utterance.entities is not None:
-            mentions = place_entities(transcript, utterance.entities, normalise)[0]
-        else:
-            mentions = find_mentions(transcript, index) if index else []
+        mentions, _ = reference_mentions(transcript, utterance, index, normalise)
         in_mentions = {place for mention in mentions for place in range(mention.start, mention.end)}
         others = [word for place, word in enumerate(transcript) if place not in in_mentions]
         words += len(others)
@@ -117,7 +117,10 @@ def _coverage(recipe: Recipe, manifests: Manifests, corpus: Corpus, index: Phras
 
 
 def check_base(name: str, audio: Path | None, device: str, dtype: str, language: str) -> list[Finding]:
-    """Load a base, find its slot, time a training step, and transcribe `audio` if it is given."""
+    """Load a base, find its slot, time a training step, and transcribe `audio` unless it is None.
+
+    name, device, dtype, language: as in `load_speech_llm`.
+    """
     from adapt.model.load import load_speech_llm
 
     kind = config_of(path := find_base(name)).get("model_type", "of no type")
@@ -125,22 +128,24 @@ def check_base(name: str, audio: Path | None, device: str, dtype: str, language:
     speech_llm = load_speech_llm(name, device, dtype=dtype, language=language)
     seconds = time.perf_counter() - started
     findings = [Finding("ok", "base", f"{kind} in {path}"), _weights(speech_llm, seconds), *_slot(speech_llm)]
-    findings.append(_stage_2(speech_llm))
+    findings.append(_stage_2_time(speech_llm))
     if audio:
         findings += _transcript(speech_llm, audio)
     return [*findings, Finding("ok", "memory", _memory(speech_llm.device))]
 
 
 def _weights(speech_llm: SpeechLLM, seconds: float) -> Finding:
+    """The size, data type and device of a base that was loaded in `seconds`."""
     model = speech_llm.model
     decoder = sum(p.numel() for p in model.get_decoder().parameters())
     count = sum(p.numel() for p in model.parameters())
-    size = f"{count / 1e6:,.1f} M parameters, {decoder / 1e6:,.1f} M of them the decoder's"
+    size = f"{count / 1e6:,.1f} M parameters, {decoder / 1e6:,.1f} M of them in the decoder"
     loaded = f"{str(model.dtype)[6:]} on {speech_llm.device}, loaded in {seconds:.0f} s"
     return Finding("ok", "weights", f"{size}; {loaded}")
 
 
 def _slot(speech_llm: SpeechLLM) -> list[Finding]:
+    """The prompt around the slot, and the tokens that end a transcript."""
     before, after = (_short(speech_llm.tokenizer.decode(ids)) for ids in (speech_llm.before, speech_llm.after))
     ends = ", ".join(repr(speech_llm.tokenizer.decode([i])) for i in speech_llm.ends)
     return [
@@ -149,8 +154,8 @@ def _slot(speech_llm: SpeechLLM) -> list[Finding]:
     ]
 
 
-def _stage_2(speech_llm: SpeechLLM) -> Finding:
-    """How long stage 2 takes, by one forward pass."""
+def _stage_2_time(speech_llm: SpeechLLM) -> Finding:
+    """An estimate of the duration of stage 2, from one forward pass."""
     import torch
 
     slots = [speech_llm.empty_slot.new_zeros(50, speech_llm.hidden)] * SENTENCES
@@ -160,17 +165,18 @@ def _stage_2(speech_llm: SpeechLLM) -> Finding:
         started = time.perf_counter()
         logits = speech_llm.forward(rows, mask)
         finite = bool(logits.isfinite().all())
-        once = time.perf_counter() - started
+        seconds = time.perf_counter() - started
     if not finite:
-        return Finding("fail", "stage 2", "logits are not finite")
+        return Finding("fail", "stage 2", "logits are not finite; load the base with another dtype")
     # Forward, backward through the layers, and the forward pass of the base on replayed audio.
-    minutes = 400 * 32 / SENTENCES * once * 3 / 60
+    minutes = 400 * 32 / SENTENCES * seconds * 3 / 60
     return Finding(
         "ok", "stage 2", f"about {max(1, round(minutes)):,} min for 400 steps of 32 sentences of {WORDS} words"
     )
 
 
 def _transcript(speech_llm: SpeechLLM, audio: Path) -> list[Finding]:
+    """The number of audio embeddings of a recording, and its transcript."""
     from adapt.decode.beam_search import generate
     from adapt.model.features import SAMPLE_RATE, read_segments
 
@@ -186,10 +192,12 @@ def _transcript(speech_llm: SpeechLLM, audio: Path) -> list[Finding]:
 
 
 def _short(text: str) -> str:
+    """The text in quotes, with its middle left out if it is long."""
     return repr(text if len(text) <= 60 else f"{text[:25]}...{text[-25:]}")
 
 
 def _memory(device: torch.device) -> str:
+    """The most memory that the process has used."""
     import torch
 
     # ru_maxrss is in KiB, but on macOS in bytes

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-# What soundfile raises for a file that it cannot read. Its own errors are RuntimeErrors; a .raw file gives a TypeError,
-# and a name that is not UTF-8 a ValueError.
+# The errors that soundfile raises for a file that it cannot read. Its own are RuntimeErrors; a .raw file raises a
+# TypeError, and a file name that is not UTF-8 a ValueError.
 UNREADABLE = (OSError, RuntimeError, TypeError, ValueError)
 
 
@@ -35,7 +35,7 @@ class DataError(AdaptError):
 
 
 class ModelError(AdaptError):
-    """A model, adapter or soft prompt cannot be loaded or does not fit."""
+    """A model, adapter, soft prompt or learned prompt cannot be loaded, or does not fit the base."""
 
 
 class TrainingError(AdaptError):
@@ -59,3 +59,12 @@ def unreadable(audio: str | os.PathLike) -> str:
     """
     reason = "not readable as audio" if Path(audio).exists() else "no such file"
     return f"{os.fsencode(audio).decode('utf-8', 'replace')}: {reason}; give a wav, flac, ogg or mp3 file"
+
+
+def no_samples(audio: str | os.PathLike) -> str:
+    """The problem and the way out for an audio file of length 0.
+
+    >>> no_samples("empty.wav")
+    'empty.wav: holds no samples; record it again, or remove it from the manifest'
+    """
+    return f"{audio}: holds no samples; record it again, or remove it from the manifest"

@@ -1,4 +1,4 @@
-"""`adapt export`: an adapted model as a plain one, its adapter merged, with its processor and a model card."""
+"""`adapt export`: an adapted model with its adapter merged, its processor and a model card."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from transformers import AutoProcessor, {cls}
 processor = AutoProcessor.from_pretrained("{folder}")
 model = {cls}.from_pretrained("{folder}")
 ```"""
-WITH_US = """```
+WITH_TOOLKIT = """```
 pip install adapt-asr
 adapt transcribe call.wav --base {folder}
 ```"""
@@ -35,19 +35,19 @@ model = PeftModel.from_pretrained(base, "{folder}")
 
 
 def export(run: Path, out: Path, adapter_only: bool = False) -> Path:
-    """Write what a run has adapted to a folder: a whole model, or its LoRA alone.
+    """Write the adapted model of a run, or its LoRA alone, to the folder `out`, and return that.
 
-    The weights have the names, shapes and precision of the base. Raises DataError where the run has no adapter or the
-    folder holds other files, and ModelError where the model that was written differs from the adapted one.
+    The weights have the names, shapes and data type of the base. Raises DataError if the run has no adapter or the
+    folder holds other files, and ModelError if the written model differs from the adapted one.
     """
     source = run / plan.ADAPTER
-    about = source / "adapt.json"
-    if not about.exists():
+    metadata_file = source / "adapt.json"
+    if not metadata_file.exists():
         raise DataError(f"{run}: has no adapter; name a folder in which `adapt run` has tuned a decoder")
     metadata = adapter.metadata_of(source)
     trained = (run / plan.TRAINED_BASE).resolve()
     if trained.exists() and fingerprint(str(trained)) == metadata.get("base_sha"):
-        metadata["base"] = str(trained)  # wherever the run lies by now
+        metadata["base"] = str(trained)  # the run may have been moved
         metadata |= {"trained": read_json(run / "project/log.json")}
         if adapter_only:
             problem = "its LoRA fits the model that was trained in this run, not its base"
@@ -56,57 +56,59 @@ def export(run: Path, out: Path, adapter_only: bool = False) -> Path:
         raise DataError(f"{out}: holds other files already; choose another folder with -o")
     if out.resolve() == find_base(metadata["base"]).resolve():
         raise DataError(f"{out}: is the base that was adapted; choose another folder with -o")
-    making = out.with_name(f"{out.name}.part")  # an earlier export stays until this one is whole
-    shutil.rmtree(making, ignore_errors=True)
+    unfinished = out.with_name(f"{out.name}.part")  # an earlier export stays until this one is complete
+    shutil.rmtree(unfinished, ignore_errors=True)
     try:
         if adapter_only:
-            shutil.copytree(source, making, ignore=shutil.ignore_patterns("soft_prompt.safetensors", "README.md"))
-            use = LORA.format(folder=out.name)
+            shutil.copytree(source, unfinished, ignore=shutil.ignore_patterns("soft_prompt.safetensors", "README.md"))
+            usage = LORA.format(folder=out.name)
         else:
-            use = _merged(metadata["base"], source, making).format(folder=out.name)
-        (making / "README.md").write_text(_card(run, metadata, use), encoding="utf-8")
-        shutil.copyfile(about, making / MARK)
+            usage = _write_merged(metadata["base"], source, unfinished).format(folder=out.name)
+        (unfinished / "README.md").write_text(_card(run, metadata, usage), encoding="utf-8")
+        shutil.copyfile(metadata_file, unfinished / MARK)
     except BaseException:
-        shutil.rmtree(making, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
         raise
     shutil.rmtree(out, ignore_errors=True)
-    making.replace(out)
+    unfinished.replace(out)
     return out
 
 
-def _merged(base: str, source: Path, out: Path) -> str:
+def _write_merged(base: str, source: Path, out: Path) -> str:
+    """Write the base with the adapter in `source` merged, and return instructions for its use, with a `{folder}`."""
     llm = adapter.attach(load_speech_llm(base, "cpu", dtype="fp32"), source)
     rows = llm.prompt(llm.model.get_input_embeddings().weight[:4])[None]  # a prompt may consist of its slot alone
     with torch.no_grad():
-        wanted = llm.forward(rows)
+        adapted = llm.forward(rows)
         model = llm.adapters.merge_and_unload()
-        given = llm.forward(rows)
-    if not torch.allclose(wanted, given, atol=1e-2 * float(wanted.std()), rtol=1e-2):
+        merged = llm.forward(rows)
+    if not torch.allclose(adapted, merged, atol=1e-2 * float(adapted.std()), rtol=1e-2):
         raise ModelError(f"{source}: merged into {base} its logits differ; export --adapter-only")
     try:
         save_speech_llm(llm, out)
     except ModelError as error:
         raise ModelError(f"{error}; export --adapter-only") from None
-    # No other software would put the learned prompt around the slot.
-    ours = config_of(find_base(base))["model_type"] == OWN_TYPE or llm.learned is not None
-    return WITH_US if ours else PLAIN.replace("{cls}", type(model).__name__)
+    # No other software puts the learned prompt around the slot.
+    needs_toolkit = config_of(find_base(base))["model_type"] == OWN_TYPE or llm.learned is not None
+    return WITH_TOOLKIT if needs_toolkit else PLAIN.replace("{cls}", type(model).__name__)
 
 
 def _scored(run: Path) -> bool:
-    """Whether the scores of a run are those of the adapter that it holds now."""
+    """Whether the scores of a run are those of its present adapter."""
     stages = read_json(run / "run.json")["stages"] if (run / "run.json").exists() else {}
     names = [stage_name("transcribe", name, "adapted") for name in plan.SCORED]
     transcribed = [stages[name] for name in names if name in stages]
     if not transcribed or "score" not in stages or not (run / "scores/metrics.json").exists():
         return False
     weights = f"{plan.ADAPTER}/{adapter.WEIGHTS}"
-    written = {weights: stages["decoder"]["outputs"][weights]}
-    written |= {path: sha for stage in transcribed for path, sha in stage["outputs"].items()}
+    hashes = {weights: stages["decoder"]["outputs"][weights]}
+    hashes |= {path: sha for stage in transcribed for path, sha in stage["outputs"].items()}
     readers = [*transcribed, stages["score"]]
-    return all(sha == written.get(path, sha) for stage in readers for path, sha in stage["inputs"].items())
+    return all(sha == hashes.get(path, sha) for stage in readers for path, sha in stage["inputs"].items())
 
 
-def _card(run: Path, metadata: dict, use: str) -> str:
+def _card(run: Path, metadata: dict, usage: str) -> str:
+    """The model card: header, usage, scores, figures that got worse, licence and recipe."""
     rows = read_json(run / "scores/metrics.json")["rows"] if _scored(run) else []
     measured = {(row["set"], row["system"]): row for row in rows if row["system"] in ("base", "adapted")}
     name = metadata["name"]
@@ -132,14 +134,16 @@ def _card(run: Path, metadata: dict, use: str) -> str:
         "model-index": [{"name": name, "results": results}],
     }
     table = ["| set | system | WER | EER |", "|---|---|---|---|"]
-    for (on, system), row in measured.items():
+    for (name_of_set, system), row in measured.items():
         eer = "" if row["eer"] is None else f"{100 * row['eer']:.1f}"
-        table.append(f"| {on} | {system} | {100 * row['wer']:.1f} | {eer} |")
+        table.append(f"| {name_of_set} | {system} | {100 * row['wer']:.1f} | {eer} |")
     worse = [
-        f"- {key.upper()} on {on}: {100 * before[key]:.1f} -> {100 * row[key]:.1f}"
-        for (on, system), row in measured.items()
+        f"- {key.upper()} on {name_of_set}: {100 * before[key]:.1f} -> {100 * row[key]:.1f}"
+        for (name_of_set, system), row in measured.items()
         for key in ("wer", "eer")
-        if system == "adapted" and (before := measured.get((on, "base"))) and None not in (before[key], row[key])
+        if system == "adapted"
+        and (before := measured.get((name_of_set, "base")))
+        and None not in (before[key], row[key])
         if row[key] > before[key]
     ]
     recipe = run / "recipe.yaml"
@@ -148,7 +152,7 @@ def _card(run: Path, metadata: dict, use: str) -> str:
         f"# {name}",
         f"`{base}`,{trained} its decoder adapted to a domain with adapt-asr on text alone "
         f"(pseudo audio in its slot while it was tuned: {metadata['pseudo_audio']}).",
-        use,
+        usage,
         "## Scores" if measured else "",
         "\n".join(table) if measured else "This adapter has not been scored.",
         "## What got worse",

@@ -1,4 +1,4 @@
-"""The stages of a recipe in order, and the runs that there are."""
+"""The stages of a recipe in order, and a list of runs."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from adapt.text.template import parse
 
 
 def adapt(run: Run) -> None:
-    """The stages that lead to an adapter."""
-    learns_soft_prompt = plan.learns_soft_prompt(run.recipe)  # raises where the base cannot have what the recipe wants
+    """Run the stages that lead to an adapter. Raises RecipeError for a base that lacks the CTC head that it needs."""
+    learns_soft_prompt = plan.learns_soft_prompt(run.recipe)  # raises before the first stage
     write_text(run.path("recipe.yaml"), dump(run.recipe))
     text(run)
     if plan.learns_from_pairs(run.recipe):
@@ -34,7 +34,7 @@ def adapt(run: Run) -> None:
 
 
 def run_all(run: Run) -> str:
-    """Every stage that the recipe needs; the score table comes back, empty where the recipe names no set to score."""
+    """Run every stage that the recipe needs, and return the table of scores; "" if the recipe names no set to score."""
     _check(run)
     adapt(run)
     if any(map(reads_ngrams, systems(run).values())):
@@ -46,7 +46,7 @@ def run_all(run: Run) -> str:
 
 
 def _check(run: Run) -> None:
-    """Raise now what would otherwise be raised after the hours of training."""
+    """Raise errors that would otherwise occur only after the training."""
     manifests = plan.scored_sets(run.recipe).values()
     for manifest in manifests:
         run.manifests.seconds(manifest)
@@ -57,24 +57,24 @@ def _check(run: Run) -> None:
 
 
 def list_runs(folder: Path) -> list[dict]:
-    """The runs in a folder: `{"run", "base", "stages", "rows"}`. Raises DataError where there is none.
+    """The runs in a folder: `{"run", "base", "stages", "rows"}`. Raises DataError if the folder has none.
 
-    stages: those that are done. rows: the first and the last of the scores on the target set, `{"system", "wer",
-    "eer"}`.
+    stages: those that are done. rows: the scores of the first and of the last system on the target set, `{"system",
+    "wer", "eer"}`.
     """
-    found = []
+    runs = []
     for record in sorted(folder.glob("*/run.json")):
         try:
             stages = read_stages(record)
         except DataError:  # one broken record does not hide the others
-            found.append({"run": str(record.parent), "base": None, "stages": ["(run.json is broken)"], "rows": []})
+            runs.append({"run": str(record.parent), "base": None, "stages": ["(run.json is broken)"], "rows": []})
             continue
         bases = [stage["settings"]["base"] for stage in stages.values() if "base" in stage.get("settings", {})]
         names = {base["name"] if isinstance(base, dict) else str(base) for base in bases}
         scores = record.parent / "scores/metrics.json"
         rows = read_json(scores)["rows"] if scores.exists() else []
         rows = [{key: row[key] for key in ("system", "wer", "eer")} for row in rows if row["set"] == "target"]
-        found.append(
+        runs.append(
             {
                 "run": str(record.parent),
                 "base": names.pop() if len(names) == 1 else None,
@@ -82,6 +82,6 @@ def list_runs(folder: Path) -> list[dict]:
                 "rows": [*rows[:1], *rows[1:][-1:]],
             }
         )
-    if not found:
+    if not runs:
         raise DataError(f"{folder}: holds no runs; `adapt run RECIPE` makes one in runs/")
-    return found
+    return runs

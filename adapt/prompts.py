@@ -1,4 +1,4 @@
-"""`adapt prompts`: how much the wording of the prompt matters. Each template is tried as it is and learned."""
+"""`adapt prompts`: measure how much the wording of the prompt matters, for plain and for learned prompts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from adapt.run import read_json, write_json
 from adapt.score.scoring import score_systems
 from adapt.stages import plan
 from adapt.stages.context import Run
-from adapt.stages.project import EXAMPLES, paired_audio
+from adapt.stages.project import INIT_EXAMPLES, paired_audio
 from adapt.text.corpus import Utterance, read_lines
 from adapt.text.lexicon import Lexicon, read_lexicon
 from adapt.text.template import CHAT, LEARNED, SPEECH, Segment, parse, projectable, read_template, written
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from adapt.train.common import PairedAudio
 
 SHIPPED = Path(__file__).parent / "assets/prompts.txt"
-OWN = "own"  # the base with the prompt that it has
+OWN = "own"  # the base with its own prompt
 METHODS = ("plain", "tokens-8", "mlp", "residual")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A prompt to try. method: as the user names it. kind: `plain`, or the method of a `LearnedPrompt`."""
+    """A prompt to try. method: `own`, or as in --method. kind: `plain`, or the method of a `LearnedPrompt`."""
 
     method: str
     template: str
@@ -45,7 +45,7 @@ class Candidate:
 
     @property
     def slug(self) -> str:
-        """A name for its files."""
+        """A file name for it."""
         return f"{self.method}-{hashlib.sha256(self.template.encode()).hexdigest()[:8]}-{self.seed}"
 
 
@@ -71,6 +71,7 @@ class PromptComparison:
         return {"rows": [dataclasses.asdict(trial) for trial in self.trials], "methods": self._summaries()}
 
     def _summaries(self) -> list[dict]:
+        """A row for each method: its trials, its best template, and the range of WER and EER."""
         summaries = []
         for method in dict.fromkeys(trial.method for trial in self.trials):
             trials = [trial for trial in self.trials if trial.method == method]
@@ -85,7 +86,7 @@ class PromptComparison:
         return summaries
 
     def table(self) -> str:
-        """A line a method, in percent, and the prompt with the lowest WER."""
+        """A line for each method, in percent, and the prompt with the lowest WER."""
         lines = ["method      trials   WER: min  median    max  spread   EER: min  median    max  spread"]
         for s in self._summaries():
             figures = [
@@ -98,7 +99,10 @@ class PromptComparison:
 
 
 def read_templates(file: Path | None) -> list[str]:
-    """The templates of a file, one a line; None: those that ship. Raises RecipeError for a line that is no template."""
+    """The templates of a file, one a line. file: None: those of the package.
+
+    Raises DataError for a file without lines, and RecipeError for a line that is no template.
+    """
     lines = [line for _, line in read_lines(file or SHIPPED)]
     if not lines:
         raise DataError(f"{file}: holds no templates; write one a line")
@@ -107,14 +111,14 @@ def read_templates(file: Path | None) -> list[str]:
 
 
 def candidates(templates: Sequence[str], methods: Sequence[str], seeds: int) -> Iterator[Candidate]:
-    """Each template by each method and seed. What two templates have in common is tried once.
+    """The base with its own prompt, then each template with each method and seed. Equal candidates occur once.
 
-    Tokens take the place of a template's text, before or behind the slot as the text is, so that templates which
-    differ in their words alone are one. Raises DataError for an unknown method.
+    With `tokens-N`, N tokens replace the text of a template before or after the slot, so that templates which differ in
+    their words alone are one candidate. Raises RecipeError for an unknown method.
     """
     for method in methods:
         if method not in ("plain", "mlp", "residual") and not re.fullmatch(r"tokens-[1-9]\d*", method):
-            raise DataError(f"--method {method}: unknown; write plain, tokens-8 (or another number), mlp or residual")
+            raise RecipeError(f"--method {method}: unknown; write plain, tokens-8 (or another number), mlp or residual")
     yield Candidate(OWN, OWN, "plain", 1)
     for method in methods:
         seen = set()
@@ -140,7 +144,7 @@ def _with_tokens(template: str, method: str) -> tuple[str, str]:
 
 @dataclass
 class _Data:
-    """What every trial uses: the development set, and, where something is learned, paired audio."""
+    """The data of every trial: the development set and, unless nothing is learned, paired audio."""
 
     utterances: list[Utterance]
     embeddings: list[torch.Tensor]
@@ -150,23 +154,24 @@ class _Data:
 
 
 def compare_prompts(run: Run, file: Path | None, methods: Sequence[str], seeds: int) -> PromptComparison:
-    """Learn each prompt from the paired audio and score it on `data.dev`, beside the base with its own prompt.
+    """Learn each prompt from the paired audio and score it on `data.dev`, besides the base with its own prompt.
 
-    file: templates, one a line; None: those that ship. A trial that is done is not done again. Writes `prompts/`.
+    file: as in `read_templates`. methods, seeds: as in `candidates`. Trials that are done are skipped. Writes
+    `prompts/`. Raises RecipeError without `data.dev`.
     """
     recipe, speech_llm = run.recipe, run.speech_llm()
     if not recipe.data.dev:
         raise RecipeError(
             "recipe.yaml: data.dev: missing; name a manifest to compare prompts on, which is not the test set"
         )
-    to_try = list(candidates(read_templates(file), methods, seeds))
+    tried = list(candidates(read_templates(file), methods, seeds))
     utterances = run.recordings("dev")
-    learns = any(candidate.kind != "plain" for candidate in to_try)
+    learns = any(candidate.kind != "plain" for candidate in tried)
     train, dev = paired_audio(run, speech_llm) if learns else (None, None)
     lexicon = read_lexicon(recipe.data.lexicon) if recipe.data.lexicon else None
     data = _Data(utterances, run.audio_embeddings(utterances, speech_llm), lexicon, train, dev)
     form = "{desc:<10} [{bar:20}] {n_fmt}/{total_fmt} trials  {remaining} left\n"
-    trials = [_trial(run, data, candidate) for candidate in tqdm(to_try, desc="prompts", bar_format=form)]
+    trials = [_trial(run, data, candidate) for candidate in tqdm(tried, desc="prompts", bar_format=form)]
     comparison = PromptComparison(trials)
     write_json(run.path("prompts/table.json"), comparison.to_json())
     _plot(trials, run.path("prompts/wer.png"))
@@ -174,7 +179,7 @@ def compare_prompts(run: Run, file: Path | None, methods: Sequence[str], seeds: 
 
 
 def _trial(run: Run, data: _Data, candidate: Candidate) -> Trial:
-    """A stage of its own, so that it is skipped where it is done."""
+    """Score a candidate, as a stage of its own, which is skipped if it is done."""
     recipe, out = run.recipe, f"prompts/{candidate.slug}.json"
     settings = {
         "prompt": {"template": candidate.template, "method": candidate.method, "seed": candidate.seed},
@@ -190,12 +195,10 @@ def _trial(run: Run, data: _Data, candidate: Candidate) -> Trial:
         settings["paired"] = run.folder.digest(run.manifests.files(recipe.data.paired))
 
     def work(scratch: Path) -> None:
-        view = _view(run, data, candidate, scratch)
-        texts = _transcripts(run, view, data)
-        scored = score_systems(
-            {"dev": data.utterances}, {"dev": {"it": texts}}, data.lexicon, recipe.data.normaliser, resamples=1
-        )
-        row = scored.rows[0]
+        texts = _transcripts(run, _prompted(run, data, candidate, scratch), data)
+        hyps = {"dev": {candidate.slug: texts}}
+        scores = score_systems({"dev": data.utterances}, hyps, data.lexicon, recipe.data.normaliser, resamples=1)
+        row = scores.rows[0]
         trial = Trial(candidate.template, candidate.method, candidate.seed, row.wer, row.eer)
         write_json(run.path(out), dataclasses.asdict(trial))
 
@@ -204,8 +207,8 @@ def _trial(run: Run, data: _Data, candidate: Candidate) -> Trial:
     return Trial(**read_json(run.path(out)))
 
 
-def _view(run: Run, data: _Data, candidate: Candidate, scratch: Path) -> SpeechLLM:
-    """The base with the prompt of a candidate, which is learned where it has to be."""
+def _prompted(run: Run, data: _Data, candidate: Candidate, scratch: Path) -> SpeechLLM:
+    """The base with the prompt of a candidate, which is learned first unless it is plain."""
     import torch
 
     from adapt.model.learned_prompt import LearnedPrompt, with_learned, with_template
@@ -215,7 +218,7 @@ def _view(run: Run, data: _Data, candidate: Candidate, scratch: Path) -> SpeechL
     if candidate.kind == "plain":
         return speech_llm if candidate.method == OWN else with_template(speech_llm, candidate.template)
     torch.manual_seed(candidate.seed)
-    start = {"init": settings.init, "size": settings.size, "examples": data.train.embeddings[:EXAMPLES]}
+    start = {"init": settings.init, "size": settings.size, "examples": data.train.embeddings[:INIT_EXAMPLES]}
     learned = LearnedPrompt(speech_llm, candidate.template, candidate.kind, **start)
     out = run.path("prompts", f"{candidate.slug}.safetensors")
     learn_from_pairs(
@@ -233,7 +236,7 @@ def _view(run: Run, data: _Data, candidate: Candidate, scratch: Path) -> SpeechL
 
 
 def _transcripts(run: Run, speech_llm: SpeechLLM, data: _Data) -> dict[str, str]:
-    """By id. CTC has no weight here, whatever the recipe says: it would hide what a prompt does to the decoder."""
+    """The transcripts of the development set by id, without CTC, which would hide the effect of a prompt."""
     from adapt.decode.beam_search import generate
 
     settings, texts = run.recipe.transcribe, {}
@@ -248,6 +251,7 @@ def _transcripts(run: Run, speech_llm: SpeechLLM, data: _Data) -> dict[str, str]
 
 
 def _plot(trials: Sequence[Trial], out: Path) -> None:
+    """Draw a box plot of the WER of each method."""
     from matplotlib.figure import Figure
 
     methods = list(dict.fromkeys(trial.method for trial in trials))

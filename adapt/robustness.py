@@ -14,33 +14,33 @@ import numpy as np
 import soundfile
 
 from adapt.decode.transcribe import transcribe
-from adapt.errors import DataError
+from adapt.errors import RecipeError
 from adapt.model.features import SAMPLE_RATE, read_audio
 from adapt.score.files import hypotheses_path
 from adapt.score.results import Scores
 from adapt.score.scoring import score_systems
 from adapt.stages import plan
 from adapt.stages.context import Run
-from adapt.stages.systems import system_of
+from adapt.stages.systems import system_model
 from adapt.stages.transcribe import stage_name, transcription
 from adapt.text.corpus import Utterance, read_hypotheses
 from adapt.text.lexicon import read_lexicon
 
 SNRS = (20, 10, 5, 0)  # dB, over the whole recording
-TALKERS = 6  # other utterances that make up babble
-SILENCES = (0.5, 1.0)  # seconds before and behind the speech
+TALKERS = 6  # utterances mixed into babble
+SILENCES = (0.5, 1.0)  # seconds before and after the speech
 
 Noise = Callable[[int, np.random.Generator, Sequence[Utterance]], np.ndarray]
 Distortion = Callable[[np.ndarray, Utterance], np.ndarray]
 
 
 def white(length: int, rng: np.random.Generator, others: Sequence[Utterance]) -> np.ndarray:
-    """Gaussian noise."""
+    """Gaussian noise of `length` samples."""
     return rng.standard_normal(length)
 
 
 def babble(length: int, rng: np.random.Generator, others: Sequence[Utterance]) -> np.ndarray:
-    """TALKERS of the other utterances at once, equally loud, each repeated to the length that is wanted."""
+    """The sum of TALKERS of the other utterances, equally loud, each repeated or cut to `length` samples."""
     talkers = [read_audio(others[i].audio) for i in rng.choice(len(others), min(TALKERS, len(others)), replace=False)]
     return sum(np.resize(talker, length) / (np.sqrt(np.mean(talker**2)) + 1e-9) for talker in talkers)
 
@@ -59,17 +59,17 @@ def add_noise(speech: np.ndarray, noise: np.ndarray, snr: float) -> np.ndarray:
     return (speech + noise * np.sqrt(power / 10 ** (snr / 10))).astype(speech.dtype)
 
 
-def distorted(
+def in_noise(
     noise: str, snr: float, utterances: Sequence[Utterance], seed: int, samples: np.ndarray, utterance: Utterance
 ) -> np.ndarray:
-    """`samples` of an utterance in noise, which is the same each time."""
+    """`samples` of an utterance in noise, which is a function of the seed, the utterance and the noise."""
     rng = np.random.default_rng([seed, zlib.crc32(utterance.id.encode()), zlib.crc32(noise.encode())])
     others = [other for other in utterances if other.id != utterance.id]
     return add_noise(samples, NOISES[noise](len(samples), rng, others), snr)
 
 
 def between_silences(seconds: float, samples: np.ndarray, utterance: Utterance) -> np.ndarray:
-    """`samples` with `seconds` of their own quietest 0.1 s, repeated, before and behind them."""
+    """`samples` with their quietest 0.1 s, repeated to `seconds`, before and after them."""
     size = min(len(samples), SAMPLE_RATE // 10)
     energy = np.cumsum(np.concatenate([[0.0], np.square(samples, dtype=np.float64)]))
     quietest = int(np.argmin(energy[size:] - energy[:-size]))
@@ -77,34 +77,34 @@ def between_silences(seconds: float, samples: np.ndarray, utterance: Utterance) 
     return np.concatenate([silence, samples, silence])
 
 
-def changed(utterance: Utterance, distort: Distortion, out: Path) -> Utterance:
+def distorted(utterance: Utterance, distort: Distortion, out: Path) -> Utterance:
     """The utterance with distorted audio, which is written to `out`."""
     soundfile.write(out, distort(read_audio(utterance.audio), utterance), SAMPLE_RATE, subtype="FLOAT")
     return dataclasses.replace(utterance, audio=out)
 
 
 def groups(utterances: Sequence[Utterance], seconds: Mapping[str, float]) -> dict[str, list[Utterance]]:
-    """The utterances of each voice, and the thirds by words a second and by seconds."""
-    found: dict[str, list[Utterance]] = {}
+    """The utterances of each voice, and thirds of all utterances by words per second and by seconds."""
+    by_name: dict[str, list[Utterance]] = {}
     for utterance in utterances:
         if utterance.voice:
-            found.setdefault(f"voice {utterance.voice}", []).append(utterance)
-    found = dict(sorted(found.items())) if len(found) > 1 else {}
+            by_name.setdefault(f"voice {utterance.voice}", []).append(utterance)
+    by_name = dict(sorted(by_name.items())) if len(by_name) > 1 else {}
     rates = {u.id: len(u.text.split()) / seconds[u.id] for u in utterances}
     for names, values, unit in ((("slow", "fast"), rates, "words/s"), (("short", "long"), seconds, "s")):
         ordered = sorted(utterances, key=lambda u: values[u.id])
         third = len(ordered) // 3
         if third:
             low, high = values[ordered[third].id], values[ordered[-third].id]
-            found[f"{names[0]}, below {low:.1f} {unit}"] = ordered[:third]
-            found[f"{low:.1f} to {high:.1f} {unit}"] = ordered[third:-third]
-            found[f"{names[1]}, from {high:.1f} {unit}"] = ordered[-third:]
-    return found
+            by_name[f"{names[0]}, below {low:.1f} {unit}"] = ordered[:third]
+            by_name[f"{low:.1f} to {high:.1f} {unit}"] = ordered[third:-third]
+            by_name[f"{names[1]}, from {high:.1f} {unit}"] = ordered[-third:]
+    return by_name
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A set under one condition. distort: None leaves the audio as it is."""
+    """A condition for a set. distort: None leaves the audio unchanged."""
 
     set: str
     name: str
@@ -112,25 +112,26 @@ class Condition:
 
 
 def conditions(name: str, utterances: Sequence[Utterance], seed: int) -> list[Condition]:
-    """Clean, each noise at each SNR, and each length of silence."""
-    listed = [Condition(name, "clean", None)]
+    """The conditions of the set `name`: clean, each noise at each SNR, and each length of silence."""
+    all_conditions = [Condition(name, "clean", None)]
     for noise in NOISES:
         for snr in SNRS:
-            distort = functools.partial(distorted, noise, snr, utterances, seed)
-            listed.append(Condition(name, f"{noise} {snr} dB", distort))
+            distort = functools.partial(in_noise, noise, snr, utterances, seed)
+            all_conditions.append(Condition(name, f"{noise} {snr} dB", distort))
     for silence in SILENCES:
-        listed.append(Condition(name, f"silence {silence:g} s", functools.partial(between_silences, silence)))
-    return listed
+        all_conditions.append(Condition(name, f"silence {silence:g} s", functools.partial(between_silences, silence)))
+    return all_conditions
 
 
 def robustness(run: Run, name: str) -> Scores:
-    """Score the base, and the adapted system where the run has one, on a set of the recipe under each condition.
+    """Score the base, and the adapted system if the run has one, on a set of the recipe under each condition.
 
-    Raises DataError where the recipe has no set `name`.
+    Raises RecipeError if the recipe has no set `name`.
     """
     recipe, manifests = run.recipe, plan.sets(run.recipe)
     if name not in manifests:
-        raise DataError(f"{recipe.name}: has no set {name!r}; choose one of {', '.join(manifests) or 'none'}")
+        way_out = f"choose one of {', '.join(manifests)}" if manifests else "name data.test"
+        raise RecipeError(f"recipe.yaml: data: has no set {name!r}; {way_out}")
     utterances, seconds = run.manifests.spoken(manifests[name]), run.manifests.seconds(manifests[name])
     systems = ["base", *(["adapted"] if run.path(plan.ADAPTER).exists() else [])]
     sets, hyps = {}, {}
@@ -141,11 +142,12 @@ def robustness(run: Run, name: str) -> Scores:
         sets[group] = members
         hyps[group] = {system: {u.id: texts[u.id] for u in members} for system, texts in hyps["clean"].items()}
     lexicon = read_lexicon(recipe.data.lexicon) if recipe.data.lexicon else None
-    how = {"resamples": recipe.score.resamples, "seed": recipe.seed}
-    return score_systems(sets, hyps, lexicon, recipe.data.normaliser, **how)
+    resamples = recipe.score.resamples
+    return score_systems(sets, hyps, lexicon, recipe.data.normaliser, resamples=resamples, seed=recipe.seed)
 
 
 def _transcripts(run: Run, condition: Condition, system: str) -> dict[str, str]:
+    """The transcripts of a system under a condition by utterance id; a stage of its own."""
     recipe, label = run.recipe, f"{condition.name}, {system}"
     manifest = plan.sets(recipe)[condition.set]
     out = hypotheses_path(Path("robustness") / condition.set, condition.name, system)
@@ -157,9 +159,9 @@ def _transcripts(run: Run, condition: Condition, system: str) -> dict[str, str]:
         utterances, distort = run.manifests.spoken(manifest), condition.distort
         with tempfile.TemporaryDirectory() as folder:
             if distort:
-                utterances = [changed(u, distort, Path(folder, f"{i}.wav")) for i, u in enumerate(utterances)]
+                utterances = [distorted(u, distort, Path(folder, f"{i}.wav")) for i, u in enumerate(utterances)]
             options = dataclasses.asdict(recipe.transcribe)
-            transcribe(system_of(run, system), utterances, unfinished, label=label, **options)
+            transcribe(system_model(run, system), utterances, unfinished, label=label, **options)
 
     name = stage_name("robustness", condition.set, condition.name, system)
     result = transcription(run.folder, name, settings, inputs, out, write)

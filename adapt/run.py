@@ -1,4 +1,4 @@
-"""The run folder: which stages are done, which must be redone and why, and files that are never half written."""
+"""The run folder: which stages are done, which must be redone and why. Its files are always complete."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from adapt.errors import DataError
 
 try:
     import fcntl
-except ImportError:  # not on Windows; the lock is advice, and there is none there
+except ImportError:  # on Windows, where run folders are not locked
     fcntl = None
 
 FORMAT = 1
@@ -29,7 +29,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StageResult:
-    """The outcome of a stage. reason: why it was done, or 'unchanged'. seconds: how long its work took when it was."""
+    """The outcome of a stage.
+
+    skipped: whether nothing had changed. reason: why the stage was done, or 'unchanged'. seconds: the duration of its
+    work when it was done.
+    """
 
     name: str
     skipped: bool
@@ -40,17 +44,17 @@ class StageResult:
 class RunFolder:
     """The folder of one run and its run.json. While it is open, no other process can open it.
 
-    Use it in a `with`, or call `close`. device and seed are recorded and nothing else; None means unknown. They may be
-    set later and are written after each stage. Raises DataError where the folder cannot be used, holds files that no
-    run has written, is open elsewhere, or has a broken run.json.
+    Use it in a `with`, or call `close`. device, seed: only recorded; None: unknown. They may be set later and are
+    written after each stage. Raises DataError for a folder that cannot be used, holds files that no run has written, is
+    open in another process, or has a broken run.json.
     """
 
     def __init__(self, path: str | os.PathLike, device: str | None = None, seed: int | None = None):
         self.path = Path(path)
         self.device, self.seed = device, seed
         self._known: dict[tuple, str] = {}  # hashes of files outside of the folder, which no stage writes
-        there = {path.name for path in self.path.iterdir()} if self.path.is_dir() else set()
-        if there and not there & {".lock", "run.json"}:
+        names = {path.name for path in self.path.iterdir()} if self.path.is_dir() else set()
+        if names and not names & {".lock", "run.json"}:
             raise DataError(f"{self.path}: holds files that no run has written; choose another folder with -o")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -78,6 +82,7 @@ class RunFolder:
         self._lock.close()
 
     def _take_lock(self) -> None:
+        """Lock the folder. Raises DataError if another process has locked it."""
         if fcntl is None:
             return
         try:
@@ -101,14 +106,14 @@ class RunFolder:
         outputs: Sequence[str],
         work: Callable[[Path], None],
     ) -> StageResult:
-        """Do the work of a stage, unless its settings, inputs and outputs are as they were when it was done.
+        """Do the work of a stage, unless its settings, inputs and outputs have not changed since it was done.
 
         settings: values that JSON can hold, and paths; nested by section, so that a reason reads `decoder.steps
         changed: 400 -> 300`. inputs: the files and folders that the stage reads, including those that earlier stages
         wrote. outputs: the files and folders that it writes, relative to the run folder; hidden files are ignored.
-        work: called with a scratch folder. After a kill it finds there what it left; the folder is emptied when
-        settings or inputs have changed, and deleted when the stage is done. The reason is logged before the work
-        starts. Raises DataError for an input that does not exist.
+        work: called with a scratch folder, which keeps its contents after a kill. The folder is emptied if settings or
+        inputs have changed, and deleted when the stage is done. The reason is logged before the work starts. Raises
+        DataError for an input that does not exist.
         """
         key = {
             "settings": json.loads(json.dumps(settings, default=self._jsonable, allow_nan=False)),
@@ -117,10 +122,10 @@ class RunFolder:
         scratch = self.path / "checkpoints" / name
         reason = self._why(name, key, outputs)
         if reason is None:
-            _delete(scratch)  # left there by a kill between the record and the clean-up
+            _delete(scratch)  # a kill between the record and the clean-up has left it
             return StageResult(name, True, "unchanged", self._stages[name]["seconds"])
         if _read_json(scratch / "key.json") == key:
-            reason += "; goes on where it stopped" if len(list(scratch.iterdir())) > 1 else ""
+            reason += "; continues where it stopped" if len(list(scratch.iterdir())) > 1 else ""
         else:
             _delete(scratch)
             write_json(scratch / "key.json", key)
@@ -150,7 +155,7 @@ class RunFolder:
         return hashlib.sha256(hashes.encode()).hexdigest()[:16]
 
     def _why(self, name: str, key: dict, outputs: Sequence[str]) -> str | None:
-        """Why the stage has to be done; None where nothing has changed."""
+        """Why the stage has to be done; None if nothing has changed."""
         if name not in self._stages:
             return "never run"
         old, reasons = self._stages[name], []
@@ -169,10 +174,10 @@ class RunFolder:
             else:
                 change = "no longer read" if sha is None else "read now" if sha_before is None else "changed"
                 reasons.append(f"{path.replace('../', '')} {change}")
-        there = self._hashes([p for o in outputs if (p := self.path / o).exists()])
-        wanted = [*old["outputs"], *(o for o in outputs if not _holds(old["outputs"], o))]
-        reasons += [f"{p} is missing" for p in wanted if p not in there]
-        changed = [p for p, sha in old["outputs"].items() if there.get(p, sha) != sha]
+        present = self._hashes([p for o in outputs if (p := self.path / o).exists()])
+        expected = [*old["outputs"], *(o for o in outputs if not _holds(old["outputs"], o))]
+        reasons += [f"{p} is missing" for p in expected if p not in present]
+        changed = [p for p, sha in old["outputs"].items() if present.get(p, sha) != sha]
         reasons += [f"{p} is not what the stage wrote" for p in changed]
         return ", ".join(dict.fromkeys(reasons)) or None
 
@@ -195,7 +200,7 @@ class RunFolder:
         return hashes
 
     def _sha(self, file: Path) -> str:
-        """The sha256 of a file. One outside of the run folder is read once, unless it changes while the run lasts."""
+        """The sha256 of a file. A file outside of the run folder is read again only if it changes during the run."""
         if self.path in file.parents:
             return _sha(file)
         status = file.stat()
@@ -205,18 +210,20 @@ class RunFolder:
         return self._known[key]
 
     def _label(self, path: Path) -> str:
-        """The path relative to the run folder, so that a project which is moved as a whole is not redone."""
+        """The path relative to the run folder, so that no stage is redone if recipe and run folder move together."""
         path, folder = Path(os.path.abspath(path)), Path(os.path.abspath(self.path))
         near = path.anchor == folder.anchor and os.path.commonpath((path, folder)) != path.anchor
         return Path(os.path.relpath(path, folder)).as_posix() if near else path.as_posix()
 
     def _jsonable(self, value: object) -> str:
+        """A path as JSON can hold it. Raises TypeError for any other object."""
         if isinstance(value, Path):
             return self._label(value)
         raise TypeError(f"{value!r} cannot be recorded in run.json")
 
 
 def _flat(tree: Mapping, prefix: str = "") -> dict[str, object]:
+    """The values of nested dictionaries by dotted key."""
     flat: dict[str, object] = {}
     for key, value in tree.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
@@ -224,6 +231,7 @@ def _flat(tree: Mapping, prefix: str = "") -> dict[str, object]:
 
 
 def _sha(file: Path) -> str:
+    """The sha256 of a file."""
     digest = hashlib.sha256()
     with open(file, "rb") as f:
         while block := f.read(1 << 20):
@@ -232,17 +240,21 @@ def _sha(file: Path) -> str:
 
 
 def _delete(scratch: Path) -> None:
+    """Delete a scratch folder."""
     if scratch.exists():
-        (scratch / "key.json").unlink(missing_ok=True)  # first: half of a folder must never be resumed
+        (scratch / "key.json").unlink(
+            missing_ok=True
+        )  # first, so that a folder that is only half deleted is never resumed
         shutil.rmtree(scratch)
 
 
 def _holds(hashes: Mapping[str, str], output: str) -> bool:
+    """Whether the files contain an output: the file itself, or a file in it if it is a folder."""
     return any(path == output or path.startswith(output.rstrip("/") + "/") for path in hashes)
 
 
 def _versions() -> dict[str, str | None]:
-    """From the installed metadata, since importing the packages takes seconds. None: not installed."""
+    """The version of each of PACKAGES, from its metadata: importing them takes seconds. None: not installed."""
     import importlib.metadata  # itself slow to import, and a command's help needs none of it
 
     versions: dict[str, str | None] = dict.fromkeys(PACKAGES)
@@ -253,15 +265,15 @@ def _versions() -> dict[str, str | None]:
 
 
 def read_json(path: str | os.PathLike) -> dict:
-    """What `write_json` wrote. Raises DataError where the file does not hold a JSON object."""
-    found = _read_json(path := Path(path))
-    if not isinstance(found, dict):
-        raise DataError(f"{path}: not the JSON object that was written there; write or copy it again")
-    return found
+    """The object that `write_json` wrote. Raises DataError if the file does not hold a JSON object."""
+    content = _read_json(path := Path(path))
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: not a JSON object; write or copy the file again")
+    return content
 
 
 def _read_json(file: Path) -> object:
-    """None where the file does not exist or is not JSON."""
+    """The contents of a JSON file; None if it does not exist or is not JSON."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -269,14 +281,16 @@ def _read_json(file: Path) -> object:
 
 
 def read_stages(file: Path) -> dict[str, dict]:
-    """The stages that a run.json records as done, by name. Raises DataError where it is broken."""
+    """The stages that a run.json records as done, by name; {} without a file. Raises DataError for a broken file."""
     if not file.exists():
         return {}
     record = _read_json(file)
     if not isinstance(record, dict):
         raise DataError(f"{file}: not the JSON that a run writes; delete it to redo every stage")
     if record.get("format") != FORMAT:
-        raise DataError(f"{file}: format {record.get('format')!r}, not {FORMAT} as here; give the run another name")
+        raise DataError(
+            f"{file}: format {record.get('format')!r}, but this version writes {FORMAT}; give the run another name"
+        )
     try:
         for stage in record["stages"].values():
             [stage[part].items() for part in ("settings", "inputs", "outputs")]
@@ -287,14 +301,14 @@ def read_stages(file: Path) -> dict[str, dict]:
 
 
 def write_json(path: str | os.PathLike, obj: object) -> None:
-    """Write JSON to a file that is never half written; see `write_text`. Raises ValueError for NaN and infinity."""
+    """Write JSON to a file, as `write_text` does. Raises ValueError for NaN and infinity."""
     write_text(path, json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Write UTF-8 to a temporary file beside path and rename it: a kill leaves the old file or the new one.
+    """Write UTF-8 to a temporary file beside `path` and rename it: a kill leaves the old file or the new one.
 
-    A missing folder is made.
+    Missing folders are created.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from adapt.model.features import read_audio
-from adapt.robustness import SNRS, between_silences, changed, distorted, groups
+from adapt.robustness import SNRS, between_silences, distorted, groups, in_noise
 from adapt.text.corpus import Utterance, durations
 
 
@@ -23,7 +23,7 @@ def test_noise_has_its_signal_to_noise_ratio_and_depends_on_the_seed_alone(noise
         utterances.append(Utterance(str(i), "", tmp_path / f"{i}.wav"))
     speech = soundfile.read(tmp_path / "0.wav", dtype="float32")[0]
     for snr in SNRS:
-        noisy, again, other = (distorted(noise, snr, utterances, s, speech, utterances[0]) for s in (1, 1, 2))
+        noisy, again, other = (in_noise(noise, snr, utterances, s, speech, utterances[0]) for s in (1, 1, 2))
         power = np.mean(speech**2) / np.mean((noisy - speech) ** 2)
         assert 10 * np.log10(power) == pytest.approx(snr, abs=0.01), "the ratio in dB"
         assert np.array_equal(noisy, again), "the same seed gives the same noise"
@@ -43,7 +43,7 @@ def test_silence_is_the_quietest_tenth_of_a_second_of_the_recording():
 def test_a_changed_recording_is_an_utterance_of_its_own_with_the_same_transcript(noise, tmp_path):
     soundfile.write(tmp_path / "a.wav", noise[0], 16_000, subtype="FLOAT")
     utterance = Utterance("a", "so", tmp_path / "a.wav")
-    padded = changed(utterance, functools.partial(between_silences, 0.5), tmp_path / "b.wav")
+    padded = distorted(utterance, functools.partial(between_silences, 0.5), tmp_path / "b.wav")
     assert durations([padded])["a"] == durations([utterance])["a"] + 1.0 and padded.text == "so"
     assert np.array_equal(read_audio(padded.audio)[8_000:-8_000], read_audio(utterance.audio))
 

@@ -201,7 +201,7 @@ def test_a_killed_stage_goes_on_from_its_checkpoint_which_is_deleted_at_the_end(
         work(scratch)
 
     pipeline.decoder = finished
-    assert pipeline.reasons() == ["unchanged", "never run; goes on where it stopped"]
+    assert pipeline.reasons() == ["unchanged", "never run; continues where it stopped"]
     assert found == [True], "the stage finds its checkpoint"
     assert not (pipeline.run / "checkpoints/decoder").exists(), "the checkpoint is deleted"
     (pipeline.run / "adapter/weights").unlink()
@@ -237,7 +237,7 @@ def test_all_missing_inputs_are_one_error(tmp_path):
     [
         ('{"format": 1, "sta', "not the JSON that a run writes; delete it"),
         ("\xff", "not the JSON"),
-        ('{"format": 9, "stages": {}}', "format 9, not 1 as here"),
+        ('{"format": 9, "stages": {}}', "format 9, but this version writes 1"),
         ('{"format": 1}', "its stages are broken"),
         ('{"format": 1, "stages": {"prompt": {"settings": []}}}', "its stages are broken"),
     ],
@@ -252,9 +252,7 @@ def test_a_broken_record_is_an_error_each_time_and_no_lock_is_left(tmp_path, tex
 @pytest.mark.parametrize("text", ['{"base": "ti', "[]", "\xff"])
 def test_a_broken_json_file_is_named(tmp_path, text):
     (tmp_path / "tuned.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(
-        DataError, match=r"tuned.json: not the JSON object that was written there; write or copy it again"
-    ):
+    with pytest.raises(DataError, match=r"tuned.json: not a JSON object; write or copy the file again"):
         read_json(tmp_path / "tuned.json")
 
 

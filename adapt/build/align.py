@@ -5,41 +5,49 @@ from __future__ import annotations
 from pathlib import Path
 
 from adapt.build.context import Build, last_figure
-from adapt.build.starts import check_starts, folder_inputs, load_decoder, loading, place_of, takes_decoder_as_is
+from adapt.build.starts import check_starts, folder_inputs, load_decoder, loading, path_or_name, takes_decoder_as_is
 from adapt.run import StageResult, write_json
 
 
 def align(build: Build) -> StageResult:
-    """Train the composed model on real audio: `model/`."""
+    """Train the composed model on real audio, and write `model/`."""
     recipe = build.recipe
-    place = place_of(recipe.llm.start) if takes_decoder_as_is(recipe) else str(build.path("llm"))
+    llm = path_or_name(recipe.llm.start) if takes_decoder_as_is(recipe) else str(build.path("llm"))
 
     def work(scratch: Path) -> None:
         from adapt.train.align import align as train
 
-        speech_llm = _start_model(build, place)
-        more = {"temperature": recipe.data.temperature, "folder": scratch, **build.training()}
-        log = train(speech_llm, build.speech, build.dev, build.texts(), recipe.align, **more)
+        speech_llm = _initial_model(build, llm)
+        log = train(
+            speech_llm,
+            build.speech,
+            build.dev,
+            build.texts(),
+            recipe.align,
+            temperature=recipe.data.temperature,
+            folder=scratch,
+            **build.training(),
+        )
         speech_llm.model.eval().save_pretrained(build.path("model"))
         speech_llm.tokenizer.save_pretrained(build.path("model"))
         _save_examples(build, speech_llm)
         write_json(build.path("model/log.json"), log)
 
-    inputs = [recipe.data.train, recipe.data.dev, build.path("encoder"), *folder_inputs(place)]
+    inputs = [recipe.data.train, recipe.data.dev, build.path("encoder"), *folder_inputs(llm)]
     inputs += [recipe.data.text] if recipe.data.text else []
-    keys = {**build.settings("align"), "llm": recipe.llm.start, "recordings": build.recordings}
-    result = build.folder.stage("align", keys, inputs, ["model"], work)
+    settings = {**build.settings("align"), "llm": recipe.llm.start, "recordings": build.recordings}
+    result = build.folder.stage("align", settings, inputs, ["model"], work)
     build.report(result, last_figure(build.path("model/log.json"), "dev_loss", "loss {:.2f} on dev audio"))
     return result
 
 
-def _start_model(build: Build, place: str):
-    """The composed speech LLM with the decoder at `place`, and the projector of `llm.start` where the shapes agree."""
+def _initial_model(build: Build, llm_name: str):
+    """The composed speech LLM with the decoder `llm_name`, and the projector of `llm.start` if the shapes agree."""
     recipe, alphabet = build.recipe, build.encoder_alphabet
     check_starts(recipe, alphabet)
-    with loading("llm.start", recipe.llm.start or place):
-        llm, tokenizer, _ = load_decoder(place, alphabet)
-        projector = recipe.llm.start and load_decoder(place_of(recipe.llm.start), alphabet)[2]
+    with loading("llm.start", recipe.llm.start or llm_name):
+        llm, tokenizer, _ = load_decoder(llm_name, alphabet)
+        projector = recipe.llm.start and load_decoder(path_or_name(recipe.llm.start), alphabet)[2]
     speech_llm = build.compose(llm, tokenizer)
     if projector and _shapes(projector) == _shapes(speech_llm.model.projector):
         speech_llm.model.projector.load_state_dict(projector.state_dict())
@@ -47,11 +55,12 @@ def _start_model(build: Build, place: str):
 
 
 def _shapes(module) -> dict:
+    """The shapes of the weights of a module by name."""
     return {name: weights.shape for name, weights in module.state_dict().items()}
 
 
 def _save_examples(build: Build, speech_llm) -> None:
-    """Write audio embeddings of some recordings beside the model, for soft prompts to start from."""
+    """Write audio embeddings of some recordings beside the model, as initial values of soft prompts."""
     from adapt.model.soft_prompt import SLOT_EXAMPLES, save_slot_examples
     from adapt.train.common import EXAMPLES
 

@@ -1,4 +1,4 @@
-"""What the stages of `adapt base` share: the recipe, the run folder, the speech and the composed model."""
+"""A run of `adapt base`: its recipe and folder, and the speech and the composed model that its stages share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from adapt.errors import ModelError
 from adapt.recipe.base import BaseRecipe
-from adapt.run import RunFolder, StageResult
+from adapt.run import RunFolder, StageResult, read_json
 from adapt.text.corpus import read_manifest, read_text
 from adapt.text.normalise import NORMALISERS
 
@@ -21,7 +21,7 @@ from adapt.text.normalise import NORMALISERS
 class Build:
     """A run of a base recipe.
 
-    device: auto, or a device of torch. report: called with the result of each finished stage and a note about it.
+    device: auto, or a device of torch. report: called with the result of each stage and a note about it.
     """
 
     recipe: BaseRecipe
@@ -35,20 +35,20 @@ class Build:
 
     @functools.cached_property
     def torch_device(self):
-        """The device of the trainings."""
+        """The device of the training. Raises ModelError for `spread`."""
         import torch
 
         from adapt.model.load import device_of
 
         if self.device == "spread":
-            raise ModelError("device: 'spread' is for pretrained models of others only; give cuda, or another device")
-        found = torch.device(device_of(self.device))
-        self.folder.device = str(found)
-        return found
+            raise ModelError("device: 'spread' cannot train a base; give cuda, or another device")
+        device = torch.device(device_of(self.device))
+        self.folder.device = str(device)
+        return device
 
     @functools.cached_property
     def recordings(self) -> str:
-        """A hash of the ids and file sizes of all training and development recordings: reading them takes too long."""
+        """A hash of the ids and file sizes of all training and development recordings, which are too many to read."""
         digest = hashlib.sha256()
         for manifest in (self.recipe.data.train, self.recipe.data.dev):
             for utterance in read_manifest(manifest, need_audio=False):
@@ -68,6 +68,7 @@ class Build:
         return self._speech(self.recipe.data.dev)
 
     def _speech(self, manifest: Path):
+        """The recordings of a manifest. Raises DataError if more than the share `data.bad` cannot be read."""
         from adapt.train.speech import read_speech
 
         data = self.recipe.data
@@ -83,11 +84,11 @@ class Build:
 
     @property
     def encoder_alphabet(self) -> str:
-        """The characters of the CTC head that stage `encoder` wrote."""
-        return json.loads(self.path("encoder/config.json").read_text(encoding="utf-8"))["alphabet"]
+        """The characters of the CTC head that the stage `encoder` wrote."""
+        return read_json(self.path("encoder/config.json"))["alphabet"]
 
     def compose(self, llm, tokenizer):
-        """The speech LLM of the run's encoder, a new projector and a decoder, a causal LM with its tokenizer."""
+        """The speech LLM of the run's encoder, a new projector, and a decoder. llm: a causal LM with its tokenizer."""
         import torch
 
         from adapt.model.compose import compose
@@ -111,14 +112,14 @@ class Build:
         return view(self.recipe.name, model.to(self.torch_device), tokenizer)
 
     def training(self) -> dict:
-        """The arguments that every training takes besides its settings."""
+        """The arguments of every training: seed, bf16 and workers."""
         from adapt.train.fit import uses_bf16
 
         bf16 = uses_bf16(self.recipe.precision, self.torch_device)
         return {"seed": self.recipe.seed, "bf16": bf16, "workers": self.recipe.workers}
 
     def settings(self, section: str) -> dict:
-        """What a stage records of the recipe: its section, and how data is read and trained on."""
+        """The settings of a stage in run.json: its section of the recipe, and the keys of data and training."""
         recipe = self.recipe
         data = {name: getattr(recipe.data, name) for name in ("normaliser", "max_seconds", "bad", "temperature")}
         values = {section: dataclasses.asdict(getattr(recipe, section))}
@@ -126,6 +127,6 @@ class Build:
 
 
 def last_figure(log: Path, key: str, form: str) -> str:
-    """The last `key` of a training log, formatted; "" where it has none."""
+    """The last `key` of a training log, formatted with `form`; "" if the log has none."""
     rows = [row for row in json.loads(log.read_text(encoding="utf-8")) if key in row]
     return form.format(rows[-1][key]) if rows else ""

@@ -10,7 +10,7 @@ from adapt.run import StageResult, write_json
 
 
 def encoder(build: Build) -> StageResult:
-    """Train the audio encoder by CTC over the characters of the transcripts: `encoder/`."""
+    """Train the audio encoder by CTC over the characters of the transcripts, and write `encoder/`."""
     recipe, settings = build.recipe, build.recipe.encoder
 
     def work(scratch: Path) -> None:
@@ -31,13 +31,15 @@ def encoder(build: Build) -> StageResult:
         model.to(build.torch_device).freeze(settings.frozen)
         log = []
         if settings.steps:
-            more = {"temperature": recipe.data.temperature, "folder": scratch, **build.training()}
-            log = train_encoder(model, build.speech, build.dev, settings, **more)
+            temperature, training = recipe.data.temperature, build.training()
+            log = train_encoder(
+                model, build.speech, build.dev, settings, temperature=temperature, folder=scratch, **training
+            )
         model.save_pretrained(build.path("encoder"))
         write_json(build.path("encoder/log.json"), log)
 
     inputs = [recipe.data.train, recipe.data.dev, *folder_inputs(settings.start)]
-    keys = {**build.settings("encoder"), "recordings": build.recordings}
-    result = build.folder.stage("encoder", keys, inputs, ["encoder"], work)
+    record = {**build.settings("encoder"), "recordings": build.recordings}
+    result = build.folder.stage("encoder", record, inputs, ["encoder"], work)
     build.report(result, last_figure(build.path("encoder/log.json"), "wer", "WER {:.1%} on dev, greedy CTC"))
     return result

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from adapt.build.context import Build, last_figure
-from adapt.build.starts import check_starts, folder_inputs, load_decoder, loading, place_of, takes_decoder_as_is
+from adapt.build.starts import check_starts, folder_inputs, load_decoder, loading, path_or_name, takes_decoder_as_is
 from adapt.errors import DataError, RecipeError
 from adapt.recipe.base import Llm
 from adapt.run import StageResult, write_json
@@ -15,12 +15,14 @@ from adapt.run import StageResult, write_json
 def read(build: Build) -> StageResult | None:
     """Train the decoder and its tokenizer on text, as a language model and to read letters in its slot: `llm/`.
 
-    Returns None where the recipe takes a decoder as it is.
+    Returns None if the recipe takes a decoder as it is.
     """
     recipe, settings = build.recipe, build.recipe.llm
     if takes_decoder_as_is(recipe):
         return None
-    alphabet = build.encoder_alphabet  # an input in place of the encoder: only another alphabet repeats the stage
+    alphabet = (
+        build.encoder_alphabet
+    )  # recorded in place of the encoder, so that only another alphabet repeats the stage
 
     def work(scratch: Path) -> None:
         import torch
@@ -32,31 +34,34 @@ def read(build: Build) -> StageResult | None:
         texts = build.texts()
         if settings.start:
             with loading("llm.start", settings.start):
-                llm, tokenizer, _ = load_decoder(place_of(settings.start), alphabet)
+                llm, tokenizer, _ = load_decoder(path_or_name(settings.start), alphabet)
         else:
             llm, tokenizer = _new_decoder(settings, texts, alphabet)
         speech_llm = build.compose(llm, tokenizer)
         dev, log = [item.text for item in build.dev.items], []
         if settings.lm_steps:
-            more = {"reads": False, "folder": scratch / "lm", **build.training()}
-            log += train_reader(speech_llm, texts, dev, settings, **more)
+            lm_folder = scratch / "lm"
+            log += train_reader(speech_llm, texts, dev, settings, reads=False, folder=lm_folder, **build.training())
         if settings.read_steps:
-            more = {"reads": True, "folder": scratch / "read", **build.training()}
-            log += train_reader(speech_llm, texts, dev, settings, **more)
+            read_folder = scratch / "read"
+            log += train_reader(speech_llm, texts, dev, settings, reads=True, folder=read_folder, **build.training())
         speech_llm.model.language_model.save_pretrained(build.path("llm"))
         tokenizer.save_pretrained(build.path("llm"))
         write_json(build.path("llm/log.json"), log)
 
     inputs = [recipe.data.train, recipe.data.dev, *folder_inputs(settings.start)]
     inputs += [recipe.data.text] if recipe.data.text else []
-    keys = {**build.settings("llm"), "alphabet": alphabet, "prompt": recipe.align.prompt}
-    result = build.folder.stage("read", keys, inputs, ["llm"], work)
+    record = {**build.settings("llm"), "alphabet": alphabet, "prompt": recipe.align.prompt}
+    result = build.folder.stage("read", record, inputs, ["llm"], work)
     build.report(result, last_figure(build.path("llm/log.json"), "dev_loss", "loss {:.2f} on dev transcripts"))
     return result
 
 
 def _new_decoder(settings: Llm, texts: Sequence[str], alphabet: str):
-    """A decoder with random weights and its tokenizer, trained on `texts`."""
+    """A decoder with random weights, and its tokenizer, which is trained on `texts`.
+
+    Raises RecipeError for a vocabulary size that the text does not allow.
+    """
     from transformers import AutoModelForCausalLM, LlamaConfig
 
     from adapt.model.tokenizer import train_tokenizer
@@ -72,7 +77,7 @@ def _new_decoder(settings: Llm, texts: Sequence[str], alphabet: str):
         "num_attention_heads": settings.heads,
         "intermediate_size": settings.intermediate_size,
         "max_position_embeddings": 2048,
-        # With the usual 0.02, attention in so narrow a decoder starts nearly uniform, and learns late to copy.
+        # With the usual 0.02, attention in such a narrow decoder starts nearly uniform, and learns to copy late.
         "initializer_range": settings.hidden_size**-0.5,
         "tie_word_embeddings": True,
     }

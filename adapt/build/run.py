@@ -16,9 +16,9 @@ STAGES: dict[str, Callable[[Build], object]] = {"encoder": encoder, "read": read
 
 
 def run_until(build: Build, last: str) -> object:
-    """Run the stages up to `last`, without those that are done, and return what that stage returns.
+    """Run the stages up to `last`, except those that are done, and return the result of that stage.
 
-    Checks first what can be checked without training. Raises `KeyError` for an unknown stage.
+    The recipe is checked first. Raises RecipeError for a fault of it, and KeyError for an unknown stage.
     """
     check_shapes(build.recipe)
     parse(build.recipe.align.prompt)

@@ -1,6 +1,6 @@
 """Load the pretrained models that a base recipe starts from, and check that they fit together before any training.
 
-All errors here are about keys of the recipe, and name them.
+All errors here are RecipeErrors that name a key of the recipe.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from adapt.recipe.base import BaseRecipe
 from adapt.text.template import CHAT, CHAT_MARK, parse
 
 
-def place_of(name: str) -> str:
-    """The name that transformers loads: the folder of a built-in base, else the name itself."""
+def path_or_name(name: str) -> str:
+    """The name under which transformers loads a model: the folder of a built-in base, else the name itself."""
     return str(find_base(name)) if name in built_in() else name
 
 
 def folder_inputs(name: str | None) -> list[Path]:
-    """The folder of a model as the inputs of a stage; [] for None and for a name on the hub."""
-    return [Path(place_of(name))] if name and Path(place_of(name)).is_dir() else []
+    """The folder of a model, as the inputs of a stage; [] for None and for a name on the hub."""
+    return [Path(path_or_name(name))] if name and Path(path_or_name(name)).is_dir() else []
 
 
 def takes_decoder_as_is(recipe: BaseRecipe) -> bool:
-    """Whether `llm.start` goes into stage `align` without training on text."""
+    """Whether the stage `align` takes the decoder of `llm.start` without training on text."""
     return bool(recipe.llm.start) and not (recipe.llm.lm_steps or recipe.llm.read_steps)
 
 
 @contextlib.contextmanager
 def loading(key: str, name: str | None) -> Iterator[None]:
-    """Turn any error in loading the model that `key` names into one `RecipeError` of that key."""
+    """Turn an error in loading a model into a RecipeError. key, name: the key of the recipe and its value."""
     from safetensors import SafetensorError
 
     try:
@@ -41,8 +41,10 @@ def loading(key: str, name: str | None) -> Iterator[None]:
         raise RecipeError(f"{key}: {error}") from error
     except (OSError, ValueError, SafetensorError) as error:
         reason = first_line(error).rstrip(":. ")
-        ways = "its name on the hub, or tiny" if key == "encoder.start" else "or its name on the hub"
-        raise RecipeError(f"{key}: {name!r} cannot be loaded: {reason}; give the folder of a model, {ways}") from error
+        others = "its name on the hub, or tiny" if key == "encoder.start" else "or its name on the hub"
+        raise RecipeError(
+            f"{key}: {name!r} cannot be loaded: {reason}; give the folder of a model, {others}"
+        ) from error
 
 
 def load_audio_encoder(name: str, alphabet: str):
@@ -53,17 +55,17 @@ def load_audio_encoder(name: str, alphabet: str):
     from adapt.model.composed import ComposedConfig, ComposedForSpeechRecognition
     from adapt.model.encoders import pretrained, relettered
 
-    place = place_of(name)
-    if not isinstance(AutoConfig.from_pretrained(place), ComposedConfig):
-        return pretrained(place, alphabet)
-    return relettered(ComposedForSpeechRecognition.from_pretrained(place, dtype=torch.float32).encoder, alphabet)
+    source = path_or_name(name)
+    if not isinstance(AutoConfig.from_pretrained(source), ComposedConfig):
+        return pretrained(source, alphabet)
+    return relettered(ComposedForSpeechRecognition.from_pretrained(source, dtype=torch.float32).encoder, alphabet)
 
 
-def load_decoder(place: str, alphabet: str):
-    """The decoder at `place`, its tokenizer, and its projector, which is None where `place` is a causal LM alone.
+def load_decoder(name: str, alphabet: str):
+    """The decoder, the tokenizer and the projector of a model; the projector is None for a causal LM.
 
-    Letters of `alphabet` that the tokenizer cannot write are added to it. Raises the errors of transformers; call it
-    within `loading`.
+    name: a folder, or a name on the hub. Letters of `alphabet` that the tokenizer cannot write are added to it. Raises
+    the errors of transformers; call it within `loading`.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -71,31 +73,31 @@ def load_decoder(place: str, alphabet: str):
     from adapt.model.composed import ComposedConfig, ComposedForSpeechRecognition
     from adapt.model.tokenizer import with_letters
 
-    if isinstance(AutoConfig.from_pretrained(place), ComposedConfig):
-        composed = ComposedForSpeechRecognition.from_pretrained(place, dtype=torch.float32)
+    if isinstance(AutoConfig.from_pretrained(name), ComposedConfig):
+        composed = ComposedForSpeechRecognition.from_pretrained(name, dtype=torch.float32)
         composed.language_model.generation_config = composed.generation_config
         llm, projector = composed.language_model, composed.projector
     else:
-        llm, projector = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32), None
-    return *with_letters(llm, AutoTokenizer.from_pretrained(place), alphabet), projector
+        llm, projector = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32), None
+    return *with_letters(llm, AutoTokenizer.from_pretrained(name), alphabet), projector
 
 
 def check_starts(recipe: BaseRecipe, alphabet: str) -> None:
-    """Raises `RecipeError` where a model to start from cannot be loaded or used, or cannot write `alphabet`.
+    """Raises RecipeError for a model to start from that cannot be loaded or used, or cannot write `alphabet`.
 
-    Checks configs and tokenizers only, so that a stage can check all of them before it trains.
+    Only configs and tokenizers are checked, so that a stage can check all models before it trains.
     """
     from transformers import AutoConfig, AutoTokenizer
 
     if name := recipe.encoder.start:
         with loading("encoder.start", name):
-            config = AutoConfig.from_pretrained(place_of(name))
+            config = AutoConfig.from_pretrained(path_or_name(name))
         _check_length(recipe, config)
     chat_template = None
     if name := recipe.llm.start:
         with loading("llm.start", name):
-            config = AutoConfig.from_pretrained(place_of(name))
-            tokenizer = AutoTokenizer.from_pretrained(place_of(name))
+            config = AutoConfig.from_pretrained(path_or_name(name))
+            tokenizer = AutoTokenizer.from_pretrained(path_or_name(name))
         _check_causal(name, config)
         _check_spelling(recipe, tokenizer, alphabet)
         _check_letters(recipe, tokenizer, alphabet)
@@ -106,13 +108,14 @@ def check_starts(recipe: BaseRecipe, alphabet: str) -> None:
 
 
 def _check_length(recipe: BaseRecipe, encoder) -> None:
-    """Raises `RecipeError` for recordings that are too long for a Whisper encoder with this config."""
+    """Raises RecipeError for recordings that are too long for a Whisper encoder with this config."""
     if encoder.model_type == "whisper" and recipe.data.max_seconds > (most := 2 * encoder.max_source_positions / 100):
-        problem = f"{recipe.data.max_seconds:g}, and {recipe.encoder.start!r} takes at most {most:g}"
+        problem = f"{recipe.data.max_seconds:g}, but {recipe.encoder.start!r} takes at most {most:g}"
         raise RecipeError(f"data.max_seconds: {problem}; give at most that")
 
 
 def _check_causal(name: str, config) -> None:
+    """Raises RecipeError for a model that is no causal LM and no composed model."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
     from adapt.model.composed import ComposedConfig
@@ -123,24 +126,24 @@ def _check_causal(name: str, config) -> None:
 
 
 def _check_spelling(recipe: BaseRecipe, tokenizer, alphabet: str) -> None:
-    """Raises `RecipeError` where the recipe needs single-letter tokens, and the tokenizer has none for a letter."""
+    """Raises RecipeError if the recipe needs single-letter tokens and the tokenizer lacks one."""
     from adapt.model.tokenizer import extensible, unwritable
     from adapt.train.pseudo_audio import unspelled
 
-    tokenizer_of = f"llm.start: the tokenizer of {recipe.llm.start!r}"
+    subject = f"llm.start: the tokenizer of {recipe.llm.start!r}"
     if recipe.llm.read_steps and not tokenizer.is_fast:
-        raise RecipeError(f"{tokenizer_of} does not map tokens to letters; give another LLM, or llm.read_steps: 0")
+        raise RecipeError(f"{subject} does not map tokens to letters; give another LLM, or llm.read_steps: 0")
     missing = unspelled(tokenizer, alphabet)
     if tokenizer.is_fast and extensible(tokenizer):
         missing = "".join(c for c in missing if not unwritable(tokenizer, c))  # the others are added to the tokenizer
-    ways = ["llm.read_steps: 0"] if recipe.llm.read_steps else []
-    ways += ["another align.explicit"] if recipe.align.explicit == "letters" else []
-    if missing and ways:
-        raise RecipeError(f"{tokenizer_of} has no single-letter token for {missing[0]!r}; give {' and '.join(ways)}")
+    ways_out = ["llm.read_steps: 0"] if recipe.llm.read_steps else []
+    ways_out += ["another align.explicit"] if recipe.align.explicit == "letters" else []
+    if missing and ways_out:
+        raise RecipeError(f"{subject} has no single-letter token for {missing[0]!r}; give {' and '.join(ways_out)}")
 
 
 def _check_letters(recipe: BaseRecipe, tokenizer, alphabet: str) -> None:
-    """Raises `RecipeError` for letters that the tokenizer cannot write, unless they are added to it and trained."""
+    """Raises RecipeError for letters that the tokenizer cannot write, unless they are added to it and trained."""
     from adapt.model.tokenizer import extensible, unwritable
 
     if not (missing := unwritable(tokenizer, alphabet)):
@@ -153,7 +156,7 @@ def _check_letters(recipe: BaseRecipe, tokenizer, alphabet: str) -> None:
 
 
 def check_shapes(recipe: BaseRecipe) -> None:
-    """Raises `RecipeError` for sizes of a new encoder or decoder that do not go together."""
+    """Raises RecipeError for sizes of a new encoder or decoder that do not fit together."""
     encoder, llm, problems = recipe.encoder, recipe.llm, []
     if not encoder.start and not encoder.steps:
         problems.append("encoder.steps: 0 without encoder.start; give steps, or an encoder to start from")

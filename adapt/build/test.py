@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from adapt.build.context import Build
-from adapt.errors import DataError, ModelError
+from adapt.errors import ModelError, RecipeError
 from adapt.recipe.base import BaseRecipe
-from adapt.run import write_json
+from adapt.recipe.load import dump
+from adapt.run import read_json, write_json
 from adapt.score.files import hypotheses_path
 from adapt.score.results import Scores
 from adapt.stages.transcribe import transcription
@@ -20,13 +20,13 @@ from adapt.text.corpus import Utterance, read_hypotheses, read_manifest
 from adapt.text.normalise import NORMALISERS
 
 SYSTEMS = ("ctc", "llm")
-PICTURES = 6  # of the alignment, at least, where there are so many utterances
+PICTURES = 6  # pictures of the alignment, at least, if the test set has as many utterances
 MONOTONICITY = "alignment/monotonicity.json"
 
 
 @dataclass(frozen=True)
-class Tested:
-    """The result of `test`.
+class BaseScores:
+    """The result of the stage `test`.
 
     scores: of the encoder alone (`ctc`) and of the speech LLM (`llm`), over all utterances, by language and by voice.
     means: the mean over languages of the WER of each system; empty for one language. monotonicity: of the alignment of
@@ -38,9 +38,11 @@ class Tested:
     monotonicity: dict[str, float]
 
     def to_json(self) -> dict:
+        """The scores (`Scores.to_json`), `means` and `monotonicity`."""
         return {**self.scores.to_json(), "means": self.means, "monotonicity": self.monotonicity}
 
     def table(self) -> str:
+        """A text table of WER, the means over languages, the monotonicity and the signature."""
         lines = [self.scores.wers()]
         if self.means:
             means = ", ".join(f"{system} {100 * wer:.1f}" for system, wer in self.means.items())
@@ -51,47 +53,50 @@ class Tested:
 
 
 def test_set(recipe: BaseRecipe) -> list[Utterance]:
-    """The test utterances. Raises `DataError` where the recipe names none."""
+    """The test utterances. Raises RecipeError if the recipe names none."""
     if not recipe.data.test:
-        raise DataError("recipe.yaml: data.test: missing; name a manifest to score")
+        raise RecipeError("recipe.yaml: data.test: missing; name a manifest to score")
     return read_manifest(recipe.data.test)
 
 
-def test(build: Build) -> Tested:
-    """Transcribe the test set by the speech LLM and by its encoder alone, and score both: `hyps/`, `scores/`.
+def test(build: Build) -> BaseScores:
+    """Transcribe the test set with the speech LLM and with its encoder alone, and score both: `hyps/`, `scores/`.
 
-    `alignment/` gets the monotonicity of the alignment, and pictures. Raises `DataError` without a test set.
+    Also writes the monotonicity of the alignment, and pictures of it, to `alignment/`. Raises RecipeError without a
+    test set.
     """
     from adapt.score.report import save_scores
     from adapt.score.scoring import score_systems
 
     recipe = build.recipe
     utterances = test_set(recipe)
-    model = functools.cache(functools.partial(_load, build))
-    texts = {system: _transcripts(build, system, utterances, model) for system in SYSTEMS}
-    _aligned(build, utterances, model)
+    load_model = functools.cache(functools.partial(_load, build))
+    texts = {system: _transcripts(build, system, utterances, load_model) for system in SYSTEMS}
+    _alignment_stage(build, utterances, load_model)
     sets = _groups(utterances)
     hyps = {name: {s: {u.id: texts[s][u.id] for u in members} for s in SYSTEMS} for name, members in sets.items()}
-    how = {"resamples": recipe.score.resamples, "seed": recipe.seed}
-    scores = score_systems(sets, hyps, None, recipe.data.normaliser, **how)
-    save_scores(build.folder.path, scores, {"test": utterances})
+    resamples = recipe.score.resamples
+    scores = score_systems(sets, hyps, None, recipe.data.normaliser, resamples=resamples, seed=recipe.seed)
+    save_scores(build.folder.path, scores, {"test": utterances}, recipe_yaml=dump(recipe))
     by_language = [row for row in scores.rows if row.set.startswith("language ")]
     wers = {system: [row.wer for row in by_language if row.system == system] for system in SYSTEMS}
     means = {system: sum(wer) / len(wer) for system, wer in wers.items() if wer}
-    return Tested(scores, means, json.loads(build.path(MONOTONICITY).read_text(encoding="utf-8")))
+    return BaseScores(scores, means, read_json(build.path(MONOTONICITY)))
 
 
 def _load(build: Build):
+    """The speech LLM that the stage `align` wrote."""
     from adapt.model.load import load_speech_llm
 
     return load_speech_llm(str(build.path("model")), build.device)
 
 
 def _inputs(build: Build, utterances: Sequence[Utterance]) -> list[Path]:
+    """The files that the transcripts and the alignment depend on."""
     return [build.path("model"), build.recipe.data.test, *(u.audio for u in utterances)]
 
 
-def _transcripts(build: Build, system: str, utterances: Sequence[Utterance], model: Callable) -> dict[str, str]:
+def _transcripts(build: Build, system: str, utterances: Sequence[Utterance], load_model: Callable) -> dict[str, str]:
     """The hypotheses of a system by utterance id; a stage of its own."""
     out = hypotheses_path(Path(), "test", system)
     settings = dataclasses.asdict(build.recipe.transcribe)
@@ -99,7 +104,7 @@ def _transcripts(build: Build, system: str, utterances: Sequence[Utterance], mod
     def write(unfinished: Path) -> None:
         from adapt.decode.transcribe import transcribe
 
-        transcribe(model(), utterances, unfinished, decoder=system, label=system, **settings)
+        transcribe(load_model(), utterances, unfinished, decoder=system, label=system, **settings)
 
     inputs = _inputs(build, utterances)
     result = transcription(build.folder, f"test-{system}", {"transcribe": settings}, inputs, out, write)
@@ -107,17 +112,18 @@ def _transcripts(build: Build, system: str, utterances: Sequence[Utterance], mod
     return read_hypotheses(build.path(str(out)))
 
 
-def _aligned(build: Build, utterances: Sequence[Utterance], model: Callable) -> None:
+def _alignment_stage(build: Build, utterances: Sequence[Utterance], load_model: Callable) -> None:
     """The monotonicity over all utterances, and pictures of some: `alignment/`; a stage of its own."""
     settings = {"normaliser": build.recipe.data.normaliser, "seed": build.recipe.seed}
     inputs = _inputs(build, utterances)
     result = build.folder.stage(
-        "alignment", settings, inputs, ["alignment"], lambda scratch: _align(build, model(), utterances)
+        "alignment", settings, inputs, ["alignment"], lambda scratch: _align(build, load_model(), utterances)
     )
     build.report(result, f"{PICTURES} pictures")
 
 
 def _align(build: Build, speech_llm, utterances: Sequence[Utterance]) -> None:
+    """The work of that stage."""
     import numpy as np
 
     from adapt.model.cosine_alignment import cosines, monotonicity, picture
@@ -129,7 +135,7 @@ def _align(build: Build, speech_llm, utterances: Sequence[Utterance]) -> None:
         letters = symbol_ids(speech_llm)
     except ModelError:  # its tokenizer has no single-letter tokens
         letters = {}
-    found: dict[str, list[float]] = {}
+    values_of: dict[str, list[float]] = {}
     for number, utterance in enumerate(utterances):
         text = normalise(utterance.text)
         (embeddings,) = speech_llm.audio_embeddings([read_audio(utterance.audio)])
@@ -140,15 +146,15 @@ def _align(build: Build, speech_llm, utterances: Sequence[Utterance]) -> None:
         panels = {name: (cosines(speech_llm, embeddings, ids), labels) for name, (ids, labels) in units.items() if ids}
         for name, (matrix, _) in panels.items():
             if (value := monotonicity(matrix, rng)) is not None:
-                found.setdefault(name, []).append(value)
+                values_of.setdefault(name, []).append(value)
         if panels and number % max(1, len(utterances) // PICTURES) == 0:
             picture(panels, text, build.path("alignment", f"{number:04d}.png"))
-    means = {name: round(sum(values) / len(values), 4) for name, values in found.items()}
+    means = {name: round(sum(values) / len(values), 4) for name, values in values_of.items()}
     write_json(build.path(MONOTONICITY), means)
 
 
 def _groups(utterances: Sequence[Utterance]) -> dict[str, Sequence[Utterance]]:
-    """All utterances, and those of each language and each voice where there are several.
+    """All utterances, and those of each language and each voice if there are several.
 
     >>> rows = [Utterance(str(i), "so", voice="ab"[i % 2], language="en") for i in range(4)]
     >>> {name: len(members) for name, members in _groups(rows).items()}

@@ -1,9 +1,9 @@
-"""The command `adapt`: signatures and help. What a command does stands in the module that it calls."""
+"""The command `adapt`: options and help of its commands, whose work is done by the modules that they call."""
 
 from adapt.cli import models, recipes, score, transcribe
 from adapt.cli.group import main
 
-# In the order of the work, which `adapt --help` keeps.
+# `adapt --help` lists the commands in this order.
 for command in (
     recipes.check,
     recipes.run,

@@ -1,4 +1,4 @@
-"""The group of all commands: their order, and errors in plain lines."""
+"""The group of all commands: their order, and their errors in plain lines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 from adapt.errors import AdaptError
 
-# torch asks the kernel for huge pages, in which a CPU trains faster. It reads this when it is imported.
+# With this, torch asks the kernel for huge pages, with which a CPU trains faster. torch reads it at its import.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
@@ -44,7 +44,7 @@ def main() -> None:
     A recipe is a folder with a recipe.yaml, which names the domain text, an entity list and test recordings.
 
     \b
-    adapt check recipes/music      look at the data before time is spent
+    adapt check recipes/music      check the data before a run
     adapt run recipes/music        every stage, then the score table and report.html
     adapt transcribe call.wav --adapter runs/music/adapter
     """

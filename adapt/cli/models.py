@@ -24,24 +24,25 @@ def base(words: tuple[str, ...], overrides: tuple[str, ...], out: Path | None, d
     \b
     encoder   train CTC over characters: a Conformer from scratch, or from a pretrained
               encoder (Parakeet, wav2vec 2.0, HuBERT, WavLM, Whisper)
-    read      teach the decoder from text alone to read a slot in which a sentence is
-              spelled; a small decoder needs it, a large one does not (llm.read_steps: 0)
-    align     train the projector, and the decoder beside it, on real audio and on slots
+    read      train the decoder on text alone, as a language model and to read sentences
+              that its slot spells; a small decoder needs this, a large one does not
+              (llm.read_steps: 0)
+    align     train the projector, then the decoder too, on real audio and on slots
               simulated from it; LoRA is merged at the end
     test      WER of the decoder and of CTC, by language and by voice; pictures of the
               cosines between audio embeddings and token embeddings
 
-    With a stage, the stages before it run first where they are not done. Without one, all four run. The result,
-    RUN/model, is a base for every other command (2307.11795). `adapt ls base-keys` prints every key of recipe.yaml
+    With a stage, the stages before it run first if they are not done. Without one, all four run. The result, RUN/model,
+    is a base for every other command (2307.11795). `adapt ls base-keys` prints every key of recipe.yaml
     with its default, unit and range.
 
-    Audio may be wav, flac, ogg or mp3 of any rate. A bad file is named and skipped, up to the share data.bad.
-    data.temperature above 1 evens out the languages. An exploding loss stops the training; an encoder that outputs
-    nothing but blanks, and a decoder that does not use its slot, are reported with the usual cause.
+    Audio may be wav, flac, ogg or mp3 of any rate. Bad files are reported and skipped, up to the share data.bad.
+    data.temperature above 1 evens out the languages. An exploding loss stops the training. A warning reports an encoder
+    that outputs only blanks, and a decoder that does not use its slot, with the usual causes.
     """
     from adapt.build.context import Build
     from adapt.build.run import STAGES, run_until
-    from adapt.build.test import Tested
+    from adapt.build.test import BaseScores
     from adapt.recipe.base import BaseRecipe
     from adapt.recipe.load import load_recipe
     from adapt.run import RunFolder
@@ -55,7 +56,7 @@ def base(words: tuple[str, ...], overrides: tuple[str, ...], out: Path | None, d
     with RunFolder(out or Path("runs") / loaded.name, seed=loaded.seed) as folder:
         build = Build(loaded, folder, device, report)
         result = run_until(build, last)
-        if isinstance(result, Tested):
+        if isinstance(result, BaseScores):
             click.echo(json.dumps(result.to_json(), indent=2, ensure_ascii=False) if as_json else result.table())
         if last in ("align", "test"):
             click.echo(f"Use it: adapt transcribe AUDIO --base {build.path('model')}", err=True)
@@ -66,11 +67,11 @@ def base(words: tuple[str, ...], overrides: tuple[str, ...], out: Path | None, d
 @click.option("--adapter-only", is_flag=True, help="Write the LoRA alone, for engines that take one.")
 @click.option("-o", "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder.  [default: RUN/export]")
 def export(run: Path, adapter_only: bool, out: Path | None) -> None:
-    """Write the adapted model as a plain one.
+    """Write the adapted model as a model without an adapter.
 
-    Its processor and a model card come with it. It has the config, tensor names and precision of the base. It therefore
-    loads wherever the base loads, without this toolkit, unless the base is built in, composed by `adapt base`, or has a
-    learned prompt.
+    The folder also gets its processor and a model card. The model has the config, tensor names and data type of the
+    base. It therefore loads wherever the base loads, without this toolkit, unless the base is built in, composed by
+    `adapt base`, or has a learned prompt.
     """
     from adapt.export import export as write
 
@@ -88,7 +89,7 @@ def export(run: Path, adapter_only: bool, out: Path | None) -> None:
     "--prompt",
     default="<speech>USER: Transcribe speech to text. \\n ASSISTANT:",
     show_default=True,
-    help="Template; \\n is a new line. The beginning-of-sentence token follows the slot unless it is written.",
+    help="Template; \\n is a new line. The beginning-of-sentence token follows the slot unless the template has it.",
 )
 @click.option("--lora-alpha", default=32.0, show_default=True, help="Alpha of its LoRA, which is merged.")
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder, or file of a soft prompt.")
@@ -133,6 +134,7 @@ def ls(what: str, folder: Path, as_json: bool) -> None:
 
 
 def _keys(what: str, as_json: bool) -> None:
+    """Print the keys of a kind of recipe."""
     from adapt.recipe.base import BaseRecipe
     from adapt.recipe.domain import Recipe
     from adapt.recipe.load import describe, keys
@@ -146,6 +148,7 @@ def _keys(what: str, as_json: bool) -> None:
 
 
 def _models(as_json: bool) -> None:
+    """Print the support table."""
     from adapt.model.support import table
 
     supports = table()
@@ -167,6 +170,7 @@ def _models(as_json: bool) -> None:
 
 
 def _runs(folder: Path, as_json: bool) -> None:
+    """Print the runs in a folder."""
     from adapt.pipeline import list_runs
 
     runs = list_runs(folder)
@@ -178,6 +182,7 @@ def _runs(folder: Path, as_json: bool) -> None:
 
 
 def _scores(row: dict) -> str:
+    """WER and EER of a system, in percent."""
     eer = "" if row["eer"] is None else f" EER {100 * row['eer']:.1f}"
     return f"WER {100 * row['wer']:.1f}{eer}"
 

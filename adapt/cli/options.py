@@ -1,4 +1,4 @@
-"""Options that several commands share, and the run that a recipe and they name."""
+"""Options that several commands share, and the run of a recipe with these options."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ language_option = click.option(
     default="en",
     show_default=True,
     metavar="CODE",
-    help="Language that is spoken, for bases whose prompt names it.",
+    help="Spoken language, for bases whose prompt names it.",
 )
 normaliser_option = click.option(
     "--normaliser",
@@ -58,41 +58,48 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON i
 
 
 def base_option(command):
-    """--base NAME, which is -s base=NAME with a folder relative to the working directory."""
+    """Add --base NAME, which is -s base=NAME with a folder relative to the working directory."""
 
     @click.option("--base", metavar="NAME", help="Another base: built in, a folder, or owner/name on the hub.")
     @functools.wraps(command)
     def wrapped(*args, base: str | None, overrides: tuple[str, ...], **kwargs):
-        given = [f"base={base_argument(base)}"] if base else []
-        return command(*args, overrides=(*overrides, *given), **kwargs)
+        base_override = [f"base={base_argument(base)}"] if base else []
+        return command(*args, overrides=(*overrides, *base_override), **kwargs)
 
     return wrapped
 
 
+def run_options(command):
+    """Add RECIPE and the options of a run: --set, --base, --out and --device."""
+    for decorator in (device_option, out_option, base_option, set_option, recipe_argument):
+        command = decorator(command)
+    return command
+
+
 def base_argument(name: str) -> str:
-    """What `-s base=` takes for a base that is named relative to the working directory."""
+    """The value of `-s base=` for a base that is named relative to the working directory."""
     folder = Path(name).expanduser()
     return str(folder.absolute()) if folder.is_dir() else name
 
 
 def weight(ctx: click.Context, option: click.Option, value: float | None) -> float | None:
-    """Callback of an option that is a weight."""
+    """Callback of an option that is a weight. Raises BadParameter for a number below 0."""
     if value is None or 0 <= value < math.inf:
         return value
     raise click.BadParameter(f"{value} is not a weight; give a number of at least 0")
 
 
 def report(result: StageResult, note: str) -> None:
-    """A line on stderr for each finished stage."""
-    took = "as before" if result.skipped else f"{result.seconds:.0f} s"
-    click.echo(f"{result.name.split('-')[0]:<10} {note:<60} {took:>9}", err=True)
+    """Print a line on stderr for a finished stage."""
+    duration = "as before" if result.skipped else f"{result.seconds:.0f} s"
+    click.echo(f"{result.name.split('-')[0]:<10} {note:<60} {duration:>9}", err=True)
     if not result.skipped and result.reason != "never run":
         click.echo(f"{'':<10} redone: {result.reason}", err=True)
 
 
 @contextmanager
 def opened_run(recipe: str, overrides: Sequence[str], out: Path | None, device: str = "auto") -> Iterator[Run]:
-    """The `Run` of a recipe; its folder is closed at the end."""
+    """Open the `Run` of a recipe, and close its folder at the end. out: None: `runs/NAME`."""
     from adapt.recipe.domain import Recipe
     from adapt.recipe.load import load_recipe
     from adapt.run import RunFolder
@@ -100,9 +107,9 @@ def opened_run(recipe: str, overrides: Sequence[str], out: Path | None, device: 
 
     loaded = load_recipe(Recipe, recipe, overrides)
     name = loaded.name
-    if any(override.startswith("base=") for override in overrides):  # bases do not share a folder
+    if any(override.startswith("base=") for override in overrides):  # each base has its own run folder
         *above, last = Path(loaded.base).parts
-        # `adapt base` and `adapt export` always write folders of the same names.
+        # All folders of `adapt base` and `adapt export` end in the same names.
         name += f"-{above[-1]}-{last}" if last in ("model", "export") and above else f"-{last}"
     with RunFolder(out or Path("runs") / name, seed=loaded.seed) as folder:
         yield Run(loaded, folder, device, report)

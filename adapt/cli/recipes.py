@@ -18,6 +18,7 @@ from adapt.cli.options import (
     opened_run,
     out_option,
     recipe_argument,
+    run_options,
     set_option,
 )
 
@@ -43,10 +44,11 @@ def check(
 ) -> None:
     """Check a recipe or a base before a run.
 
-    Of a recipe: counts, duplicates, sentences that leak from the test sets, and what text and lexicon cover. Of a
-    --base: whether it loads, where its slot is, how long a training step takes, and what it transcribes.
+    For a recipe, it prints counts, duplicates, sentences that leak from the test sets, and the coverage of text and
+    lexicon. For a --base, it prints whether it loads, where its slot is, how long stage 2 takes, and the transcript of
+    --audio.
     """
-    from adapt import check as checking
+    from adapt import check as checks
     from adapt.recipe.domain import Recipe
     from adapt.recipe.load import keys, load_recipe
 
@@ -55,9 +57,9 @@ def check(
     findings = []
     if recipe:
         loaded = load_recipe(Recipe, recipe, (*overrides, *([f"base={base_argument(base)}"] if base else [])))
-        findings = [checking.Finding("ok", "recipe.yaml", f"{len(keys(Recipe))} keys"), *checking.check(loaded)]
+        findings = [checks.Finding("ok", "recipe.yaml", f"{len(keys(Recipe))} keys"), *checks.check(loaded)]
     if base:
-        findings += checking.check_base(base, audio, device, dtype, language)
+        findings += checks.check_base(base, audio, device, dtype, language)
     if as_json:
         click.echo(json.dumps([vars(finding) for finding in findings], indent=2))
     else:
@@ -69,11 +71,7 @@ def check(
 
 
 @click.command()
-@recipe_argument
-@set_option
-@base_option
-@out_option
-@device_option
+@run_options
 @json_option
 def run(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str, as_json: bool) -> None:
     """Run every stage of a recipe and print the score table.
@@ -85,7 +83,7 @@ def run(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str, 
     \b
     text        normalise the domain text; drop duplicates and sentences of the test sets
     project     learn from paired audio, if the recipe names some (adapt project --help)
-    prompt      learn the soft prompt, if it stands in the slot (adapt prompt --help)
+    prompt      learn the soft prompt, if the pseudo audio needs it (adapt prompt --help)
     decoder     tune the decoder on the text (adapt decoder --help)
     lm          estimate n-gram LMs, if the recipe fuses them (adapt lm --help)
     transcribe  transcribe the test sets with each system
@@ -96,54 +94,46 @@ def run(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str, 
     from adapt import pipeline
     from adapt.stages import plan
 
-    with opened_run(recipe, overrides, out, device) as it:
-        if it.path(plan.TUNED_WEIGHTS).exists():
-            weights = f"weights of {it.path(plan.TUNED_WEIGHTS)} replace those of the recipe"
-            click.echo(f"{'fusion':<10} {weights}; delete the file to use the recipe's", err=True)
-        table = pipeline.run_all(it)
+    with opened_run(recipe, overrides, out, device) as opened:
+        if opened.path(plan.TUNED_WEIGHTS).exists():
+            weights = f"weights of {opened.path(plan.TUNED_WEIGHTS)} replace those of the recipe"
+            click.echo(f"{'fusion':<10} {weights}; delete the file to use those of the recipe", err=True)
+        table = pipeline.run_all(opened)
         if as_json:
-            click.echo(it.path("scores/metrics.json").read_text(encoding="utf-8") if table else "{}\n", nl=False)
+            click.echo(opened.path("scores/metrics.json").read_text(encoding="utf-8") if table else "{}\n", nl=False)
             return
         if table:
-            click.echo(f"{table}\n\nReport: {it.path('report.html')}")
+            click.echo(f"{table}\n\nReport: {opened.path('report.html')}")
         else:
             click.echo("Nothing is scored: the recipe names neither data.test nor data.source_test.")
-        click.echo(f"Use it: adapt transcribe AUDIO --base {it.start} --adapter {it.path(plan.ADAPTER)}")
+        click.echo(f"Use it: adapt transcribe AUDIO --base {opened.start} --adapter {opened.path(plan.ADAPTER)}")
 
 
 @click.command()
-@recipe_argument
-@set_option
-@base_option
-@out_option
-@device_option
+@run_options
 def prompt(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str) -> None:
     """Stage 1: learn the soft prompt.
 
-    Everything else is frozen, and the loss is that of the next token of the domain text. The soft prompt stands in the
-    slot, where audio embeddings would stand, while the decoder is tuned (stage 2); it is dropped at inference. Its keys
-    stand in the section `prompt` of recipe.yaml.
+    Everything else is frozen, and the loss is that of the next token of the domain text. The soft prompt takes the
+    place of audio embeddings in the slot while the decoder is tuned (stage 2); it is not used at inference. Its keys
+    are in the section `prompt` of recipe.yaml.
     """
     from adapt import pipeline
     from adapt.stages import plan
 
-    with opened_run(recipe, overrides, out, device) as it:
-        pipeline.text(it)
-        pipeline.soft_prompt(it)
-        click.echo(it.path(plan.SOFT_PROMPT))
+    with opened_run(recipe, overrides, out, device) as opened:
+        pipeline.text(opened)
+        pipeline.soft_prompt(opened)
+        click.echo(opened.path(plan.SOFT_PROMPT))
 
 
 @click.command()
-@recipe_argument
-@set_option
-@base_option
-@out_option
-@device_option
+@run_options
 def decoder(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str) -> None:
     """Stage 2: tune the decoder, with pseudo audio.
 
-    A LoRA of the decoder learns the domain text, with pseudo audio in the slot. The stages before it run first where
-    they are not done. `decoder.pseudo_audio` chooses what stands in the slot:
+    A LoRA of the decoder learns the domain text, with pseudo audio in the slot. The stages before it run first if they
+    are not done. `decoder.pseudo_audio` chooses the content of the slot:
 
     \b
     simulate              audio embeddings of data.source_replay, selected by the letters of
@@ -153,36 +143,32 @@ def decoder(recipe: str, overrides: tuple[str, ...], out: Path | None, device: s
     mixed                 for each sentence at random one of these two
     empty                 nothing; the prompt around the slot stays
     none                  no prompt at all
-    auto                  simulate where the base has a CTC head, else soft-prompt
+    auto                  simulate if the base has a CTC head, else soft-prompt
 
-    Three things hold back forgetting: a share of each batch is audio of the source domain (data.source_replay,
-    decoder.replay), the decoder is held near the base on it (decoder.anchor), and a checkpoint whose loss on
-    data.source_dev has risen by more than decoder.guard_tolerance is refused.
+    Three measures limit forgetting: a share of each batch is audio of the source domain (data.source_replay,
+    decoder.replay), the decoder is kept close to the base on that audio (decoder.anchor), and checkpoints whose loss on
+    data.source_dev rises by more than decoder.guard_tolerance are rejected.
     """
     from adapt import pipeline
     from adapt.stages import plan
 
-    with opened_run(recipe, overrides, out, device) as it:
-        pipeline.adapt(it)
-        click.echo(it.path(plan.ADAPTER))
+    with opened_run(recipe, overrides, out, device) as opened:
+        pipeline.adapt(opened)
+        click.echo(opened.path(plan.ADAPTER))
 
 
 @click.command()
-@recipe_argument
-@set_option
-@base_option
-@out_option
-@device_option
+@run_options
 def project(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str) -> None:
     """Learn the prompt, or parts of the base, from paired audio.
 
-    The stage learns from data.paired the prompt around the slot, and trains the parts of the base that are not frozen.
-    The two stages, `prompt` and `decoder`, then start from what was learned. `project.method` is `tokens` (free
-    vectors), `mlp` (a projector of the embeddings of the prompt's own text, three layers, 2601.20898) or `residual` (a
-    projector that starts as the identity). `project.template` is the wording:
+    The stage learns the prompt around the slot from data.paired, and trains the parts of the base that are not frozen.
+    The stages `prompt` and `decoder` then start from the result. `project.method` is `tokens` (free vectors), `mlp` (a
+    projector of the embeddings of the prompt's text, three layers, 2601.20898) or `residual` (a projector that starts
+    as the identity). `project.template` is the wording:
 
     \b
-    <speech>     the slot; in front where it is not written
+    <speech>     the slot; a template without it has the slot first
     <p:4>        four learnable tokens
     <p:text>     as many learnable tokens as the text has
     \\n           a new line
@@ -190,18 +176,17 @@ def project(recipe: str, overrides: tuple[str, ...], out: Path | None, device: s
     <chat>       at the very beginning: the rest is a user's turn in the chat template of the model
 
     YAML files of llm-asr-prompt are templates, too. `project.encoder`, `project.projector` and `project.llm` train
-    parts of the base on the same audio; the result is a model of its own in RUN/project/model, in the layout of the
-    base.
+    parts of the base on the same audio; the result is a model in RUN/project/model, in the layout of the base.
     """
     from adapt import pipeline
     from adapt.stages import plan
 
-    with opened_run(recipe, overrides, out, device) as it:
-        if not plan.learns_from_pairs(it.recipe):
+    with opened_run(recipe, overrides, out, device) as opened:
+        if not plan.learns_from_pairs(opened.recipe):
             way_out = "set project.method to tokens, mlp or residual, or project.projector to trained"
             raise click.UsageError(f"nothing to learn; {way_out}")
-        pipeline.project(it)
-        click.echo(it.path(plan.projected(it.recipe)))
+        pipeline.project(opened)
+        click.echo(opened.path(plan.projected(opened.recipe)))
 
 
 @click.command()
@@ -219,8 +204,8 @@ def project(recipe: str, overrides: tuple[str, ...], out: Path | None, device: s
 def lm(recipe: str, arpa: Path | None, overrides: tuple[str, ...], out: Path | None, as_json: bool) -> None:
     """Estimate n-gram LMs of the domain text.
 
-    One is over the decoder's tokens, one over words (for ctc), and one is of the source domain. The estimate is
-    interpolated modified Kneser-Ney, as KenLM's lmplz has it. Prints the perplexity on development text by order.
+    One is over the decoder's tokens, one over words (for ctc), and one is of the source domain. They are estimated by
+    interpolated modified Kneser-Ney, as by KenLM's lmplz. Prints the perplexity on development text by order.
     """
     from adapt import pipeline
     from adapt.lm.arpa import kind
@@ -230,28 +215,24 @@ def lm(recipe: str, arpa: Path | None, overrides: tuple[str, ...], out: Path | N
     if arpa:
         key = "words" if kind(arpa) == "words" else "tokens"
         overrides = (*overrides, f"lm.{key}={arpa.absolute()}")
-    with opened_run(recipe, overrides, out) as it:
-        pipeline.text(it)
-        pipeline.lm(it)
+    with opened_run(recipe, overrides, out) as opened:
+        pipeline.text(opened)
+        pipeline.lm(opened)
         if arpa:
-            way_out = f"write `lm: {{{key}: {arpa.absolute()}}}` into the recipe to keep it"
-            click.echo(f"{arpa}: used this once, the next run estimates its own; {way_out}", err=True)
-        orders = perplexities(it)
+            way_out = f"write `lm: {{{key}: {arpa.absolute()}}}` into the recipe to use it always"
+            click.echo(f"{arpa}: used only this time, the next run estimates an LM; {way_out}", err=True)
+        orders = perplexities(opened)
         if as_json:
             click.echo(json.dumps(orders, indent=2))
             return
         click.echo("order    n-grams  dev perplexity  unseen tokens")
         for row in orders:
             click.echo(f"{row['order']:>5} {row['ngrams']:>10,} {row['perplexity']:>15.1f} {row['unseen']:>14,}")
-        click.echo(it.path(plan.TOKENS_LM))
+        click.echo(opened.path(plan.TOKENS_LM))
 
 
 @click.command()
-@recipe_argument
-@set_option
-@base_option
-@out_option
-@device_option
+@run_options
 @json_option
 def tune(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str, as_json: bool) -> None:
     """Find the weights of fusion.
@@ -269,37 +250,33 @@ def tune(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str,
             is not completed, smaller for names below 16 letters
     reward  a constant for each token
 
-    Weights that at least double the false alarms are refused, and so are those that cost general speech
-    (data.source_dev). An utterance of a manifest can bring phrases of its own: "phrases": ["jolene"].
+    Weights that at least double the false alarms are refused, and so are those that harm general speech
+    (data.source_dev). A line of a manifest can have phrases for its utterance: "phrases": ["jolene"].
     """
     from adapt import pipeline
     from adapt.stages import plan
     from adapt.tune import stage as tuning
     from adapt.tune.table import table
 
-    with opened_run(recipe, overrides, out, device) as it:
-        tuning.check(it)
-        pipeline.adapt(it)
-        pipeline.lm(it)
-        tuning.tune(it)
+    with opened_run(recipe, overrides, out, device) as opened:
+        tuning.check(opened)
+        pipeline.adapt(opened)
+        pipeline.lm(opened)
+        tuning.tune(opened)
         if as_json:
-            click.echo(it.path(plan.TUNED_WEIGHTS).read_text(encoding="utf-8"), nl=False)
+            click.echo(opened.path(plan.TUNED_WEIGHTS).read_text(encoding="utf-8"), nl=False)
             return
-        click.echo(table(it))
+        click.echo(table(opened))
         click.echo(f"Next: adapt run {recipe}")
 
 
 @click.command()
-@recipe_argument
+@run_options
 @click.option(
-    "--prompts", "file", type=click.Path(path_type=Path), help="Templates, one a line.  [default: ten that ship]"
+    "--prompts", "file", type=click.Path(path_type=Path), help="Templates, one a line.  [default: ten of the package]"
 )
 @click.option("--method", "methods", multiple=True, help="plain, tokens-N, mlp, residual.  [default: all, N 8]")
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="Trainings of each prompt.")
-@set_option
-@base_option
-@out_option
-@device_option
 @json_option
 def prompts(
     recipe: str,
@@ -313,13 +290,13 @@ def prompts(
 ) -> None:
     """Measure how much the wording of a prompt matters.
 
-    Each template is tried as it is and learned on data.paired, and scored on data.dev. Prints WER and EER over prompts
-    and seeds, and the prompt with the lowest WER; draws a box plot. `adapt project --help` explains templates.
+    Each template is scored on data.dev, both as it is and learned on data.paired. Prints WER and EER over prompts and
+    seeds, and the prompt with the lowest WER, and draws a box plot. `adapt project --help` explains templates.
     """
     from adapt.prompts import METHODS, compare_prompts
 
-    with opened_run(recipe, overrides, out, device) as it:
-        comparison = compare_prompts(it, file, methods or METHODS, seeds)
+    with opened_run(recipe, overrides, out, device) as opened:
+        comparison = compare_prompts(opened, file, methods or METHODS, seeds)
         click.echo(json.dumps(comparison.to_json(), indent=2) if as_json else comparison.table())
 
 
@@ -335,11 +312,11 @@ def robustness(
 ) -> None:
     """Measure WER in noise, by voice, rate and length.
 
-    The conditions are white noise and babble from 20 to 0 dB and silence around the speech. Both the base and, where
-    the run has one, the adapted model are scored.
+    The conditions are white noise and babble from 20 to 0 dB, and silence around the speech. The base is scored and, if
+    the run has one, the adapted model.
     """
     from adapt.robustness import robustness as measure
 
-    with opened_run(recipe, overrides, out, device) as it:
-        scores = measure(it, name)
+    with opened_run(recipe, overrides, out, device) as opened:
+        scores = measure(opened, name)
         click.echo(json.dumps(scores.to_json(), indent=2, ensure_ascii=False) if as_json else scores.wers())

@@ -54,14 +54,15 @@ def score(
     seen, unseen   EER of mentions whose entity the domain text has, and of the others
                    (adapt run only)
     B-WER, U-WER   errors on the words inside and outside of mentions
-    false alarms   entities of the lexicon that are recognised and were not said, per 1,000
+    false alarms   entities of the lexicon that are recognised but were not said, per 1,000
                    words; precision, recall and F1 follow from them
     interval, p    95 % bootstrap interval over utterances; paired bootstrap against the
                    baseline
 
-    Mentions are the `entities` of a manifest, else what the lexicon finds: longest match first, repeats counted each.
-    The last line, the signature, says what a figure needs in order to be compared: normaliser, lexicon, counts,
-    resamples, seed, version.
+    Mentions are the `entities` of a manifest, else those that the lexicon finds, longest match first; every repetition
+    counts.
+    The last line, the signature, describes how the figures were computed: normaliser, lexicon, counts, resamples, seed,
+    version. Figures can be compared if their signatures are the same.
     """
     from adapt.score.scoring import score_systems
     from adapt.text.lexicon import read_lexicon

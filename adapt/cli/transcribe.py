@@ -15,7 +15,7 @@ from adapt.recipe.domain import Transcribe
 
 
 def _named_adapters(ctx: click.Context, option: click.Option, values: Sequence[str]) -> dict[str, Path]:
-    """The folder of each adapter by name; a single one needs no name."""
+    """Callback of --adapter: the folder of each adapter by name; a single one needs no name."""
     adapters: dict[str, Path] = {}
     for value in values:
         name, equals, path = value.partition("=")
@@ -57,7 +57,7 @@ def _named_adapters(ctx: click.Context, option: click.Option, values: Sequence[s
     "--ctc-weight",
     type=float,
     callback=weight,
-    help=f"Weight of CTC beside the decoder.  [default: {Transcribe.ctc_weight:g} if the base has a CTC head]",
+    help=f"Weight of CTC in the beam search.  [default: {Transcribe.ctc_weight:g} if the base has a CTC head]",
 )
 @click.option(
     "--lm",
@@ -114,7 +114,7 @@ def _named_adapters(ctx: click.Context, option: click.Option, values: Sequence[s
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="File for JSON lines; a killed run goes on where it stopped.",
+    help="File for JSON lines; a killed run continues where it stopped.",
 )
 @normaliser_option
 @dtype_option
@@ -128,19 +128,19 @@ def _named_adapters(ctx: click.Context, option: click.Option, values: Sequence[s
 def transcribe(**options) -> None:
     """Transcribe audio files or manifests.
 
-    AUDIO are wav, flac, ogg or mp3 files, or JSONL manifests. A recording that is longer than the base was trained for
-    is cut where it is quiet, and the transcripts are joined. Without --out, the transcripts are printed, each after the
-    name of its file or its id. If a line of a manifest holds `phrases`, they are boosted for that utterance, beside
-    --lexicon. If it holds a `domain`, the adapter of that name decodes it; with several adapters, utterances without a
-    domain use the unadapted base.
+    AUDIO are wav, flac, ogg or mp3 files, or JSONL manifests. A recording that is longer than the base takes at once is
+    cut at its quietest points, and the transcripts are joined. Without --out, the transcripts are printed, each after
+    its file name or id. If a line of a manifest has `phrases`, they are boosted for that utterance, besides --lexicon.
+    If it has a `domain`, the adapter of that name decodes it; with several adapters, utterances without a domain use
+    the unadapted base.
     """
     job = TranscriptionJob(**options)
     if problem := conflict(job):
         raise click.UsageError(problem)
-    found = run_job(job)
-    if found.kept:
-        kept = f"{found.kept} of {len(found.texts)} transcripts were there already and stay as they are"
-        click.echo(f"{job.out}: {kept}; delete the file to transcribe them again", err=True)
+    transcripts = run_job(job)
+    if transcripts.earlier:
+        counts = f"{transcripts.earlier} of {len(transcripts.texts)} transcripts were there already and are kept"
+        click.echo(f"{job.out}: {counts}; delete the file to transcribe them again", err=True)
     if not job.out:
-        for name, text in found.texts.items():
+        for name, text in transcripts.texts.items():
             click.echo(f"{name}\t{text}")

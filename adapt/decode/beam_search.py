@@ -1,4 +1,4 @@
-"""Beam search of transformers after prompts that hold audio. The cache of each prompt is shared by its beams."""
+"""Beam search of transformers after prompts with audio. All beams of an utterance share the cache of its prompt."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from transformers.cache_utils import DynamicLayer
 from adapt.model.speech_llm import SpeechLLM
 from adapt.recipe.domain import Transcribe
 
-ROOM = 32  # a layer allocates memory for this many tokens at a time
+ALLOCATED = 32  # a layer allocates memory for this many tokens at a time
 
 
 @torch.no_grad()
@@ -27,8 +27,8 @@ def generate(
 ) -> list[list[list[int]]]:
     """The `nbest` best token sequences after each prompt `[length, hidden]`, best first, without their ends.
 
-    transformers' own `generate` would run the prompt once for each beam; here it runs once for each utterance.
-    processors: what takes part in the search beside the decoder (`fusion`).
+    The `generate` of transformers would process the prompt once for each beam; here it is processed once for each
+    utterance. processors: the logits processors of fusion (`Fusion.processors`).
     """
     embeds, mask = _left_padded(prompts)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
@@ -50,7 +50,7 @@ def generate(
 
 
 def _left_padded(prompts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Prompts as `[batch, longest, hidden]` and their attention mask. The next token of every row has one column."""
+    """Left-padded prompts `[batch, longest, hidden]`, and their attention mask `[batch, longest]`."""
     lengths = [len(p) for p in prompts]
     longest, hidden = max(lengths), prompts[0].shape[1]
     embeds = torch.stack([torch.cat([p.new_zeros(longest - len(p), hidden), p]) for p in prompts])
@@ -59,10 +59,10 @@ def _left_padded(prompts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.T
 
 
 class _BeamLayer(DynamicLayer):
-    """Keys and values of beams. `DynamicLayer` copies all of them twice a step: to reorder the beams, and to append.
+    """Keys and values of beams, without the copies of `DynamicLayer`, which copies all of them twice in each step.
 
-    Beams are reordered within their utterance only, so its prompt can stay where it is. New tokens go into memory that
-    was allocated for them.
+    Beams are reordered within their utterance only, so that the prompt is not copied. New tokens are written to memory
+    that is allocated in advance.
     """
 
     def __init__(self, layer: DynamicLayer, rows: torch.Tensor):
@@ -76,22 +76,22 @@ class _BeamLayer(DynamicLayer):
         start = self.get_seq_length()
         end = start + key_states.shape[-2]
         if end > self._keys.shape[-2]:
-            more = end - start + ROOM
-            self._keys, self._values = (F.pad(x, (0, 0, 0, more)) for x in (self.keys, self.values))
+            new = end - start + ALLOCATED
+            self._keys, self._values = (F.pad(x, (0, 0, 0, new)) for x in (self.keys, self.values))
         self._keys[..., start:end, :] = key_states
         self._values[..., start:end, :] = value_states
         self.keys, self.values = self._keys[..., :end, :], self._values[..., :end, :]
         return self.keys, self.values
 
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
-        for written in (self.keys[..., self._prompt :, :], self.values[..., self._prompt :, :]):
-            written.copy_(written.index_select(0, beam_idx.to(written.device)))
+        for generated in (self.keys[..., self._prompt :, :], self.values[..., self._prompt :, :]):
+            generated.copy_(generated.index_select(0, beam_idx.to(generated.device)))
 
 
 def branch(cache: Cache, rows: torch.Tensor) -> None:
     """Turn the cache of prompts, one row for each utterance, into that of beams, in place. rows: the row of each beam.
 
-    Only layers of full attention become `_BeamLayer`. Others, such as Mamba's states, keep their own way to reorder.
+    Layers of full attention become a `_BeamLayer`. Others, such as Mamba's states, stay as they are.
     """
     for i, layer in enumerate(cache.layers):
         if type(layer) is DynamicLayer and layer.is_initialized:

@@ -24,7 +24,8 @@ from adapt.text.lexicon import Entry, Lexicon
 class CtcTranscript:
     """A greedy CTC hypothesis.
 
-    confidence: the mean, over the letters, of the highest posterior in a letter's frames, 0 to 1; None without letters.
+    confidence: the mean, over the letters, of the highest posterior in the frames of a letter, 0 to 1; None without
+    letters.
     """
 
     text: str
@@ -32,7 +33,7 @@ class CtcTranscript:
 
 
 def greedy_transcripts(speech_llm: SpeechLLM, samples: Sequence[np.ndarray]) -> list[CtcTranscript]:
-    """For each recording (mono, 16 kHz): the most probable symbol of each frame, repeats merged, blanks dropped."""
+    """The greedy hypothesis of each recording (mono, 16 kHz): repeats merged, blanks dropped."""
     best = ((row.argmax(1), np.exp(row.max(1))) for row in log_posteriors(speech_llm, samples))
     alphabet = speech_llm.model.config.alphabet
     return [collapse(symbols.tolist(), posteriors.tolist(), alphabet) for symbols, posteriors in best]
@@ -40,7 +41,7 @@ def greedy_transcripts(speech_llm: SpeechLLM, samples: Sequence[np.ndarray]) -> 
 
 @torch.no_grad()
 def log_posteriors(speech_llm: SpeechLLM, samples: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Log probabilities `[frames, alphabet + 1]` of each recording (mono, 16 kHz)."""
+    """CTC log posteriors `[frames, alphabet + 1]` of each recording (mono, 16 kHz); the blank comes last."""
     encoder = speech_llm.model.encoder
     logits, lengths = encoder(*encoder.inputs(*(x.to(speech_llm.device) for x in pad(samples))))
     rows = logits.float().log_softmax(-1).cpu().numpy()
@@ -53,27 +54,28 @@ def collapse(path: Sequence[int], posteriors: Sequence[float], alphabet: str) ->
     >>> collapse([0, 0, 2, 0, 1], [0.5, 0.7, 1.0, 0.9, 0.8], "ab")
     CtcTranscript(text='aab', confidence=0.8)
     """
-    letters, best = [], []
+    letters, highest = [], []
     last = None
     for symbol, posterior in zip(path, posteriors, strict=True):
         if symbol < len(alphabet):
             if symbol == last:
-                best[-1] = max(best[-1], posterior)
+                highest[-1] = max(highest[-1], posterior)
             else:
                 letters.append(alphabet[symbol])
-                best.append(posterior)
+                highest.append(posterior)
         last = symbol
-    return CtcTranscript(" ".join("".join(letters).split()), round(sum(best) / len(best), 4) if best else None)
+    confidence = round(sum(highest) / len(highest), 4) if highest else None
+    return CtcTranscript(" ".join("".join(letters).split()), confidence)
 
 
 class CtcFusion:
     """Beam search over CTC posteriors with a word n-gram LM and hotwords, by pyctcdecode.
 
-    lm: a file of words that KenLM reads; None: no LM. lexicon: its entries with a weight above 0 are hotwords, and so
-    are the phrases that an utterance brings along. All hotwords have one weight; phrases that the encoder's alphabet
-    cannot write are left out. weights: `lm` (pyctcdecode's alpha), `reward` of a word (beta) and `boost` of a hotword;
-    the others do not apply. Raises DataError if pyctcdecode is not installed, for a file that KenLM cannot read, and
-    for a lexicon of which nothing can be written.
+    lm: an LM over words that KenLM reads; None: no LM. lexicon: its entries with a weight above 0 are hotwords, and so
+    are the `phrases` of an utterance; None: no lexicon. All hotwords have the same weight; phrases that the encoder's
+    alphabet cannot write are left out. weights: `lm` (pyctcdecode's alpha), `reward` of a word (beta) and `boost` of a
+    hotword; the others do not apply. Raises DataError if pyctcdecode is not installed, for a file that KenLM cannot
+    read, and for a lexicon without an entry that the alphabet can write.
     """
 
     def __init__(
@@ -90,7 +92,7 @@ class CtcFusion:
         except ImportError:
             problem = "pyctcdecode: not installed; install it, with kenlm, on a Python before 3.13"
             raise DataError(problem) from None
-        for name in ("alphabet", "decoder", "language_model"):  # they warn of what is intended here
+        for name in ("alphabet", "decoder", "language_model"):  # their warnings are about intended settings
             logging.getLogger(f"pyctcdecode.{name}").setLevel(logging.ERROR)
         self.weights, self._normalise = weights, normalise
         self.speech_llm = speech_llm
@@ -113,25 +115,25 @@ class CtcFusion:
         return [form for form in dict.fromkeys(forms) if form and alphabet.issuperset(form)]
 
     def transcripts(self, samples: Sequence[np.ndarray], phrases: Sequence[Sequence[str] | None]) -> list[str]:
-        """The transcript of each recording (mono, 16 kHz). phrases: those that each brings along, or None."""
+        """The transcript of each recording (mono, 16 kHz). phrases: those of each utterance, or None."""
         rows = log_posteriors(self.speech_llm, samples)
-        return [self.decode(row, own) for row, own in zip(rows, phrases, strict=True)]
+        return [self.decode(row, of_utterance) for row, of_utterance in zip(rows, phrases, strict=True)]
 
     def decode(self, logits: np.ndarray, phrases: Sequence[str] | None = None) -> str:
-        """The transcript of log probabilities `[frames, alphabet + 1]`."""
-        own = self._writable([Entry(phrase) for phrase in phrases or ()])
-        hotwords = [*self._hotwords, *own] if self.weights.boost else []
+        """The transcript of log posteriors `[frames, alphabet + 1]`. phrases: those of the utterance, or None."""
+        of_utterance = self._writable([Entry(phrase) for phrase in phrases or ()])
+        hotwords = [*self._hotwords, *of_utterance] if self.weights.boost else []
         text = self._decoder.decode(logits, hotwords=hotwords or None, hotword_weight=self.weights.boost)
         return " ".join(text.split())
 
 
 def _word_lm(path: Path, weights: Weights):
-    """pyctcdecode's language model of a file of words. Raises DataError for a file of token ids."""
+    """The language model of pyctcdecode from a file of words. Raises DataError for a file of token ids."""
     from pyctcdecode import LanguageModel
 
     kind, kenlm = arpa.kind(path), open_kenlm(path)
     if kind in ("ids", "nemo") or (kind == "binary" and words_are_token_ids(kenlm)):
-        problem = "its words are token ids, but --decoder ctc needs words"
+        problem = "its words are token ids, but --decoder ctc needs an LM over words"
         raise DataError(f"{path}: {problem}; give lm/words.arpa of a run")
     words = None if kind == "binary" else arpa.words(path)
     return LanguageModel(kenlm, words, alpha=weights.lm, beta=weights.reward)

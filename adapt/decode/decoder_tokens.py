@@ -1,4 +1,4 @@
-"""The tokens of the decoder of a speech LLM, as the parts of fusion need them."""
+"""The tokens of the decoder of a speech LLM, for the parts of fusion."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class DecoderTokens:
-    """The decoder's tokens, and `normalise`, through which text goes before it becomes tokens.
+    """The decoder's tokens. normalise: applied to text before it is tokenised.
 
-    size: the number of the decoder's outputs, which may be more than its tokens. ends: tokens that end a transcript.
-    special: other special tokens. pieces: each token as the tokenizer writes it; "" for an output without a token.
+    size: the number of the decoder's outputs, which may exceed that of its tokens. ends: tokens that end a transcript.
+    special: other special tokens. strings: each token as the tokenizer writes it; "" for an output without a token.
     """
 
     def __init__(self, speech_llm: SpeechLLM, normalise: Callable[[str], str]):
@@ -27,19 +27,19 @@ class DecoderTokens:
         tokenizer = speech_llm.tokenizer
         self.size, self.ends = speech_llm.vocabulary, speech_llm.ends
         self.special = [i for i in tokenizer.all_special_ids if i not in self.ends]
-        pieces = tokenizer.convert_ids_to_tokens(list(range(min(len(tokenizer), self.size))))
-        self.pieces = [piece or "" for piece in pieces] + [""] * (self.size - len(pieces))
+        strings = tokenizer.convert_ids_to_tokens(list(range(min(len(tokenizer), self.size))))
+        self.strings = [string or "" for string in strings] + [""] * (self.size - len(strings))
 
     @functools.cached_property
     def begin_word(self) -> np.ndarray:
-        """Whether each token begins a word."""
-        return word_beginnings(self.pieces)
+        """Whether each token begins a word, `[size]`."""
+        return word_beginnings(self.strings)
 
     @functools.cached_property
-    def text_pieces(self) -> list[str]:
-        """`pieces`, with "" for special tokens too."""
+    def text_strings(self) -> list[str]:
+        """`strings`, with "" for special tokens too."""
         without_text = {*self.speech_llm.tokenizer.all_special_ids, *self.ends}
-        return ["" if i in without_text else piece for i, piece in enumerate(self.pieces)]
+        return ["" if i in without_text else string for i, string in enumerate(self.strings)]
 
     def phrases(self, entries: Iterable[Entry]) -> list[Phrase]:
         """Lexicon entries as token sequences. Raises DataError for entries that cannot be written in tokens."""

@@ -1,4 +1,4 @@
-"""Everything that scores hypotheses beside the decoder of one speech LLM, put together from the parts of fusion."""
+"""All parts of fusion of one speech LLM together."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from adapt.model.speech_llm import SpeechLLM
 class Fusion:
     """The parts of fusion of one speech LLM, with their weights.
 
-    inputs: the inputs of the parts by key; each class of `parts` says which it takes. None: the part has no input.
-    Raises DataError for a weight of a part whose input is missing, for n-grams over another tokenizer's tokens, and for
-    a lexicon that cannot be written in tokens.
+    inputs: the inputs of the parts by key, as the classes of `parts` describe them; None: the part has no input.
+    normalise: applied to phrases. Raises DataError for a weight of a part whose input is missing, for n-grams over
+    another tokenizer's tokens, and for a lexicon that cannot be written in tokens.
     """
 
     def __init__(
@@ -37,12 +37,12 @@ class Fusion:
     ):
         self.speech_llm, self.weights = speech_llm, weights
         self.tokens = DecoderTokens(speech_llm, normalise)
-        given = {key: value for key, value in (inputs or {}).items() if value is not None}
-        lacking = [part.key for part in PARTS if part.needs_input and part.key not in given]
-        for key in lacking:
+        present = {key: value for key, value in (inputs or {}).items() if value is not None}
+        missing = [part.key for part in PARTS if part.needs_input and part.key not in present]
+        for key in missing:
             if getattr(weights, key):
                 raise DataError(f"fusion: {key!r} has a weight, but no input; make one with `adapt lm`, or set it to 0")
-        self._parts = {part.key: part(self.tokens, given.get(part.key)) for part in PARTS if part.key not in lacking}
+        self._parts = {part.key: part(self.tokens, present.get(part.key)) for part in PARTS if part.key not in missing}
 
     def with_weights(self, weights: Weights) -> Fusion:
         """The same parts with other weights."""
@@ -51,14 +51,15 @@ class Fusion:
         return other
 
     def _weighted(self) -> list[tuple[Part, float]]:
+        """The parts with their weights."""
         return [(part, getattr(self.weights, key)) for key, part in self._parts.items()]
 
     def check_phrases(self, phrases: Iterable[Sequence[str] | None]) -> None:
-        """Raises DataError with every phrase that an utterance brings along and a part with a weight cannot use."""
-        own = [phrase for of_utterance in phrases for phrase in of_utterance or ()]
+        """Raises DataError with every phrase of an utterance that a part with a weight cannot use."""
+        all_phrases = [phrase for of_utterance in phrases for phrase in of_utterance or ()]
         for part, weight in self._weighted():
             if weight:
-                part.check(own)
+                part.check(all_phrases)
 
     def processors(self, batch: Batch) -> list[LogitsProcessor]:
         """Logits processors for a batch of utterances. Raises DataError for a reward of tokens without an automaton."""
@@ -68,15 +69,15 @@ class Fusion:
             for automaton in part.automata(weight, batch.phrases if weight else ())
         ]
         reward = self.weights.reward
-        # The reward needs an automaton, even one with a weight of 0, to tell which tokens are special.
+        # The reward needs an automaton, even one with a weight of 0, which knows the special tokens.
         terms = [term for term in terms if term[1]] or (terms[:1] if reward else [])
         if reward and not terms:
-            raise DataError("fusion: a reward of tokens alone; give an n-gram LM or a lexicon with it, or leave it out")
-        found: list[LogitsProcessor] = [NgramFusion(*terms[0], *terms[1:], reward=reward)] if terms else []
+            raise DataError("fusion: a reward of tokens alone; give an n-gram LM or a lexicon too, or leave it out")
+        processors: list[LogitsProcessor] = [NgramFusion(*terms[0], *terms[1:], reward=reward)] if terms else []
         for part, weight in sorted(self._weighted(), key=lambda pair: pair[0].turn):
             if weight:
-                found += part.processors(weight, batch)
-        return found
+                processors += part.processors(weight, batch)
+        return processors
 
     @torch.no_grad()
     def score_hypotheses(
@@ -84,17 +85,17 @@ class Fusion:
     ) -> list[list[Hypothesis]]:
         """The n-best hypotheses of each utterance, with their scores from the decoder and from every part.
 
-        prompts: `[length, hidden]`, with the audio of each utterance. nbest: token sequences of each utterance; with
-        posteriors in the batch, equally many of each.
+        prompts: `[length, hidden]`, with the audio of each utterance. nbest: token sequences of each utterance; equally
+        many of each if the batch has posteriors.
         """
         utterance_of = [i for i, sequences in enumerate(nbest) for _ in sequences]
         tokens = [sequence for sequences in nbest for sequence in sequences]
         rows = Batch([batch.phrases[i] for i in utterance_of], batch.posteriors)
-        model = sequence_scores(self.speech_llm, [prompts[i] for i in utterance_of], tokens).tolist()
+        decoder_scores = sequence_scores(self.speech_llm, [prompts[i] for i in utterance_of], tokens).tolist()
         totals = {part.key: part.totals(weight, tokens, rows) for part, weight in self._weighted()}
         totals = {key: total.tolist() for key, total in totals.items() if total is not None}
-        found: list[list[Hypothesis]] = [[] for _ in nbest]
+        hypotheses: list[list[Hypothesis]] = [[] for _ in nbest]
         for row, i in enumerate(utterance_of):
-            own = {key: total[row] for key, total in totals.items()}
-            found[i].append(Hypothesis(self.speech_llm.decode(tokens[row]), len(tokens[row]), model[row], own))
-        return found
+            text, row_totals = self.speech_llm.decode(tokens[row]), {key: total[row] for key, total in totals.items()}
+            hypotheses[i].append(Hypothesis(text, len(tokens[row]), decoder_scores[row], row_totals))
+        return hypotheses

@@ -19,10 +19,11 @@ class Hypothesis:
     totals: Mapping[str, float] = field(default_factory=dict)
 
     def score(self, weights: Weights) -> float:
+        """The score by which beam search ranks it (`parts.fused_score`)."""
         return parts.fused_score(self.model, self.tokens, self.totals, weights)
 
     def to_json(self) -> dict:
-        """`{"text", "tokens", "model"}` and the score of each part by its key, 0 for a part that is not there."""
+        """`{"text", "tokens", "model"}` and the score of each part by its key, 0 for a part without one."""
         keys = [part.key for part in parts.PARTS if part.kind != parts.LENGTH]
         totals = {key: self.totals.get(key, 0.0) for key in keys}
         return {"text": self.text, "tokens": self.tokens, "model": self.model, **totals}

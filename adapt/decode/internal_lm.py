@@ -12,11 +12,11 @@ from adapt.model.speech_llm import IGNORED, SpeechLLM
 
 
 class InternalLM(LogitsProcessor):
-    """Subtracts weight times the log probabilities that the decoder gives without audio.
+    """Subtracts weight times the log probabilities of the internal LM: those of the decoder without audio.
 
-    prompt: embeddings `[length, hidden]` of the prompt without audio: its slot is empty, or holds a soft prompt. The
-    internal LM is what the decoder predicts after it, in a second forward pass at each step. special: tokens that keep
-    their scores. prompt_length: as in `NgramFusion`.
+    prompt: embeddings `[length, hidden]` of the prompt without audio: its slot is empty, or has a soft prompt. The
+    decoder predicts the next token after it, in a second forward pass in each step. special: tokens that keep their
+    scores. prompt_length: as in `NgramFusion`.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""The whole of `adapt transcribe` as a function over its options: from files and names to transcripts.
+"""`adapt transcribe` as a function of its options: from files and names to transcripts.
 
-Imports no torch before a job runs.
+The module imports no torch before a job runs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from adapt.decode.parts import DomainNgrams, LexiconBoosting
 from adapt.decode.weights import Weights
-from adapt.errors import DataError
+from adapt.errors import DataError, RecipeError, unreadable
+from adapt.recipe.choices import QUANTISE_BITS
 from adapt.recipe.domain import DomainData, Recipe, Transcribe
 from adapt.text.corpus import Utterance, nfc, read_hypotheses, read_manifest
 from adapt.text.lexicon import read_lexicon
@@ -31,11 +32,12 @@ DEFAULT_ADAPTER = "default"  # the name of a single adapter without a name
 
 @dataclass(frozen=True)
 class TranscriptionJob:
-    """What to transcribe, with what, and how; the fields are the options of `adapt transcribe`.
+    """The options of `adapt transcribe`.
 
-    audio: audio files, and manifests in .jsonl or .json. adapters: folders by name; a single one is `default`, and
-    several are for the domains that they are named after. prompt: of `adapt project`. ctc_weight: None: the default
-    where the base has a CTC head. boost: None: the default of the decoder that is used. out: None: a temporary file.
+    audio: audio files, and manifests in .jsonl or .json. adapters: folders by name; a single one is named `default`,
+    and several are named after their domains. prompt: file of a learned prompt of `adapt project`; None: the prompt of
+    the base. ctc_weight: None: the default if the base has a CTC head. lm, lexicon, rescore: None: none. boost: None:
+    the default of the chosen `decoder`. out: None: a temporary file. quantise: None: no quantisation.
     """
 
     audio: Sequence[str]
@@ -64,24 +66,24 @@ class TranscriptionJob:
 
 @dataclass(frozen=True)
 class Transcripts:
-    """texts: the transcript of each utterance by its id. kept: how many of them the file held before the job."""
+    """texts: the transcript of each utterance by its id. earlier: how many of them the file had before the job."""
 
     texts: dict[str, str]
-    kept: int
+    earlier: int
 
 
 def conflict(job: TranscriptionJob) -> str | None:
     """The first problem of options that exclude each other; None if there is none."""
     ctc = job.decoder == "ctc"
     if ctc and job.adapters:
-        return "--decoder ctc does not use the decoder that --adapter adapts; leave one of the two out"
+        return "--decoder ctc does not use the decoder that --adapter adapts; leave out one of the two"
     if ctc and job.prompt:
-        return "--decoder ctc does not use the decoder that --prompt belongs to; leave one of the two out"
+        return "--decoder ctc does not use the decoder that --prompt belongs to; leave out one of the two"
     if job.prompt and job.adapters:
-        return "--prompt: an adapter comes with the prompt that it was trained with; leave one of the two out"
+        return "--prompt: an adapter comes with the prompt of its training; leave out one of the two"
     if ctc and (job.ilm or job.rescore or job.nbest > 1 or job.ctc_weight is not None):
         return (
-            "--decoder ctc uses no LLM and gives one hypothesis; leave --ilm, --rescore, --nbest and --ctc-weight out"
+            "--decoder ctc uses no LLM and gives one hypothesis; leave out --ilm, --rescore, --nbest and --ctc-weight"
         )
     if job.ilm and len(job.adapters) > 1:
         return "--ilm subtracts the internal LM of one decoder, but there are several adapters; give one --adapter"
@@ -91,22 +93,22 @@ def conflict(job: TranscriptionJob) -> str | None:
 
 
 def run_job(job: TranscriptionJob) -> Transcripts:
-    """Transcribe, and write the lines to `job.out` if it is given.
+    """Transcribe, and write the lines to `job.out` unless it is None.
 
-    Raises DataError for options that exclude each other, missing and unreadable files, and equal names; ModelError for
-    a model, an adapter or a prompt that cannot be loaded.
+    Raises RecipeError for options that exclude each other, DataError for missing and unreadable files and for equal
+    names, and ModelError for a model, an adapter or a prompt that cannot be loaded.
     """
     from adapt.decode.transcribe import transcribe
 
     if problem := conflict(job):
-        raise DataError(problem)
+        raise RecipeError(problem)
     utterances = read_utterances(job.audio)
     speech_llm = load(job)
     fusion = fusion_of(job, speech_llm, utterances)
     options = {} if job.ctc_weight is None else {"ctc_weight": job.ctc_weight}
     with tempfile.TemporaryDirectory() as folder:
         out = job.out or Path(folder) / "hyps.jsonl"
-        kept = transcribe(
+        earlier = transcribe(
             speech_llm,
             utterances,
             out,
@@ -119,13 +121,13 @@ def run_job(job: TranscriptionJob) -> Transcripts:
             **options,
         )
         texts = read_hypotheses(out)
-    return Transcripts({u.id: texts[u.id] for u in utterances}, kept)
+    return Transcripts({u.id: texts[u.id] for u in utterances}, earlier)
 
 
 def read_utterances(audio: Sequence[str]) -> list[Utterance]:
-    """The utterances of manifests, and one for each audio file, which its path names.
+    """The utterances of manifests, and one for each audio file, whose id is its path.
 
-    Raises DataError with every file that is missing and every name that occurs twice.
+    Raises DataError with every missing file and every id that occurs twice.
     """
     utterances: list[Utterance] = []
     for name in audio:
@@ -133,8 +135,8 @@ def read_utterances(audio: Sequence[str]) -> list[Utterance]:
             utterances += read_manifest(Path(name))
         else:
             utterances.append(Utterance(nfc(name), "", Path(name)))
-    if missing := [u.audio for u in utterances if u.audio is None or not u.audio.exists()]:
-        raise DataError(*(f"{path}: no such file; give a wav, flac, ogg or mp3 file" for path in missing))
+    if missing := [u.audio for u in utterances if not u.audio.exists()]:
+        raise DataError(*map(unreadable, missing))
     times = Counter(u.id for u in utterances)
     if repeated := [i for i, number in times.items() if number > 1]:
         raise DataError(*(f"{i}: {times[i]} of the recordings have this name; give each its own" for i in repeated))
@@ -142,12 +144,12 @@ def read_utterances(audio: Sequence[str]) -> list[Utterance]:
 
 
 def load(job: TranscriptionJob) -> SpeechLLM:
-    """The base with its adapters or its prompt. Raises DataError if the job needs a CTC head that the base lacks."""
+    """The base with adapters or a learned prompt. Raises DataError if the job needs a CTC head that the base lacks."""
     from adapt.model import learned_prompt
     from adapt.model.adapter import attach
     from adapt.model.load import load_speech_llm
 
-    bits = int(job.quantise[0]) if job.quantise else None
+    bits = QUANTISE_BITS[job.quantise] if job.quantise else None
     llm = load_speech_llm(job.base, job.device, dtype=job.dtype, quantise=bits, language=job.language)
     needs_ctc = "--decoder ctc" if job.decoder == "ctc" else "--ctc-weight" if job.ctc_weight else None
     if needs_ctc and not llm.has_ctc:
@@ -162,7 +164,7 @@ def load(job: TranscriptionJob) -> SpeechLLM:
 def fusion_of(
     job: TranscriptionJob, speech_llm: SpeechLLM, utterances: Sequence[Utterance]
 ) -> Fusion | CtcFusion | None:
-    """What the options fuse into the search; None: nothing."""
+    """The fusion of the options: a `CtcFusion` for --decoder ctc, else a `Fusion`; None without fusion."""
     from adapt.decode.ctc import CtcFusion
     from adapt.decode.fusion import Fusion
 
@@ -181,6 +183,7 @@ def fusion_of(
 
 
 def rescorer_of(job: TranscriptionJob, speech_llm: SpeechLLM) -> Rescorer | None:
+    """The rescorer of the options; None without one."""
     from adapt.decode.rescore import Rescorer
 
     return Rescorer(job.rescore, job.rescore_weight, speech_llm.device) if job.rescore else None

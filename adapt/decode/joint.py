@@ -1,9 +1,8 @@
-"""The encoder's CTC beside the decoder in beam search (Watanabe et al. 2017).
+"""Joint beam search with the decoder and the encoder's CTC (Watanabe et al. 2017).
 
-Each hypothesis is also scored by the log probability that CTC gives its text, as a prefix of all that is said ("Hybrid
-CTC/Attention Architecture for End-to-End Speech Recognition", algorithm 2). CTC scores the tokens that the search has
-chosen, one step later than the decoder. To score all tokens that it could choose costs three times as much, for 0.1 or
-0.2 points of WER.
+CTC scores each hypothesis with the log probability that the transcript starts with it ("Hybrid CTC/Attention
+Architecture for End-to-End Speech Recognition", algorithm 2). It scores only the tokens that the search has chosen, one
+step later than the decoder. Scoring all possible tokens costs three times as much, for 0.1 or 0.2 points of WER.
 """
 
 from __future__ import annotations
@@ -23,20 +22,20 @@ NEVER = -1e10  # the log probability of the impossible; finite, so that differen
 RAREST = -100.0  # the lowest log probability of a symbol in a frame, and of a token that CTC finds impossible
 
 
-def letters_of_tokens(pieces: Sequence[str], alphabet: str) -> torch.Tensor:
+def letters_of_tokens(token_strings: Sequence[str], alphabet: str) -> torch.Tensor:
     """The letters of each token as indices into `alphabet`, `[tokens, longest]`, padded with -1.
 
-    pieces: the tokens as the tokenizer writes them. Letters become lower case if the alphabet has no upper case;
+    token_strings: the tokens as the tokenizer writes them. Letters become lower case if the alphabet has no upper case;
     characters that are not in the alphabet are left out.
 
     >>> letters_of_tokens(["▁Hey", "'s", ""], "ehsy' ").tolist()
     [[5, 1, 0, 3], [4, 2, -1, -1], [-1, -1, -1, -1]]
     """
-    in_bytes = any(piece.startswith("Ġ") for piece in pieces)
+    in_bytes = any(token_string.startswith("Ġ") for token_string in token_strings)
     index_of = {character: index for index, character in enumerate(alphabet)}
     rows = []
-    for piece in pieces:
-        text = token_bytes(piece, in_bytes).decode("utf-8", "ignore").replace("▁", " ")
+    for token_string in token_strings:
+        text = token_bytes(token_string, in_bytes).decode("utf-8", "ignore").replace("▁", " ")
         text = text.lower() if alphabet == alphabet.lower() else text
         rows.append(torch.tensor([index_of[c] for c in text if c in index_of], dtype=torch.int32))
     return pad_sequence(rows, batch_first=True, padding_value=-1)
@@ -46,8 +45,8 @@ def letters_of_tokens(pieces: Sequence[str], alphabet: str) -> torch.Tensor:
 class _Prefixes:
     """CTC's log probabilities of some prefixes.
 
-    exact: `[rows, frames + 1]`, that the first so many frames say the prefix and nothing else. exact_blank: the same,
-    with a blank in the last of these frames. started: `[rows]`, that all the frames say something that starts with the
+    exact: `[rows, frames + 1]`, column n: that the first n frames contain the prefix and nothing else. exact_blank: the
+    same, with a blank in the last of these frames. started: `[rows]`, that the transcript of all frames starts with the
     prefix. last: the last letter of each prefix; -1 for an empty prefix.
     """
 
@@ -63,8 +62,8 @@ class _Prefixes:
 class JointCtc(LogitsProcessor):
     """Adds weight times CTC's log probability of the text so far; tokens that end the text also get that of its end.
 
-    posteriors: log probabilities `[frames, alphabet + 1]` of each utterance, the blank last. The batch is as many
-    utterances, each with equally many rows. letters: of each token (`letters_of_tokens`). space: the index of the space
+    posteriors: log posteriors `[frames, alphabet + 1]` of each utterance in the batch, the blank last; all utterances
+    have equally many rows. letters: of each token (`letters_of_tokens`). space: the index of the space
     in the alphabet, -1 without one; CTC emits no space before the first word, and none after another space. ends:
     tokens that end a transcript. With one beam, only the end matters, because a row competes with no other row.
     """
@@ -91,14 +90,14 @@ class JointCtc(LogitsProcessor):
         previous = self._tracker.previous_rows(input_ids)
         if previous is None:
             before = self._empty(utterances)
-            letters = self._written(input_ids.tolist())
+            letters = self._letters_of(input_ids.tolist())
         else:
             before = self._prefixes[previous]
             letters = self._letters[input_ids[:, -1]].long()
         now = self._prefixes = self._extended(before, utterances, letters)
-        # A text with more letters than frames is impossible; RAREST bounds what that costs.
-        more, end = now.started - before.started, now.exact[:, -1] - now.started
-        scores = scores + (self.weight * more.clamp(RAREST)).to(scores)[:, None]
+        # A text with more letters than frames is impossible; RAREST limits the cost.
+        gained, end = now.started - before.started, now.exact[:, -1] - now.started
+        scores = scores + (self.weight * gained.clamp(RAREST)).to(scores)[:, None]
         scores[:, self._ends] += (self.weight * end.clamp(RAREST)).to(scores)[:, None]
         return scores
 
@@ -108,25 +107,25 @@ class JointCtc(LogitsProcessor):
         It is 10 * RAREST for a text that CTC finds impossible.
         """
         utterances = self._utterances(len(sequences))
-        found = self._extended(self._empty(utterances), utterances, self._written(sequences))
-        return found.exact[:, -1].clamp(10 * RAREST)
+        prefixes = self._extended(self._empty(utterances), utterances, self._letters_of(sequences))
+        return prefixes.exact[:, -1].clamp(10 * RAREST)
 
     def _utterances(self, rows: int) -> torch.Tensor:
         """The utterance of each row."""
         return torch.arange(rows, device=self._sums.device) * len(self._sums) // rows
 
-    def _written(self, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
+    def _letters_of(self, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
         """The letters `[rows, longest]` of token sequences, padded with -1."""
         rows = [self._letters[torch.tensor(tokens, dtype=torch.long)].long() for tokens in sequences]
         return pad_sequence([row[row >= 0] for row in rows], batch_first=True, padding_value=-1)
 
     def _empty(self, utterances: torch.Tensor) -> _Prefixes:
         """The empty prefix for each row."""
-        silence = self._sums[utterances, :, -1]
-        return _Prefixes(silence, silence, torch.zeros_like(silence[:, 0]), torch.full_like(utterances, -1))
+        blanks = self._sums[utterances, :, -1]
+        return _Prefixes(blanks, blanks, torch.zeros_like(blanks[:, 0]), torch.full_like(utterances, -1))
 
     def _extended(self, prefixes: _Prefixes, utterances: torch.Tensor, letters: torch.Tensor) -> _Prefixes:
-        """The prefixes with letters `[rows, longest]` after them. utterances: the utterance of each row."""
+        """The prefixes extended by letters `[rows, longest]`. utterances: the utterance of each row."""
         exact, exact_blank, started, last = (
             x.clone() for x in (prefixes.exact, prefixes.exact_blank, prefixes.started, prefixes.last)
         )
@@ -134,15 +133,15 @@ class JointCtc(LogitsProcessor):
         for letter in letters.T[:longest]:
             emitted = (letter != self._space) | ((last >= 0) & (last != self._space))
             rows = ((letter >= 0) & emitted).nonzero()[:, 0]
-            letter, of = letter[rows], utterances[rows]
-            # `sums` of logs turn the recursions over frames into cumulative sums: s[j + 1] - s[j] is that of frame j.
-            sums, blank = self._sums[of, :, letter], self._sums[of, :, -1]
+            letter, row_utterances = letter[rows], utterances[rows]
+            # Cumulative sums of logs replace the recursions over frames: sums[j + 1] - sums[j] is the log of frame j.
+            sums, blank = self._sums[row_utterances, :, letter], self._sums[row_utterances, :, -1]
             before = torch.where((letter == last[rows])[:, None], exact_blank[rows], exact[rows])[:, :-1]
             started[rows] = (before + sums.diff()).logsumexp(1)
             arrived = sums[:, 1:] + (before - sums[:, :-1]).logcumsumexp(1)
             arrived = pad(arrived, (1, 0), value=NEVER)
-            here = blank + (arrived - blank).logcumsumexp(1)
-            exact[rows] = here
-            exact_blank[rows] = pad(here[:, :-1] + blank.diff(), (1, 0), value=NEVER)
+            extended = blank + (arrived - blank).logcumsumexp(1)
+            exact[rows] = extended
+            exact_blank[rows] = pad(extended[:, :-1] + blank.diff(), (1, 0), value=NEVER)
             last[rows] = letter
         return _Prefixes(exact, exact_blank, started, last)

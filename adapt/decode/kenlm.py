@@ -17,7 +17,7 @@ LN10 = 2.302585092994046
 class KenlmFusion(LogitsProcessor):
     """As `NgramFusion`, for a file that KenLM reads, whose words are token ids written as decimal numbers.
 
-    Scores the `top_k` best tokens of each row, and gives all others the lowest score there is, so that none of them is
+    It scores the `top_k` best tokens of each row. All others get the lowest possible score, so that none of them is
     chosen. ends: end-of-sentence tokens. prompt_length: as in `NgramFusion`. Raises DataError without the kenlm package
     and for a file that KenLM cannot read.
     """
@@ -49,6 +49,7 @@ class KenlmFusion(LogitsProcessor):
         return torch.tensor([LN10 * self.model.score(" ".join(map(str, tokens))) for tokens in sequences])
 
     def _state_after(self, row: tuple[int, ...]) -> object:
+        """KenLM's state after the tokens of a row."""
         if row in self._known:
             return self._known[row]
         state = self._state()
@@ -60,6 +61,7 @@ class KenlmFusion(LogitsProcessor):
 
 
 def _kenlm():
+    """The package kenlm. Raises DataError if it is not installed."""
     try:
         import kenlm
     except ImportError:
@@ -68,7 +70,7 @@ def _kenlm():
 
 
 def open_kenlm(path: str | Path):
-    """The `kenlm.Model` of a binary or an ARPA. Raises DataError if it cannot be read or kenlm is not installed."""
+    """The `kenlm.Model` of a binary or an ARPA. Raises DataError if it cannot be read, or kenlm is not installed."""
     kenlm = _kenlm()
     if not Path(path).is_file():
         raise DataError(f"{path}: no such file; `adapt lm RECIPE` writes one")

@@ -1,7 +1,7 @@
-"""The parts of fusion: what scores hypotheses beside the decoder, one class for each.
+"""The parts of fusion, which score hypotheses besides the decoder: one class for each.
 
-A new part is a class in PARTS, a field of `Weights` and a key of the recipe's section `fusion`. This module imports no
-torch, because the names of systems need the labels; methods import what they need.
+To add a part, write a class in PARTS, a field of `Weights` and a key of the recipe's section `fusion`. The module
+imports no torch, because the names of systems are made from its labels; methods import torch.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 
 LANGUAGE_MODEL, BONUS, LENGTH = "language model", "bonus", "length"  # kinds of parts
 
-OwnPhrases = Sequence[Sequence[str] | None]  # for each utterance, the phrases that it brings along
+OwnPhrases = Sequence[Sequence[str] | None]  # the `phrases` of each utterance of a manifest
 
 
 @dataclass(frozen=True)
 class Batch:
     """A batch of utterances to decode.
 
-    phrases: the phrases that each utterance brings along, or None. posteriors: CTC's log posteriors of each
-    (`SpeechLLM.embeddings_and_posteriors`); none if they were not computed.
+    phrases: those of each utterance, or None. posteriors: CTC log posteriors of each
+    (`SpeechLLM.embeddings_and_posteriors`); () if they were not computed.
     """
 
     phrases: OwnPhrases = ()
@@ -46,7 +46,7 @@ class Batch:
 
 
 class Part:
-    """A part of fusion, loaded for one speech LLM; a subclass overrides what differs.
+    """A part of fusion, loaded for one speech LLM. Subclasses override its attributes and methods.
 
     key: in the recipe's section `fusion`, and the field of `Weights`.
     label: in the names of systems; "" for none.
@@ -54,9 +54,9 @@ class Part:
     kind: LANGUAGE_MODEL if its totals are log probabilities of a text, LENGTH if its total is the number of tokens,
         BONUS otherwise.
     grid, ctc_grid: the weights that `adapt tune` tries with the decoder and with the ctc system; () for none.
-    start: the weight that the search for weights starts from.
-    needs_input: whether the part is there only if it has an input.
-    turn: logits processors run in the order of the turns of their parts, after the automata.
+    start: the initial weight of the search for weights.
+    needs_input: whether the part exists only with an input.
+    turn: the logits processors of the parts run in the order of their turns, after the automata.
     """
 
     key: ClassVar[str]
@@ -69,8 +69,8 @@ class Part:
     needs_input: ClassVar[bool] = False
     turn: ClassVar[int] = 0
 
-    def __init__(self, tokens: DecoderTokens, given: Any):
-        """given: the input, a file or what was read from it; None: no input."""
+    def __init__(self, tokens: DecoderTokens, part_input: Any):
+        """part_input: a file, or its contents; None: no input."""
         self.tokens = tokens
 
     def check(self, phrases: Iterable[str]) -> None:
@@ -81,19 +81,20 @@ class Part:
         return []
 
     def processors(self, weight: float, batch: Batch) -> list[LogitsProcessor]:
-        """Logits processors of its own. weight: above 0; a processor that subtracts knows that it does."""
+        """Further logits processors. weight: above 0, also for a part that is subtracted."""
         return []
 
     def totals(self, weight: float, tokens: Sequence[Sequence[int]], batch: Batch) -> torch.Tensor | None:
-        """The unweighted scores `[rows]` of whole hypotheses, or None.
+        """The unweighted scores `[rows]` of whole hypotheses; None if the part has none.
 
-        batch: the phrases of each hypothesis, and the posteriors of each utterance, which have equally many hypotheses.
+        batch: the phrases of each hypothesis, and the posteriors of each utterance; all utterances have equally many
+        hypotheses.
         """
         return None
 
 
 def _token_ngrams(tokens: DecoderTokens, path: Path) -> Automaton:
-    """Raises DataError for n-grams over another tokenizer's tokens, and for a file that is no ARPA of token ids."""
+    """The automaton of an ARPA of token ids. Raises DataError for other files and for another tokenizer's tokens."""
     from adapt.lm.build import check_vocabulary
     from adapt.lm.ngram import load_ngrams
 
@@ -109,22 +110,22 @@ class DomainNgrams(Part):
     ctc_grid = (0.2, 0.4, 0.6)
     start = 0.1
     needs_input = True
-    turn = 1  # KenLM scores the best tokens alone, so these have to be known
+    turn = 1  # after the automata, because KenLM scores only the best tokens
 
-    def __init__(self, tokens: DecoderTokens, given: Path):
+    def __init__(self, tokens: DecoderTokens, path: Path):
         from adapt.lm import arpa
         from adapt.lm.build import check_vocabulary
 
         self._automaton = self._kenlm = None
-        if arpa.kind(given) != "binary":
-            self._automaton = _token_ngrams(tokens, given)
+        if arpa.kind(path) != "binary":
+            self._automaton = _token_ngrams(tokens, path)
             return
         from adapt.decode.kenlm import KenlmFusion, words_are_token_ids
 
-        check_vocabulary(given, tokens.speech_llm.tokenizer)
-        self._kenlm = KenlmFusion(given, 0.0, tokens.ends)
+        check_vocabulary(path, tokens.speech_llm.tokenizer)
+        self._kenlm = KenlmFusion(path, 0.0, tokens.ends)
         if not words_are_token_ids(self._kenlm.model):
-            raise DataError(f"{given}: its words are not decimal token ids; build it from lm/tokens.arpa of a run")
+            raise DataError(f"{path}: its words are not decimal token ids; build it from lm/tokens.arpa of a run")
 
     def automata(self, weight: float, phrases: OwnPhrases) -> list[Automaton]:
         return [self._automaton] if self._automaton else []
@@ -146,8 +147,8 @@ class SourceNgrams(Part):
     key, label, kind, sign = "source", "LODR", LANGUAGE_MODEL, -1
     needs_input = True
 
-    def __init__(self, tokens: DecoderTokens, given: Path):
-        self._automaton = _token_ngrams(tokens, given)
+    def __init__(self, tokens: DecoderTokens, path: Path):
+        self._automaton = _token_ngrams(tokens, path)
 
     def automata(self, weight: float, phrases: OwnPhrases) -> list[Automaton]:
         return [self._automaton]
@@ -164,8 +165,8 @@ class InternalLanguageModel(Part):
     start = 0.1
     needs_input = True
 
-    def __init__(self, tokens: DecoderTokens, given: torch.Tensor):
-        self.tokens, self._prompt = tokens, given
+    def __init__(self, tokens: DecoderTokens, prompt: torch.Tensor):
+        self.tokens, self._prompt = tokens, prompt
 
     def processors(self, weight: float, batch: Batch) -> list[LogitsProcessor]:
         from adapt.decode.internal_lm import InternalLM
@@ -179,20 +180,20 @@ class InternalLanguageModel(Part):
 
 
 class LexiconBoosting(Part):
-    """A bonus for the phrases of a lexicon, and for those that an utterance brings along. Input: a lexicon, or None.
+    """A bonus for the phrases of a lexicon, and for those of an utterance. Input: a lexicon, or None.
 
     hotword_weight: the default weight with `--decoder ctc`, where pyctcdecode boosts hotwords.
     """
 
     key, label = "boost", "boost"
     grid = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0)
-    # No ctc_grid: hotwords of a lexicon of 1,500 names cost pyctcdecode a second an utterance.
+    # No ctc_grid: with the hotwords of a lexicon of 1,500 names, pyctcdecode takes a second per utterance.
     start = 0.6
     hotword_weight: ClassVar[float] = 5.0
 
-    def __init__(self, tokens: DecoderTokens, given: Lexicon | None):
+    def __init__(self, tokens: DecoderTokens, lexicon: Lexicon | None):
         self.tokens = tokens
-        phrases = tokens.phrases(given.entries) if given else []
+        phrases = tokens.phrases(lexicon.entries) if lexicon else []
         self._listed = {(phrase.inside, phrase.first): phrase.weight for phrase in phrases}
         self._lexicon = self._automaton([phrases]) if phrases else None
 
@@ -200,11 +201,11 @@ class LexiconBoosting(Part):
         self.tokens.phrases([Entry(phrase) for phrase in dict.fromkeys(phrases)])
 
     def automata(self, weight: float, phrases: OwnPhrases) -> list[Automaton]:
-        found = [self._lexicon] if self._lexicon else []
+        automata = [self._lexicon] if self._lexicon else []
         if any(phrases):
-            lists = [self._own(own or (), weight) for own in phrases]
-            found.append(self._automaton([self._beyond_the_lexicon(own) for own in lists]))
-        return found
+            lists = [self._own(of_utterance or (), weight) for of_utterance in phrases]
+            automata.append(self._automaton([self._beyond_the_lexicon(own) for own in lists]))
+        return automata
 
     def totals(self, weight: float, tokens: Sequence[Sequence[int]], batch: Batch) -> torch.Tensor | None:
         automata = self.automata(weight, batch.phrases)
@@ -213,27 +214,27 @@ class LexiconBoosting(Part):
     def _automaton(self, lists: Sequence[Sequence[Phrase]]) -> Automaton:
         from adapt.lm.boosting import boosting_automaton
 
-        found = boosting_automaton(lists, self.tokens.begin_word, self.tokens.ends, self.tokens.special)
-        return found.to(self.tokens.speech_llm.device)
+        automaton = boosting_automaton(lists, self.tokens.begin_word, self.tokens.ends, self.tokens.special)
+        return automaton.to(self.tokens.speech_llm.device)
 
     def _own(self, phrases: Sequence[str], weight: float) -> list[Phrase]:
         """An utterance's own phrases in tokens; with a weight of 0, only those that can be written in tokens."""
         if weight:
             return self.tokens.phrases([Entry(phrase) for phrase in phrases])
-        found = []
+        writable = []
         for phrase in phrases:
             with suppress(DataError):
-                found += self.tokens.phrases([Entry(phrase)])
-        return found
+                writable += self.tokens.phrases([Entry(phrase)])
+        return writable
 
     def _beyond_the_lexicon(self, phrases: Sequence[Phrase]) -> list[Phrase]:
-        """Phrases with that part of their weight which the lexicon does not give them already."""
-        more = [(p, p.weight - self._listed.get((p.inside, p.first), 0.0)) for p in phrases]
-        return [dataclasses.replace(p, weight=weight) for p, weight in more if weight > 0]
+        """Phrases with their weight minus the weight that the lexicon gives them; without those that have none left."""
+        rest = [(p, p.weight - self._listed.get((p.inside, p.first), 0.0)) for p in phrases]
+        return [dataclasses.replace(p, weight=weight) for p, weight in rest if weight > 0]
 
 
 class Ctc(Part):
-    """The encoder's CTC beside the decoder (`joint`). It belongs to the base, so the names of systems leave it out."""
+    """The encoder's CTC (`joint`). It belongs to the base, so that the names of systems do not contain it."""
 
     key, label = "ctc", ""
     turn = 2
@@ -242,7 +243,7 @@ class Ctc(Part):
     def _letters(self) -> torch.Tensor:
         from adapt.decode.joint import letters_of_tokens
 
-        return letters_of_tokens(self.tokens.text_pieces, self.tokens.speech_llm.model.config.alphabet)
+        return letters_of_tokens(self.tokens.text_strings, self.tokens.speech_llm.model.config.alphabet)
 
     def _joint(self, posteriors: Sequence[torch.Tensor], weight: float) -> JointCtc:
         from adapt.decode.joint import JointCtc
@@ -258,7 +259,7 @@ class Ctc(Part):
 
 
 class TokenReward(Part):
-    """A reward for each token. `NgramFusion` adds it, because an automaton knows which tokens are no special tokens."""
+    """A reward for each token. `NgramFusion` adds it, because its automata know which tokens are special."""
 
     key, label, kind = "reward", "reward", LENGTH
     grid = (-0.5, 0.0, 0.5, 1.0)

@@ -18,12 +18,12 @@ from adapt.decode.weights import Weights
 from adapt.model.speech_llm import SpeechLLM
 from adapt.text.normalise import none
 
-# From recordings (mono, 16 kHz) and the phrases that each brings along to a row `{"text", ...}` of each.
+# From recordings (mono, 16 kHz) and the phrases of each to a row `{"text", ...}` of each.
 Recogniser = Callable[[Sequence[np.ndarray], OwnPhrases], list[dict]]
 
 
 def ctc_recogniser(speech_llm: SpeechLLM, fusion: CtcFusion | None) -> Recogniser:
-    """CTC hypotheses: greedy, with a confidence, or by beam search with `fusion`."""
+    """The recogniser of CTC hypotheses: by beam search with `fusion`; None: greedy, with a confidence."""
 
     def recognise(samples: Sequence[np.ndarray], phrases: OwnPhrases) -> list[dict]:
         if fusion is None:
@@ -35,10 +35,10 @@ def ctc_recogniser(speech_llm: SpeechLLM, fusion: CtcFusion | None) -> Recognise
 
 @dataclass(frozen=True)
 class Search:
-    """How the decoder is searched.
+    """The settings of beam search with the decoder.
 
-    ctc_weight: of the encoder's CTC, where the base has it. nbest: hypotheses in a row. fusion: None: the decoder
-    alone. rescorer: ranks as many hypotheses as there are beams.
+    ctc_weight: of the encoder's CTC, if the base has a CTC head. nbest: hypotheses in a row. fusion: None: the decoder
+    alone. rescorer: ranks `num_beams` hypotheses; None: no rescoring.
     """
 
     num_beams: int
@@ -50,11 +50,11 @@ class Search:
 
 
 def decoder_recogniser(speech_llm: SpeechLLM, search: Search) -> Recogniser:
-    """Beam search with the decoder and all that is fused into it."""
-    listed = max(search.nbest, search.num_beams) if search.rescorer else search.nbest
+    """The recogniser of beam search with the decoder and the parts of fusion."""
+    count = max(search.nbest, search.num_beams) if search.rescorer else search.nbest
     ctc_weight = search.ctc_weight if speech_llm.has_ctc else 0.0
     fusion = search.fusion
-    if listed > 1 or ctc_weight:
+    if count > 1 or ctc_weight:
         fusion = fusion or Fusion(speech_llm, Weights(), normalise=none)
         fusion = fusion.with_weights(dataclasses.replace(fusion.weights, ctc=ctc_weight))
 
@@ -65,13 +65,13 @@ def decoder_recogniser(speech_llm: SpeechLLM, search: Search) -> Recogniser:
             slots, posteriors = speech_llm.audio_embeddings(samples), []
         prompts = [speech_llm.prompt(slot) for slot in slots]
         processors = fusion.processors(Batch(phrases, posteriors)) if fusion else ()
-        found = generate(speech_llm, prompts, search.num_beams, search.max_new_tokens, processors, listed)
-        if listed == 1:
-            return [{"text": speech_llm.decode(best)} for best, *_ in found]
+        nbest = generate(speech_llm, prompts, search.num_beams, search.max_new_tokens, processors, count)
+        if count == 1:
+            return [{"text": speech_llm.decode(best)} for best, *_ in nbest]
         rows = []
-        for i, (prompt, tokens) in enumerate(zip(prompts, found, strict=True)):
-            own = Batch(phrases[i : i + 1], posteriors[i : i + 1])
-            (hypotheses,) = fusion.score_hypotheses([prompt], [tokens], own)
+        for i, (prompt, tokens) in enumerate(zip(prompts, nbest, strict=True)):
+            utterance = Batch(phrases[i : i + 1], posteriors[i : i + 1])
+            (hypotheses,) = fusion.score_hypotheses([prompt], [tokens], utterance)
             ranked = _ranked(hypotheses, fusion.weights, search.rescorer)
             rows.append({"text": ranked[0]["text"]} | ({"nbest": ranked[: search.nbest]} if search.nbest > 1 else {}))
         return rows
@@ -80,7 +80,7 @@ def decoder_recogniser(speech_llm: SpeechLLM, search: Search) -> Recogniser:
 
 
 def _ranked(hypotheses: Sequence[Hypothesis], weights: Weights, rescorer: Rescorer | None) -> list[dict]:
-    """Hypotheses with their `score`, in the order of the search; or in the rescorer's, with its log probability."""
+    """Hypotheses with their `score`, in the order of the search or of the rescorer."""
     if rescorer is None:
         return [{**h.to_json(), "score": h.score(weights)} for h in hypotheses]
     ranked = rescorer.rank(hypotheses, weights)
@@ -88,17 +88,17 @@ def _ranked(hypotheses: Sequence[Hypothesis], weights: Weights, rescorer: Rescor
 
 
 def stitched(rows: Sequence[dict]) -> dict:
-    """One row from those of the segments of a recording. The confidence is their mean, weighted by letters.
+    """The row of a recording from those of its segments. The confidence is their mean, weighted by letters.
 
     >>> stitched([{"text": "one", "confidence": 0.9}, {"text": "t", "confidence": 0.5}])
     {'text': 'one t', 'confidence': 0.8}
     """
-    with_text = [row for row in rows if row["text"]]
-    whole = {"text": " ".join(row["text"] for row in with_text)}
+    with_text = [segment for segment in rows if segment["text"]]
+    row = {"text": " ".join(segment["text"] for segment in with_text)}
     if "confidence" in rows[0]:
-        letters = sum(len(row["text"]) for row in with_text)
-        weighted = sum(len(row["text"]) * row["confidence"] for row in with_text)
-        whole["confidence"] = round(weighted / letters, 4) if letters else None
+        letters = sum(len(segment["text"]) for segment in with_text)
+        weighted = sum(len(segment["text"]) * segment["confidence"] for segment in with_text)
+        row["confidence"] = round(weighted / letters, 4) if letters else None
     if "nbest" in rows[0]:
-        whole["segments"] = [row["nbest"] for row in rows]
-    return whole
+        row["segments"] = [segment["nbest"] for segment in rows]
+    return row

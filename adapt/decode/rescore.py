@@ -1,4 +1,4 @@
-"""N-best rescoring by any causal LM, an alternative to fusion: the LM may have another tokenizer than the decoder."""
+"""N-best rescoring by any causal LM, an alternative to fusion: its tokenizer may differ from that of the decoder."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from adapt.errors import ModelError, first_line
 
 
 class Rescorer:
-    """A causal LM, a folder or a name, and the weight of its log probabilities.
+    """A causal LM that rescores hypotheses. name: its folder, or its name on the hub. weight: of its log probabilities.
 
-    Raises ModelError if it cannot be loaded.
+    Raises ModelError if the LM cannot be loaded.
     """
 
     def __init__(self, name: str, weight: float, device: torch.device | str = "cpu"):
@@ -31,12 +31,12 @@ class Rescorer:
 
     @torch.no_grad()
     def scores(self, texts: Sequence[str]) -> list[float]:
-        """The natural log probability of each text and, if the tokenizer has a token for it, of the end after it.
+        """The natural log probability of each text, with the end of sentence if the tokenizer has a token for it.
 
-        Without a token for the beginning, the first token of a text is not scored.
+        If the tokenizer has no beginning-of-sentence token, the first token of a text is not scored.
         """
-        around = self._tokenizer.bos_token_id, self._tokenizer.eos_token_id
-        begin, end = ([i] if i is not None else [] for i in around)
+        special = self._tokenizer.bos_token_id, self._tokenizer.eos_token_id
+        begin, end = ([i] if i is not None else [] for i in special)
         rows = [[*begin, *self._tokenizer.encode(text, add_special_tokens=False), *end] for text in texts]
         if not any(len(row) > 1 for row in rows):
             return [0.0] * len(rows)
@@ -51,8 +51,8 @@ class Rescorer:
     def rank(self, hypotheses: Sequence[Hypothesis], weights: Weights) -> list[tuple[float, float, Hypothesis]]:
         """Best first: the score with this LM included, the LM's log probability, and the hypothesis."""
         logs = self.scores([h.text for h in hypotheses])
-        found = [
+        ranked = [
             (h.score(weights) + self.weight * log / (h.tokens + 1), log, h)
             for h, log in zip(hypotheses, logs, strict=True)
         ]
-        return sorted(found, key=lambda row: -row[0])
+        return sorted(ranked, key=lambda row: -row[0])

@@ -1,4 +1,4 @@
-"""Transcribe recordings of any length into a file of JSON lines; a killed run goes on where it stopped."""
+"""Transcribe recordings of any length to a file of JSON lines. After a kill, the next call continues the file."""
 
 from __future__ import annotations
 
@@ -43,18 +43,17 @@ def transcribe(
 ) -> int:
     """Write a line `{"id", "text"}` for each utterance to `out`, shortest recordings first.
 
-    A recording longer than the base takes at once is cut where it is quietest, and the transcripts of its segments are
-    joined. decoder: `llm`, or `ctc` for CTC hypotheses (`ctc`), whose lines also hold a `confidence` unless there is a
-    fusion. ctc_weight: of the encoder's CTC beside the decoder (`joint`), where the base has it. fusion: what scores
-    hypotheses beside the decoder, of the kind that fits `decoder`. nbest: above 1, a line also holds this many
-    hypotheses as `nbest`, with their score from each part of fusion. rescorer: ranks as many hypotheses as there are
-    beams. label: of the progress bar.
+    A recording longer than the base takes at once is cut at its quietest points, and the transcripts of its segments
+    are joined. decoder: `llm`, or `ctc` for CTC hypotheses (`ctc`), whose lines also have a `confidence` if there is no
+    fusion. ctc_weight: of the encoder's CTC (`joint`), if the base has a CTC head. fusion: a `CtcFusion` for `ctc`,
+    else a `Fusion`; None: none. nbest: above 1, a line also has this many hypotheses as `nbest`, with their score from
+    each part of fusion. rescorer: ranks `num_beams` hypotheses; None: no rescoring. label: of the progress bar.
 
     If named adapters are attached, each utterance is decoded with the adapter of its domain; utterances without a
     domain use the unadapted base.
 
-    Lines that `out` holds already stay, so that a killed run goes on; returns their number. Raises DataError with every
-    file that cannot be read, before the first is transcribed, and if `out` holds other things than transcripts.
+    Lines that `out` already has stay, so that a killed run continues; returns their number. Raises DataError with every
+    file that cannot be read, before the first is transcribed, and if `out` has other contents than transcripts.
     """
     done = finished(out)
     seconds = durations([u for u in utterances if u.id not in done])
@@ -73,8 +72,8 @@ def transcribe(
         tqdm(total=sum(seconds.values()), desc=label, bar_format=_BAR, file=sys.stderr) as bar,
     ):
 
-        def advance(more: float) -> None:
-            bar.update(min(more, bar.total - bar.n))  # a header may name fewer seconds than the file holds
+        def advance(done_seconds: float) -> None:
+            bar.update(min(done_seconds, bar.total - bar.n))  # a file may be longer than its header says
 
         recordings = _Recordings(speech_llm, recognise, batch_size, by_domain, advance)
         for rows in itertools.chain(recordings.short(short, seconds), recordings.long(waiting[len(short) :])):
@@ -85,15 +84,17 @@ def transcribe(
 
 
 def _has_named_adapters(speech_llm: SpeechLLM) -> bool:
-    """Whether adapters were attached under names that a user gave; PEFT's own name is `default`."""
+    """Whether adapters were attached under names of the user; the name of PEFT is `default`."""
     return speech_llm.adapters is not None and set(speech_llm.adapters.peft_config) != {"default"}
 
 
 def _domain_of(utterance: Utterance) -> str:
+    """The domain as a key for sorting."""
     return utterance.domain or ""
 
 
 def _check_domains(speech_llm: SpeechLLM, utterances: Sequence[Utterance]) -> None:
+    """Raises DataError with every domain that has no adapter."""
     known = set(speech_llm.adapters.peft_config)
     unknown = {u.domain: u.id for u in utterances if u.domain is not None and u.domain not in known}
     if unknown:
@@ -104,17 +105,18 @@ def _check_domains(speech_llm: SpeechLLM, utterances: Sequence[Utterance]) -> No
 
 
 def _batched(items: Iterable, size: int) -> Iterator[list]:
+    """The items in lists of at most `size`."""
     items = iter(items)
     while batch := list(itertools.islice(items, size)):
         yield batch
 
 
-Rows = list[tuple[Utterance, dict]]
+Rows = list[tuple[Utterance, dict]]  # each utterance with its row of the transcript file
 
 
 @dataclass(frozen=True)
 class _Recordings:
-    """How recordings become rows. by_domain: each batch is of one domain, and is decoded with its adapter.
+    """Turns recordings into rows. by_domain: whether each batch is of one domain, and decoded with its adapter.
 
     advance: called with the seconds of audio that are done.
     """

@@ -1,4 +1,4 @@
-"""The file of transcripts: one JSON line for each utterance, written so that a killed run can go on."""
+"""The file of transcripts: one JSON line for each utterance, written so that a killed run can continue."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def write_row(lines: IO[str], utterance: str, row: dict) -> None:
 def finished(out: Path) -> set[str]:
     """The ids of the complete lines of `out`. A last line that a kill cut short is removed.
 
-    Raises DataError if the file holds anything but transcripts, and then leaves it as it is.
+    Raises DataError if the file has other contents than transcripts, and then leaves it unchanged.
     """
     if not out.exists():
         return set()
@@ -30,9 +30,9 @@ def finished(out: Path) -> set[str]:
         rows = [json.loads(line) for line in complete.split(b"\n") if line.strip()]
     except ValueError:
         rows = [None]
-    ours = all(isinstance(row, dict) and {"id", "text"} <= row.keys() <= KEYS for row in rows)
-    if not ours or not b'{"id": '.startswith(cut[:7]):
-        raise DataError(f"{out}: holds other things than transcripts; name another file to write")
+    are_transcripts = all(isinstance(row, dict) and {"id", "text"} <= row.keys() <= KEYS for row in rows)
+    if not are_transcripts or not b'{"id": '.startswith(cut[:7]):
+        raise DataError(f"{out}: has other contents than transcripts; name another file")
     if cut:
         os.truncate(out, len(complete) + len(newline))
     return {row["id"] for row in rows}

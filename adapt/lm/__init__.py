@@ -1,1 +1,1 @@
-"""External language models and lists of phrases, as tensors for beam search."""
+"""N-gram language models and lists of phrases to boost, as tensors for beam search."""

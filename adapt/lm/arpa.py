@@ -12,11 +12,11 @@ import numpy as np
 from adapt.errors import DataError
 from adapt.text.corpus import read_bytes
 
-BEGIN, END, UNKNOWN = -1, -2, -3  # stand for <s>, </s> and <unk> among the token ids
+BEGIN, END, UNKNOWN = -1, -2, -3  # <s>, </s> and <unk> among the token ids
 NEMO_OFFSET = 100
 _CJK = 0x2E80  # the first code point of Chinese, Japanese and Korean characters
 _NOT_TOKEN_IDS = {
-    "words": "its words are not token ids; use it with --decoder ctc, or make one of token ids with `adapt lm`",
+    "words": "its words are not token ids; use it with --decoder ctc, or estimate one over token ids with `adapt lm`",
     "binary": "a binary of KenLM; give the ARPA that it was built from",
 }
 _SPECIAL = {b"<s>": BEGIN, b"</s>": END, b"<unk>": UNKNOWN, b"<UNK>": UNKNOWN}
@@ -35,35 +35,35 @@ class Arpa:
 
 
 def kind(path: str | os.PathLike) -> str:
-    """The kind of a file, judged by its unigrams: `ids`, `nemo` or `words`; `binary` for a file that KenLM built.
+    """The kind of an LM file: `ids`, `nemo` or `words` by the unigrams of an ARPA, or `binary` for a binary of KenLM.
 
-    Raises DataError for a missing file and for a file of no such kind.
+    Raises DataError for a missing file and for a file of another kind.
     """
     with Path(path).open("rb") if Path(path).is_file() else _missing(path) as file:
         if file.read(52).startswith(b"mmap lm http://kheafield.com/code format version"):
             return "binary"
-    found = words(path)
-    if not found:
+    unigrams = words(path)
+    if not unigrams:
         raise DataError(f"{path}: lists no words; estimate it from text that is not empty")
-    if all(word.isascii() and word.isdigit() for word in found):
+    if all(word.isascii() and word.isdigit() for word in unigrams):
         return "ids"
-    characters = all(len(word) == 1 and ord(word) >= NEMO_OFFSET for word in found)
+    characters = all(len(word) == 1 and ord(word) >= NEMO_OFFSET for word in unigrams)
     # One-character words from _CJK up, and no others, are Chinese words: a NeMo model always lists low token ids too.
-    return "nemo" if characters and min(map(ord, found)) < _CJK else "words"
+    return "nemo" if characters and min(map(ord, unigrams)) < _CJK else "words"
 
 
 def read_arpa(path: str | os.PathLike) -> Arpa:
-    """Read an ARPA of token ids, written in either way.
+    """Read an ARPA of token ids, of kind `ids` or `nemo`.
 
     Raises DataError for a binary of KenLM, an ARPA of words and a broken file.
     """
-    found = kind(path)
-    if found in _NOT_TOKEN_IDS:
-        raise DataError(f"{path}: {_NOT_TOKEN_IDS[found]}")
+    file_kind = kind(path)
+    if file_kind in _NOT_TOKEN_IDS:
+        raise DataError(f"{path}: {_NOT_TOKEN_IDS[file_kind]}")
     sizes, sections = _sections(path)
     tokens, logs, backoffs = [], [], []
     for order, (size, text) in enumerate(zip(sizes, sections, strict=True), 1):
-        text = b"\n".join(map(_decimal, text.split(b"\n"))) if found == "nemo" else text
+        text = b"\n".join(map(_decimal, text.split(b"\n"))) if file_kind == "nemo" else text
         table = _table(path, order, size, text, highest=order == len(sizes))
         tokens.append(table[:, 1 : 1 + order].astype(np.int64))
         logs.append(table[:, 0] * np.log(10))
@@ -73,23 +73,23 @@ def read_arpa(path: str | os.PathLike) -> Arpa:
 
 def to_decimals(path: str | os.PathLike, out: str | os.PathLike) -> None:
     """Copy an ARPA of token ids, with the ids as decimal numbers. Raises DataError for any other file."""
-    found = kind(path)
-    if found not in ("ids", "nemo"):
-        raise DataError(f"{path}: {_NOT_TOKEN_IDS[found]}")
+    file_kind = kind(path)
+    if file_kind not in ("ids", "nemo"):
+        raise DataError(f"{path}: {_NOT_TOKEN_IDS[file_kind]}")
     lines = read_bytes(path).split(b"\n")
-    order = 0  # of the section that the line is in; 0 in the header
+    order = 0  # of the section of the line; 0 in the header
     with open(out, "wb") as copy:
         for line in lines:
             if section := re.match(rb"\\(\d+)-grams:", line):
                 order = int(section[1])
-            elif found == "nemo" and order and line.strip() and not line.startswith(b"\\"):
+            elif file_kind == "nemo" and order and line.strip() and not line.startswith(b"\\"):
                 log, *rest = _decimal(line).split()
                 line = b"\t".join([log, b" ".join(rest[:order]), *rest[order:]])
             copy.write(line + b"\n")
 
 
 def words(path: str | os.PathLike) -> list[str]:
-    """The words of an ARPA's unigrams, without `<s>`, `</s>` and `<unk>`."""
+    """The words of an ARPA's unigrams, without `<s>`, `</s>` and `<unk>`. Raises DataError for a broken file."""
     _, (unigrams, *_) = _sections(path)
     rows = (line.split() for line in unigrams.split(b"\n"))
     try:
@@ -99,11 +99,12 @@ def words(path: str | os.PathLike) -> list[str]:
 
 
 def _missing(path: str | os.PathLike):
+    """Raises DataError for a file that does not exist."""
     raise DataError(f"{path}: no such file; `adapt lm RECIPE` writes one")
 
 
 def _sections(path: str | os.PathLike) -> tuple[list[int], list[bytes]]:
-    """For each order, the number of n-grams that the header gives, and the text that lists them."""
+    """For each order, the number of n-grams by the header, and their lines. Raises DataError for other files."""
     content = read_bytes(path)
     header, _, rest = content.partition(b"\\1-grams:")
     sizes = [int(size) for size in re.findall(rb"^ngram +\d+ *= *(\d+)", header, re.M)]
@@ -127,18 +128,18 @@ def _table(path: str | os.PathLike, order: int, size: int, text: bytes, highest:
         table = np.fromstring(text, sep=" ") if text else np.empty(0)
         if table.size != size * fields:
             rows = [line.split() for line in text.split(b"\n") if line.strip()]
-            # A back-off of 0 may be missing, and n-grams of the highest order may have one, which means nothing.
+            # A back-off of 0 may be missing, and n-grams of the highest order may have one, which is ignored.
             rows = [[*row, b"0"][:fields] if len(row) in (order + 1, order + 2) else row for row in rows]
             if len(rows) != size or any(len(row) != fields for row in rows):
-                raise DataError(f"{path}: its {order}-grams are not the {size:,} that it announces; write it again")
+                raise DataError(f"{path}: its {order}-grams do not match the announced {size:,}; write it again")
             table = np.array(rows).astype(float)
     except ValueError:
-        raise DataError(f"{path}: its {order}-grams hold something that is not a number; write it again") from None
+        raise DataError(f"{path}: its {order}-grams contain something that is not a number; write it again") from None
     return table.reshape(size, fields)
 
 
 def _decimal(line: bytes) -> bytes:
-    """A line of a NeMo file with its tokens as decimal numbers and a space between the fields."""
+    """A line of a NeMo file, with its tokens as decimal numbers and a space between the fields."""
     # Split as bytes: Unicode counts some of these characters as white space.
     words = [word.decode("utf-8") for word in line.split()]
     words = [str(ord(w) - NEMO_OFFSET) if len(w) == 1 and ord(w) >= NEMO_OFFSET else w for w in words]

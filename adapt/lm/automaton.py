@@ -1,4 +1,4 @@
-"""Back-off automata over token ids, as tensors: the common form of n-gram models and of lists of phrases to boost.
+"""Back-off automata over token ids, as tensors: the common form of n-gram models and lists of phrases to boost.
 
 A state has arcs for some tokens. For any other token it backs off, state after state, to the root, which has a score
 for every token. The score of a token is therefore a sum of three parts:
@@ -21,15 +21,15 @@ import torch
 
 @dataclass(frozen=True)
 class Automaton:
-    """S states, A arcs, V tokens, C classes of tokens. Scores are natural logs.
+    """An automaton of S states, A arcs, V tokens and C classes of tokens. Scores are natural logs.
 
-    first: `[S + 1]`, where the arcs of each state begin. tokens, gains, targets: `[A]`, sorted by state, then by token.
-    keys: `[A]`, state * V + token. chain: `[S, D]`, the states with arcs on the way from each state to the root, padded
-    with 0. classes: `[C, V]`, one-hot; the cost of backing off may depend on the class of the next token. Special
-    tokens are in no class and keep their scores. backoff: `[S, C]`, the cost of backing off all the way to the root.
-    root: `[V]`, the root's scores. root_targets: `[V]`, the states that they lead to, or 0 where a token leads to
-    `home [S]`, the state that each state starts again from. final: `[S]`, the score of the end of the sentence, which
-    the columns `ends` get. starts: the first state of each list of phrases; an n-gram model has one.
+    first: `[S + 1]`, the index of the first arc of each state. tokens, gains, targets: `[A]`, sorted by state, then by
+    token. keys: `[A]`, state * V + token. chain: `[S, D]`, the states with arcs on the way from each state to the root,
+    padded with 0. classes: `[C, V]`, one-hot; the cost of backing off may depend on the class of the next token.
+    Special tokens are in no class and keep their scores. backoff: `[S, C]`, the cost of backing off all the way to the
+    root. root: `[V]`, the root's scores. root_targets: `[V]`, the states to which tokens lead from the root; 0 if a
+    token leads to `home [S]`, the state from which each state starts again. final: `[S]`, the score of the end of the
+    sentence, that is of the tokens `ends`. starts: the first state of each list of phrases; an n-gram model has one.
     """
 
     first: torch.Tensor
@@ -49,16 +49,21 @@ class Automaton:
 
     @property
     def vocabulary(self) -> int:
+        """Number of tokens."""
         return len(self.root)
 
     def to(self, device: torch.device | str) -> Automaton:
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: v.to(device) for k, v in moved.items() if isinstance(v, torch.Tensor)})
+        """The same on another device."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{k: v.to(device) for k, v in values.items() if isinstance(v, torch.Tensor)})
 
     def padded(self, vocabulary: int) -> Automaton:
-        """The same for a decoder with more outputs than its tokenizer has tokens; the others are special tokens."""
-        more = vocabulary - self.vocabulary
-        if more < 0:
+        """The same for a decoder with `vocabulary` outputs; those without a token count as special tokens.
+
+        Raises ValueError for fewer outputs than tokens.
+        """
+        padding = vocabulary - self.vocabulary
+        if padding < 0:
             raise ValueError(
                 f"the decoder has {vocabulary} outputs, fewer than the automaton's {self.vocabulary} tokens"
             )
@@ -66,69 +71,69 @@ class Automaton:
         return replace(
             self,
             keys=states * vocabulary + tokens,
-            root=torch.nn.functional.pad(self.root, (0, more)),
-            root_targets=torch.nn.functional.pad(self.root_targets, (0, more)),
-            classes=torch.nn.functional.pad(self.classes, (0, more)),
+            root=torch.nn.functional.pad(self.root, (0, padding)),
+            root_targets=torch.nn.functional.pad(self.root_targets, (0, padding)),
+            classes=torch.nn.functional.pad(self.classes, (0, padding)),
         )
 
     def start(self, rows: int) -> torch.Tensor:
-        """The states `[rows]` before the first token. The rows of each list stand together, equally many for each."""
+        """The states `[rows]` before the first token. The rows of a list are adjacent, equally many for each list."""
         return self.starts.repeat_interleave(rows // len(self.starts))
 
     def advance(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores and next states `[rows, V]` of every token after the states `[rows]`."""
         scores = score_all(states.new_zeros(len(states), self.vocabulary, dtype=torch.float32), [(self, states, 1.0)])
-        every = torch.arange(self.vocabulary, device=states.device).expand(len(states), -1)
-        return scores, self.step(states, every)[1]
+        all_tokens = torch.arange(self.vocabulary, device=states.device).expand(len(states), -1)
+        return scores, self.step(states, all_tokens)[1]
 
     def step(self, states: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores and next states `[rows, K]` of some tokens `[rows, K]`. The end of a sentence keeps the state."""
         chain = self.chain[states].long()
-        wanted = chain[:, :, None] * self.vocabulary + tokens[:, None]
-        found = torch.searchsorted(self.keys, wanted).clamp_(max=max(len(self.keys) - 1, 0))
-        hits = (self.keys[found] == wanted) & (chain[:, :, None] != 0) if len(self.keys) else wanted < 0
-        gained = torch.where(hits, self.gains[found], 0.0).sum(1) if len(self.keys) else 0.0
+        keys = chain[:, :, None] * self.vocabulary + tokens[:, None]
+        arcs = torch.searchsorted(self.keys, keys).clamp_(max=max(len(self.keys) - 1, 0))
+        exists = (self.keys[arcs] == keys) & (chain[:, :, None] != 0) if len(self.keys) else keys < 0
+        gained = torch.where(exists, self.gains[arcs], 0.0).sum(1) if len(self.keys) else 0.0
         backed_off = (self.backoff[states][:, :, None] * self.classes[:, tokens].transpose(0, 1)).sum(1)
         scores = self.root[tokens] + backed_off + gained
         target = self.root_targets[tokens].long()
         target = torch.where(target == 0, self.home[states][:, None], target)
         if len(self.keys):
-            nearest = found.gather(1, hits.to(torch.uint8).argmax(1, keepdim=True)).squeeze(1)
-            target = torch.where(hits.any(1), self.targets[nearest].long(), target)
+            nearest = arcs.gather(1, exists.to(torch.uint8).argmax(1, keepdim=True)).squeeze(1)
+            target = torch.where(exists.any(1), self.targets[nearest].long(), target)
         special = self.classes[:, tokens].sum(0) == 0
         for end in self.ends:
             scores = torch.where(tokens == end, self.final[states][:, None], scores)
         return scores, torch.where(special, states[:, None], target)
 
     def totals(self, sequences: Sequence[Sequence[int]], states: torch.Tensor | None = None) -> torch.Tensor:
-        """The scores `[rows]` of whole sentences, ends included, from the states `[rows]`; None: from the start."""
+        """The scores `[rows]` of whole sentences, ends included. states: `[rows]` to start from; None: `start`."""
         states = self.start(len(sequences)) if states is None else states
         ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(s, dtype=torch.long) for s in sequences], batch_first=True)
         lengths = torch.tensor([len(s) for s in sequences], device=states.device)
         totals = self.backoff.new_zeros(len(sequences))
         for column, tokens in enumerate(ids.to(states.device).T):
             scores, after = self.step(states, tokens[:, None])
-            going = column < lengths
-            totals = totals + torch.where(going, scores[:, 0], 0.0)
-            states = torch.where(going, after[:, 0], states)
+            unfinished = column < lengths
+            totals = totals + torch.where(unfinished, scores[:, 0], 0.0)
+            states = torch.where(unfinished, after[:, 0], states)
         return totals + self.final[states]
 
 
-Term = tuple[Automaton, torch.Tensor, float]
+Term = tuple[Automaton, torch.Tensor, float]  # automaton, states `[rows]`, weight
 
 
 def score_all(scores: torch.Tensor, terms: Sequence[Term], dense: torch.Tensor | None = None) -> torch.Tensor:
-    """Add, in place, the weighted scores of every token to `scores [rows, V]`; returns them.
+    """Add, in place, the weighted scores of every token to `scores [rows, V]`, and return them.
 
-    terms: (automaton, states `[rows]`, weight). dense: `dense_rows` of the automata, for callers that call often.
+    dense: `dense_rows` of the automata of `terms`; None: computed here.
     """
     dense = dense_rows([automaton for automaton, _, _ in terms]) if dense is None else dense
     columns = [
         torch.cat([a.backoff.new_full((len(states), 1), weight), weight * a.backoff[states]], 1)
         for a, states, weight in terms
     ]
-    # One pass over what may be ten million numbers, however many automata there are. It works in place, because
-    # allocating as much memory again takes longer than the pass.
+    # One pass for all automata, over what may be ten million numbers. It works in place, because allocating as much
+    # memory again takes longer than the pass.
     scores.addmm_(torch.cat(columns, 1).to(scores.dtype), dense.to(scores.dtype))
     flat = scores.view(-1)
     # Frequent states have thousands of arcs, which dominate the time of a step: hence 32 bits and index_select.
@@ -151,7 +156,7 @@ def score_all(scores: torch.Tensor, terms: Sequence[Term], dense: torch.Tensor |
 
 
 def dense_rows(automata: Sequence[Automaton]) -> torch.Tensor:
-    """For each automaton the root's scores and its classes, as rows `[sum of 1 + C, V]`."""
+    """The root's scores and the classes of each automaton, as rows `[sum of 1 + C, V]`."""
     return torch.cat([row for a in automata for row in (a.root[None], a.classes)])
 
 
@@ -172,7 +177,11 @@ def assemble(
     special: Sequence[int],
     ends: Sequence[int],
 ) -> Automaton:
-    """An automaton from arcs in any order. parents: `[S]`, the state that each backs off to; the root's own is 0."""
+    """An automaton from arcs in any order.
+
+    sources, tokens, gains, targets: `[A]`. parents: `[S]`, the state to which each backs off; 0 for the root. special:
+    tokens that keep their scores. The others are those of `Automaton`.
+    """
     vocabulary, states = len(root), len(parents)
     keys = sources * vocabulary + tokens
     order = np.argsort(keys, kind="stable")

@@ -17,7 +17,7 @@ from adapt.lm import arpa, ngram
 from adapt.lm.estimate import estimate, write_arpa
 from adapt.text.corpus import read_bytes
 
-LMPLZ_TOKENS = 20_000_000  # larger texts go to lmplz: numpy needs 250 bytes a token at order 4
+LMPLZ_TOKENS = 20_000_000  # lmplz estimates larger texts: numpy needs 250 bytes per token at order 4
 
 
 class Tokenizer(Protocol):
@@ -36,24 +36,24 @@ def build_tokens(
     order: int,
     prune: Sequence[int],
     out: Path,
-    given: Path | None = None,
+    existing: Path | None = None,
 ) -> None:
     """Write an ARPA over the tokens of `lines` to `out`, and a JSON file beside it.
 
     The JSON holds the tokenizer's `vocabulary_hash` and, for each order, the perplexity on `dev`, per token and end of
-    sentence, and how many tokens of `dev` the model has not seen. given: an ARPA over the same tokens to copy instead
+    sentence, and how many tokens of `dev` the model has not seen. existing: an ARPA over these tokens to copy instead
     of estimating one.
     """
-    if given:
-        check_vocabulary(given, tokenizer)
-        ngram.load_ngrams(given, vocabulary)  # raises its errors before `out` is overwritten
+    if existing:
+        check_vocabulary(existing, tokenizer)
+        ngram.load_ngrams(existing, vocabulary)  # raises its errors before `out` is overwritten
     ids = [tokenizer.encode(line, add_special_tokens=False) for line in lines]
     held_out = [tokenizer.encode(line, add_special_tokens=False) for line in dev]
     orders = []
     out.parent.mkdir(parents=True, exist_ok=True)
-    for k in [order] if given else range(1, order + 1):
-        if given:
-            arpa.to_decimals(given, out)
+    for k in [order] if existing else range(1, order + 1):
+        if existing:
+            arpa.to_decimals(existing, out)
         else:
             _estimate(ids, vocabulary, k, prune, out)
         model = arpa.read_arpa(out)
@@ -72,14 +72,16 @@ def build_tokens(
     out.with_suffix(".json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
 
-def build_words(lines: Sequence[str], order: int, prune: Sequence[int], out: Path, given: Path | None = None) -> None:
-    """Write an ARPA over the words of `lines`. given: an ARPA of words to copy instead of estimating one."""
+def build_words(
+    lines: Sequence[str], order: int, prune: Sequence[int], out: Path, existing: Path | None = None
+) -> None:
+    """Write an ARPA over the words of `lines`. existing: an ARPA of words to copy instead of estimating one."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    if given:
-        if (kind := arpa.kind(given)) != "words":
-            found = "a binary of KenLM" if kind == "binary" else "an ARPA of token ids"
-            raise DataError(f"{given}: {found}; --decoder ctc needs an ARPA of words")
-        out.write_bytes(read_bytes(given))
+    if existing:
+        if (kind := arpa.kind(existing)) != "words":
+            description = "a binary of KenLM" if kind == "binary" else "an ARPA of token ids"
+            raise DataError(f"{existing}: {description}; --decoder ctc needs an ARPA of words")
+        out.write_bytes(read_bytes(existing))
         return
     words = dict.fromkeys(word for line in lines for word in line.split())
     number = {word: i for i, word in enumerate(words)}
@@ -88,14 +90,17 @@ def build_words(lines: Sequence[str], order: int, prune: Sequence[int], out: Pat
 
 
 def _estimate(ids: Sequence[Sequence[int]], vocabulary: int, order: int, prune: Sequence[int], out: Path) -> None:
-    """Write an ARPA of sentences of token ids; a large text goes to KenLM's lmplz, if that is on PATH."""
+    """Write an ARPA of sentences of token ids. KenLM's lmplz, if it is on PATH, estimates large texts.
+
+    Raises DataError if lmplz fails.
+    """
     if sum(map(len, ids)) <= LMPLZ_TOKENS or not (lmplz := shutil.which("lmplz")) or order < 2:
         write_arpa(estimate(ids, vocabulary, order, prune), out)
         return
     command = [lmplz, "-o", str(order), "--discount_fallback", "--arpa", str(out), "-T", str(out.parent)]
     command += ["--prune", *map(str, prune[:order])] if any(prune[:order]) else []
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        # lmplz reads its whole input before it prints much, so the pipe of its messages cannot fill up.
+        # lmplz reads its whole input before it prints much, so that the pipe of its messages cannot fill up.
         with contextlib.suppress(BrokenPipeError):  # if it ends early, its messages say why
             process.stdin.writelines(" ".join(map(str, sentence)) + "\n" for sentence in ids)
         with contextlib.suppress(BrokenPipeError):
@@ -103,7 +108,7 @@ def _estimate(ids: Sequence[Sequence[int]], vocabulary: int, order: int, prune: 
         messages = process.stderr.read()
     if process.returncode:
         reason = (messages.strip().splitlines() or ["it gave no reason"])[-1]
-        raise DataError(f"lmplz: failed: {reason}; mend it, or remove it from PATH")
+        raise DataError(f"lmplz: failed: {reason}; repair it, or remove it from PATH")
 
 
 def vocabulary_hash(tokenizer: Tokenizer) -> str:
@@ -113,15 +118,15 @@ def vocabulary_hash(tokenizer: Tokenizer) -> str:
 
 
 def check_vocabulary(path: Path, tokenizer: Tokenizer) -> None:
-    """Raise DataError if the JSON beside an ARPA names another tokenizer. An ARPA without a JSON is not checked."""
-    beside = Path(path).with_suffix(".json")
-    if not beside.is_file():
+    """Raises DataError if the JSON beside an ARPA names another tokenizer. An ARPA without a JSON is not checked."""
+    description = Path(path).with_suffix(".json")
+    if not description.is_file():
         return
     try:
-        named = json.loads(beside.read_text(encoding="utf-8"))["vocabulary"]
+        vocabulary = json.loads(description.read_text(encoding="utf-8"))["vocabulary"]
     except (ValueError, KeyError, TypeError):
         raise DataError(
-            f"{beside}: not the JSON that `adapt lm` writes beside an ARPA; make both again with `adapt lm`"
+            f"{description}: not the JSON that `adapt lm` writes beside an ARPA; make both again with `adapt lm`"
         ) from None
-    if named != vocabulary_hash(tokenizer):
+    if vocabulary != vocabulary_hash(tokenizer):
         raise DataError(f"{path}: made with another tokenizer than the decoder's; make it again with `adapt lm`")

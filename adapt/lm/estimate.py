@@ -17,7 +17,7 @@ import numpy as np
 from adapt.errors import DataError
 
 MAX_ORDER = 6
-FALLBACK = (0.5, 1.0, 1.5)  # discounts if the counts of counts give none, as with lmplz's --discount_fallback
+FALLBACK = (0.5, 1.0, 1.5)  # discounts if they cannot be computed, as with lmplz's --discount_fallback
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Ngrams:
 
     tokens: the last token. context, suffix: the rows, in the order below, of the n-gram without its last and without
     its first token. begins: whether the n-gram begins with `<s>`. probability: interpolated. backoff: the mass that an
-    n-gram, as a context, leaves to the order below. kept: False where pruned; the row of a pruned n-gram stays, because
+    n-gram, as a context, leaves to the order below. kept: False if pruned; the row of a pruned n-gram remains, because
     higher orders refer to it.
     """
 
@@ -42,7 +42,7 @@ class Ngrams:
 
 @dataclass(frozen=True)
 class Model:
-    """Orders 1 to n over a vocabulary of token ids. `<s>` has the id `vocabulary`, and `</s>` the one after it."""
+    """An n-gram model of orders 1 to n over `vocabulary` token ids; `<s>` and `</s>` have the next two ids."""
 
     vocabulary: int
     orders: tuple[Ngrams, ...]
@@ -68,7 +68,7 @@ def estimate(sentences: Sequence[Sequence[int]], vocabulary: int, order: int = 4
     """
     thresholds = [*prune, *[prune[-1]] * (order - len(prune))][:order]
     if not 1 <= order <= MAX_ORDER:
-        raise DataError(f"order: {order} is not in 1 to {MAX_ORDER}; take 3 or 4, which suit most text")
+        raise DataError(f"order: {order} is not in 1 to {MAX_ORDER}; give 3 or 4, which suit most text")
     if min(thresholds) < 0 or sorted(thresholds) != thresholds:
         raise DataError(
             f"prune: {' '.join(map(str, prune))} falls or is negative; give thresholds that rise, e.g. 0 0 1"
@@ -82,7 +82,10 @@ def estimate(sentences: Sequence[Sequence[int]], vocabulary: int, order: int = 4
 
 
 def _adjusted_counts(levels: Sequence[Ngrams], order: int) -> np.ndarray:
-    """Below the highest order an n-gram counts once for each token before it, unless it begins a sentence."""
+    """The counts to smooth: below the highest order, the number of different tokens before an n-gram.
+
+    An n-gram that begins a sentence keeps its count.
+    """
     level = levels[order - 1]
     if order == len(levels):
         return level.count
@@ -91,14 +94,14 @@ def _adjusted_counts(levels: Sequence[Ngrams], order: int) -> np.ndarray:
 
 
 def _smooth_unigrams(level: Ngrams, adjusted: np.ndarray, vocabulary: int) -> float:
-    """Set the probabilities of the unigrams; returns that of `<unk>`. The mass of the discounts is spread evenly."""
+    """Set the probabilities of the unigrams, and return that of `<unk>`. The mass of the discounts is spread evenly."""
     adjusted = adjusted.copy()
-    adjusted[vocabulary] = 0  # <s> is given, never predicted
+    adjusted[vocabulary] = 0  # <s> is never predicted
     level.kept = adjusted > 0
-    context, disposed = np.zeros(len(adjusted), np.int64), np.ones(len(adjusted), bool)
-    own, _, left = _discounted(adjusted, context, 1, disposed)
+    context, all_kept = np.zeros(len(adjusted), np.int64), np.ones(len(adjusted), bool)
+    discounted, _, left = _discounted(adjusted, context, 1, all_kept)
     unknown = left[0] / (np.count_nonzero(level.kept) + 1)
-    level.probability = own + unknown
+    level.probability = discounted + unknown
     level.kept[vocabulary] = True
     return unknown
 
@@ -106,8 +109,8 @@ def _smooth_unigrams(level: Ngrams, adjusted: np.ndarray, vocabulary: int) -> fl
 def _smooth(level: Ngrams, below: Ngrams, adjusted: np.ndarray, threshold: int) -> None:
     """Set the probabilities of an order above 1, and the back-offs of the order below."""
     level.kept = level.count > threshold
-    own, left_of, left = _discounted(adjusted, level.context, len(below.tokens), level.kept)
-    level.probability = own + left_of * below.probability[level.suffix]
+    discounted, left_by_context, left = _discounted(adjusted, level.context, len(below.tokens), level.kept)
+    level.probability = discounted + left_by_context * below.probability[level.suffix]
     below.backoff = left
 
 
@@ -116,8 +119,8 @@ def _discounted(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Discounted probabilities of n-grams, and the mass that their contexts leave to the order below.
 
-    Of the mass comes that of each n-gram's context, and that of each of the `contexts`. A pruned n-gram leaves all its
-    mass, and one that is kept its discount.
+    The mass is returned twice: for the context of each n-gram, and for each of the `contexts`. A pruned n-gram leaves
+    all its mass, and a kept one its discount.
     """
     discount = _discounts(adjusted)[np.minimum(adjusted, 3)]
     total = np.bincount(context, adjusted, contexts)
@@ -127,7 +130,10 @@ def _discounted(
 
 
 def _count(sentences: Sequence[Sequence[int]], vocabulary: int, order: int) -> list[Ngrams]:
-    """The n-grams of each order with their counts, between `<s>` and `</s>`."""
+    """The n-grams of each order with their counts, in sentences from `<s>` to `</s>`.
+
+    Raises DataError for text without tokens and for an id outside of the vocabulary.
+    """
     lengths = np.fromiter(map(len, sentences), np.int64, len(sentences)) + 2
     if not len(lengths) or lengths.max() <= 2:
         raise DataError("text: holds no tokens; give text of the domain")
@@ -144,17 +150,18 @@ def _count(sentences: Sequence[Sequence[int]], vocabulary: int, order: int) -> l
     position = np.arange(len(tokens)) - np.repeat(first, lengths)
 
     width = vocabulary + 2
-    everything = np.arange(width)
-    none = np.zeros(width, np.int64)
-    seen = np.bincount(tokens[position > 0], minlength=width)
-    levels = [Ngrams(everything, none, none, seen, np.zeros(width, bool))]
-    row = tokens  # in the order below, of the n-gram that ends at each position
+    zeros = np.zeros(width, np.int64)
+    unigram_counts = np.bincount(tokens[position > 0], minlength=width)
+    levels = [Ngrams(np.arange(width), zeros, zeros, unigram_counts, np.zeros(width, bool))]
+    row = tokens  # the row, in the order below, of the n-gram that ends at each position
     for k in range(2, order + 1):
         ends = np.flatnonzero(position >= k - 1)
         keys = row[ends - 1] * width + tokens[ends]
-        found, where, inverse, counts = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
-        begins = position[ends[where]] == k - 1
-        levels.append(Ngrams(found % width, found // width, row[ends[where]], counts, begins))
+        distinct, first_at, inverse, counts = np.unique(
+            keys, return_index=True, return_inverse=True, return_counts=True
+        )
+        begins = position[ends[first_at]] == k - 1
+        levels.append(Ngrams(distinct % width, distinct // width, row[ends[first_at]], counts, begins))
         row = np.full(len(tokens), -1, np.int64)
         row[ends] = inverse
     return levels
@@ -165,14 +172,14 @@ def _discounts(counts: np.ndarray) -> np.ndarray:
     n = np.bincount(np.minimum(counts, 5), minlength=6)[:5].astype(float)
     if (n[1:4] > 0).all():
         y = n[1] / (n[1] + 2 * n[2])
-        found = np.array([j - (j + 1) * y * n[j + 1] / n[j] for j in (1, 2, 3)])
-        if (found >= 0).all() and (found <= (1, 2, 3)).all():
-            return np.array([0, *found])
+        discounts = np.array([j - (j + 1) * y * n[j + 1] / n[j] for j in (1, 2, 3)])
+        if (discounts >= 0).all() and (discounts <= (1, 2, 3)).all():
+            return np.array([0, *discounts])
     return np.array([0, *FALLBACK])
 
 
 def write_arpa(model: Model, path: str | os.PathLike, symbols: Sequence[str] | None = None) -> None:
-    """Write an ARPA file, and make its folder if necessary.
+    """Write an ARPA file, and create its folder if necessary.
 
     symbols: the word of each token id; None: the ids themselves, as decimal numbers.
     """
@@ -187,9 +194,9 @@ def write_arpa(model: Model, path: str | os.PathLike, symbols: Sequence[str] | N
             if k > 1:
                 names = names[level.context] + " " + words[level.tokens]
             rows = np.flatnonzero(level.kept)
-            # <s> has no probability, but the format wants one.
-            given = np.where((k == 1) & (level.tokens == model.vocabulary), 1.0, level.probability)[rows]
-            logs = np.log10(given).tolist()
+            # <s> has no probability, but the format requires one.
+            probabilities = np.where((k == 1) & (level.tokens == model.vocabulary), 1.0, level.probability)[rows]
+            logs = np.log10(probabilities).tolist()
             out.write(f"\n\\{k}-grams:\n")
             if k == 1:
                 out.write(f"{math.log10(model.unknown):.8g}\t<unk>" + ("\t0\n" if highest > 1 else "\n"))

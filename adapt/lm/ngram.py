@@ -13,7 +13,7 @@ from adapt.lm.arpa import BEGIN, END, UNKNOWN, Arpa, read_arpa
 from adapt.lm.automaton import Automaton, assemble
 
 ROOT, START = 0, 1  # the states of the empty context and of <s>
-_LOG_ZERO = -99 * np.log(10)  # what ARPA files write for a probability of 0
+_LOG_ZERO = -99 * np.log(10)  # a probability of 0 in ARPA files
 
 
 def load_ngrams(
@@ -23,7 +23,7 @@ def load_ngrams(
 
     ends: the decoder's end-of-sentence tokens; each gets the model's score of `</s>`. special: tokens that keep their
     scores. Every other token that the model does not list gets the probability of `<unk>`, as in KenLM, or 10^-99 if
-    the model has no `<unk>`. Raises DataError for a file that is no such ARPA or belongs to another vocabulary.
+    the model has no `<unk>`. Raises DataError for a file that is no ARPA of token ids or has another vocabulary.
     """
     arpa = read_arpa(path)
     highest = max(int(tokens.max()) for tokens in arpa.tokens if tokens.size)
@@ -39,7 +39,7 @@ def load_ngrams(
 
 
 def ngram_automaton(arpa: Arpa, vocabulary: int, ends: Sequence[int] = (), special: Sequence[int] = ()) -> Automaton:
-    """The automaton of a model in memory. The parameters and errors are those of `load_ngrams`, without a path."""
+    """The automaton of an n-gram model in memory. The other parameters and the errors are those of `load_ngrams`."""
     states = _unigrams(arpa, vocabulary)
     for order in range(2, len(arpa.tokens) + 1):
         _add_order(states, arpa, order)
@@ -74,20 +74,20 @@ class _Arcs:
     logs: np.ndarray  # log probabilities
     targets: np.ndarray
 
-    def find(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The position of each wanted key, and whether it is there at all."""
+    def find(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The position of each of `keys`, and whether an arc has that key."""
         if not len(self.keys):
-            return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), bool)
-        at = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
-        return at, self.keys[at] == wanted
+            return np.zeros(len(keys), np.int64), np.zeros(len(keys), bool)
+        positions = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        return positions, self.keys[positions] == keys
 
 
 @dataclass
 class _States:
-    """The states and arcs of the orders read so far. `parents` are the states that states back off to.
+    """The states and arcs of the orders read so far.
 
-    root, root_targets: `[V]`, log probability and target state of each unigram. endings: for each order, (states,
-    log probabilities of `</s>` after them).
+    count: number of states. parents: the states to which states back off. root, root_targets: `[V]`, log probability
+    and target state of each unigram. endings: for each order, (states, log probabilities of `</s>` after them).
     """
 
     vocabulary: int
@@ -100,14 +100,14 @@ class _States:
     arcs: list[_Arcs] = field(default_factory=list)
 
     def of(self, contexts: np.ndarray) -> np.ndarray:
-        """The state of each context `[n, length]`; -1 where the model does not list it."""
+        """The state of each context `[n, length]`; -1 for a context that the model does not list."""
         first = contexts[:, 0]
         states = np.where(first == BEGIN, START, self.root_targets[np.maximum(first, 0)])
         states = np.where((states == ROOT) | (first == END) | (first == UNKNOWN), -1, states)
         for arcs, tokens in zip(self.arcs, contexts.T[1:], strict=False):
-            at, found = arcs.find(states * self.vocabulary + tokens)
-            found &= (states >= 0) & (tokens >= 0)
-            states = np.where(found, arcs.targets[at] if len(arcs.targets) else -1, -1)
+            positions, exists = arcs.find(states * self.vocabulary + tokens)
+            exists &= (states >= 0) & (tokens >= 0)
+            states = np.where(exists, arcs.targets[positions] if len(arcs.targets) else -1, -1)
         return states
 
 
@@ -131,14 +131,19 @@ def _unigrams(arpa: Arpa, vocabulary: int) -> _States:
 
 
 def _add_order(states: _States, arpa: Arpa, order: int) -> None:
-    """Add the n-grams of one order; below the highest order each becomes a state. Raises DataError without contexts."""
+    """Add the n-grams of one order; below the highest order each becomes a state.
+
+    Raises DataError for an n-gram whose context is not listed.
+    """
     tokens, logs, backoffs = arpa.tokens[order - 1], arpa.logs[order - 1], arpa.backoffs[order - 1]
     known = ~(tokens == UNKNOWN).any(1)  # no token of a decoder is <unk>
     tokens, logs, backoffs = tokens[known], logs[known], backoffs[known]
     sources = states.of(tokens[:, :-1])
     if (sources < 0).any():
-        lost = " ".join(map(str, tokens[sources < 0][0]))
-        raise DataError(f"the {order}-gram {lost!r} is listed, but its context is not; estimate the model again")
+        without_context = " ".join(map(str, tokens[sources < 0][0]))
+        raise DataError(
+            f"the {order}-gram {without_context!r} is listed, but its context is not; estimate the model again"
+        )
     last = tokens[:, -1]
     states.endings.append((sources[last == END], logs[last == END]))
     inner = last >= 0
@@ -156,14 +161,14 @@ def _add_order(states: _States, arpa: Arpa, order: int) -> None:
 
 
 def _longest_suffixes(states: _States, tokens: np.ndarray) -> np.ndarray:
-    """The state of the longest proper suffix of each n-gram that the model lists; the root where it lists none.
+    """The state of the longest listed proper suffix of each n-gram; the root if no suffix is listed.
 
     A model pruned by another tool may lack the suffix that is one token shorter.
     """
     suffixes = np.full(len(tokens), -1)
     for dropped in range(1, tokens.shape[1]):
-        lacking = suffixes < 0
-        suffixes[lacking] = states.of(tokens[lacking][:, dropped:])
+        missing = suffixes < 0
+        suffixes[missing] = states.of(tokens[missing][:, dropped:])
     return np.maximum(suffixes, ROOT)
 
 
@@ -180,13 +185,13 @@ def _costs(
     for level in np.split(by_depth, np.flatnonzero(np.diff(depths[by_depth])) + 1):
         inner = level[level != ROOT]
         to_root[inner] = backoffs[inner] + to_root[parents[inner]]
-        lacking = inner[np.isnan(final[inner])]
-        final[lacking] = backoffs[lacking] + final[parents[lacking]]
+        missing = inner[np.isnan(final[inner])]
+        final[missing] = backoffs[missing] + final[parents[missing]]
     return to_root, final
 
 
 def _gains(states: _States, backoffs: np.ndarray, parents: np.ndarray, to_root: np.ndarray) -> list[np.ndarray]:
-    """How much higher each arc's log probability is than what backing off from its source gives; by order."""
+    """The gains of the arcs of each order: how much higher they score than backing off from their sources."""
     gains: list[np.ndarray] = []
     for order, arcs in enumerate(states.arcs):
         below = parents[arcs.sources]
@@ -194,17 +199,18 @@ def _gains(states: _States, backoffs: np.ndarray, parents: np.ndarray, to_root: 
         while below.any():
             # Every arc met while backing off is of a lower order, whose gains are known already.
             for lower, gained in zip(states.arcs[:order], gains, strict=True):
-                at, found = lower.find(below * states.vocabulary + arcs.tokens)
+                positions, exists = lower.find(below * states.vocabulary + arcs.tokens)
                 if len(gained):
-                    backed_off += np.where(found & (below != ROOT), gained[at], 0.0)
+                    backed_off += np.where(exists & (below != ROOT), gained[positions], 0.0)
             below = parents[below]
         gains.append(arcs.logs - backed_off)
     return gains
 
 
 def _value_of(symbol: int, words: np.ndarray, values: np.ndarray, default: float) -> float:
-    found = values[words == symbol]
-    return float(found[0]) if len(found) else default
+    """The value of a symbol such as BEGIN; the default if the words lack it."""
+    matches = values[words == symbol]
+    return float(matches[0]) if len(matches) else default
 
 
 def _depths(parents: np.ndarray) -> np.ndarray:
@@ -217,4 +223,5 @@ def _depths(parents: np.ndarray) -> np.ndarray:
 
 
 def _joined(parts: list[np.ndarray], kind: type) -> np.ndarray:
+    """The concatenated arrays; without any, an empty array of this type."""
     return np.concatenate(parts) if parts else np.empty(0, kind)

@@ -1,4 +1,4 @@
-"""A lexicon as sequences of a decoder's tokens, and which tokens begin a word: the input of `boosting`."""
+"""The input of `boosting`: a lexicon as sequences of a decoder's tokens, and which tokens begin a word."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from adapt.errors import DataError
 from adapt.text.lexicon import Entry
 
-FULL = 16  # a phrase of this many letters or more has its full bonus
+FULL = 16  # letters from which on a phrase gets its full bonus
 SYLLABLE = 3  # a character that is a whole syllable counts as this many letters
 _SYLLABIC = range(0x2E80, 0x40000)  # Chinese, Japanese, Korean
 _KOREAN = range(0xAC00, 0xD7B0)
@@ -26,7 +26,7 @@ _BYTES = {chr(byte): byte for byte in _PRINTABLE} | {chr(256 + i): byte for i, b
 
 @dataclass(frozen=True)
 class Phrase:
-    """One way to write an entry, in tokens: inside a sentence, and first in it. weight: a factor of its bonus."""
+    """A form of an entry in tokens. inside: after another word. first: at the start of a sentence."""
 
     inside: tuple[int, ...]
     first: tuple[int, ...]
@@ -41,8 +41,8 @@ def tokenise(
 ) -> list[Phrase]:
     """The phrases of entries: each written and spoken form, in tokens.
 
-    encode: a tokenizer's `encode` without special tokens. Each form is taken as it is, in lower case and with a capital
-    first letter, if `normalise` leaves a difference. A form of fewer than FULL letters gets a proportionally smaller
+    encode: a tokenizer's `encode` without special tokens. Each form is used unchanged, in lower case and with a capital
+    first letter, if they differ after `normalise`. A form of fewer than FULL letters gets a proportionally smaller
     weight, because many other words sound like it. Entries whose weight is not above 0 are left out. unknown: the id of
     the unknown token; None if the tokenizer can write everything. Raises DataError with every entry of which no form
     can be written without `unknown`.
@@ -54,16 +54,16 @@ def tokenise(
             continue
         forms = [normalise(form) for form in (entry.written, *entry.spoken)]
         variants = [v for form in forms for v in (form, form.lower(), form[:1].upper() + form[1:])]
-        found = []
+        of_entry = []
         for variant in dict.fromkeys(map(normalise, variants)):
             first = tuple(encode(variant))
             inside = _after_a_word(variant, encode)
             if inside and first and (unknown is None or unknown not in inside + first):
-                found.append(Phrase(inside, first, entry.weight * min(1.0, _letters(variant) / FULL)))
-        if not found:
+                of_entry.append(Phrase(inside, first, entry.weight * min(1.0, _letters(variant) / FULL)))
+        if not of_entry:
             problem = f"phrases: {entry.written!r} cannot be written in the decoder's tokens"
             problems.append(f"{problem}; give it a spoken form that can be written, or remove it")
-        for phrase in found:
+        for phrase in of_entry:
             key = phrase.inside, phrase.first
             if key not in phrases or phrases[key].weight < phrase.weight:
                 phrases[key] = phrase
@@ -73,13 +73,15 @@ def tokenise(
 
 
 def _after_a_word(text: str, encode: Callable[[str], Sequence[int]]) -> tuple[int, ...]:
-    # Not encode(" " + text): a tokenizer that puts a space before every text would write two.
+    """The tokens of a text after another word."""
+    # Not encode(" " + text), because some tokenizers put a space before every text.
     text = text if _spaceless(text[:1]) else " " + text
     word, both = list(encode("a")), list(encode("a" + text))
     return tuple(both[len(word) :] if both[: len(word)] == word else encode(text))
 
 
 def _letters(text: str) -> int:
+    """The number of letters and digits; a syllabic character counts as SYLLABLE letters."""
     return sum(SYLLABLE if ord(char) in _SYLLABIC and char.isalpha() else char.isalnum() for char in text)
 
 
@@ -90,26 +92,27 @@ def _spaceless(char: str) -> bool:
     return ord(char) in _SYLLABIC or any(ord(char) in script for script in _SPACELESS)
 
 
-def word_beginnings(pieces: Sequence[str]) -> np.ndarray:
-    """Whether a word ends before each token. pieces: the tokens as the tokenizer writes them.
+def word_beginnings(token_strings: Sequence[str]) -> np.ndarray:
+    """Whether a word ends before each token. token_strings: the tokens as the tokenizer writes them.
 
     >>> word_beginnings(["▁play", "er", "'s", "Ġby", ",", "歌"]).tolist()
     [True, False, False, True, True, True]
     """
-    in_bytes = any(piece.startswith("Ġ") for piece in pieces)
-    return np.array([_begins(token_bytes(piece, in_bytes)) for piece in pieces])
+    in_bytes = any(token_string.startswith("Ġ") for token_string in token_strings)
+    return np.array([_begins(token_bytes(token_string, in_bytes)) for token_string in token_strings])
 
 
-def token_bytes(piece: str, in_bytes: bool) -> bytes:
+def token_bytes(token_string: str, in_bytes: bool) -> bytes:
     """The bytes that a token stands for. in_bytes: the tokenizer writes a character for each byte, as GPT-2's does."""
-    if byte := re.fullmatch("<0x([0-9A-F]{2})>", piece):  # SentencePiece's fallback for characters that it lacks
+    if byte := re.fullmatch("<0x([0-9A-F]{2})>", token_string):  # SentencePiece's fallback for characters that it lacks
         return bytes([int(byte[1], 16)])
-    if in_bytes and all(char in _BYTES for char in piece):
-        return bytes(_BYTES[char] for char in piece)
-    return piece.encode()
+    if in_bytes and all(char in _BYTES for char in token_string):
+        return bytes(_BYTES[char] for char in token_string)
+    return token_string.encode()
 
 
 def _begins(content: bytes) -> bool:
+    """Whether a word ends before a token of these bytes."""
     char = content.decode("utf-8", "replace")[:1]
     if char == "\ufffd":  # a part of a character
         return content[0] in _LEADS

@@ -1,1 +1,1 @@
-"""The speech LLM: built from parts, its soft prompt, and its adapters on disk."""
+"""The speech LLM: its parts, its prompt, its soft prompt, and its adapters on disk."""

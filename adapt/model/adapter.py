@@ -1,4 +1,4 @@
-"""Adapters on disk: the files that plain PEFT reads, the prompts beside them, and metadata (`adapt.json`)."""
+"""Adapters on disk: the files of PEFT, the prompts beside them, and metadata (`adapt.json`)."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ model = PeftModel.from_pretrained(base, "{folder}")
 
 
 def linear_layers(decoder: torch.nn.Module, name: str, attention: bool = False) -> list[str]:
-    """Full names of the linear layers in the blocks of a decoder whose own name is `name`.
+    """Full names of the linear layers in the blocks of a decoder that the model has under `name`.
 
-    attention: only the layers of attention modules (q, k, v, o, or what the family has instead). These are full names
-    and not a pattern because PEFT splits a pattern for models with experts, and the parts match the audio encoder too.
-    Raises `ModelError` where there are no such layers.
+    attention: only the layers of attention modules (q, k, v, o, or their counterparts). The names are full, and no
+    pattern, because PEFT splits a pattern for models with experts, and its parts match the audio encoder too. Raises
+    `ModelError` if there are no such layers.
     """
     layers = []
     for path, module in decoder.named_modules():
@@ -63,8 +63,7 @@ def linear_layers(decoder: torch.nn.Module, name: str, attention: bool = False) 
 def add_lora(speech_llm: SpeechLLM, rank: int, alpha: int, dropout: float) -> peft.PeftModel:
     """Freeze the model and put a new LoRA on every linear layer of its decoder's blocks, and nowhere else.
 
-    The feed-forward layers are among them because names are knowledge, which is in those layers as much as in
-    attention.
+    Feed-forward layers are included, because names are knowledge, which these layers store as much as attention does.
     """
     logging.getLogger("peft").setLevel(logging.ERROR)
     decoder = speech_llm.model.get_decoder()
@@ -84,10 +83,10 @@ def save_adapter(
     soft_prompt: torch.Tensor | None = None,
     speech_llm: SpeechLLM | None = None,
 ) -> None:
-    """Write an adapter, then read it back and compare. Raises `ModelError` where the two differ.
+    """Write an adapter, then read it back and compare. Raises `ModelError` if the two differ.
 
-    metadata: `name`, `base` and `pseudo_audio` at least; it goes into adapt.json. soft_prompt: vectors
-    `[length, hidden]` to keep beside the adapter; None for none. speech_llm: the model whose learned prompt, if it has
+    metadata: `name`, `base` and `pseudo_audio` at least; it is written to adapt.json. soft_prompt: vectors
+    `[length, hidden]` to write beside the adapter; None for none. speech_llm: the model whose learned prompt, if it has
     one, belongs to the adapter; None for none.
     """
     model.peft_config["default"].base_model_name_or_path = metadata["base"]
@@ -98,7 +97,7 @@ def save_adapter(
         speech_llm.learned.save(folder / LEARNED, speech_llm)
     metadata = {"format": 1, **metadata, "base_sha": fingerprint(metadata["base"])}
     (folder / "adapt.json").write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
-    # After PEFT, which writes a README of its own.
+    # Last, because PEFT writes a README too.
     card = CARD.format(folder=folder.name, **metadata)
     (folder / "README.md").write_text(card, encoding="utf-8")
     _compare(folder, model)
@@ -107,7 +106,7 @@ def save_adapter(
 def attach(speech_llm: SpeechLLM, folder: Path, name: str = "default") -> SpeechLLM:
     """Load an adapter into the model (in place) and use it; a model can hold several under different names.
 
-    Raises `ModelError` where the adapter is for another base, and where a weight is missing or has no place.
+    Raises `ModelError` for an adapter of another base, and if a weight is missing or has no place.
     """
     folder = Path(folder)
     if not (folder / WEIGHTS).exists():
@@ -115,7 +114,7 @@ def attach(speech_llm: SpeechLLM, folder: Path, name: str = "default") -> Speech
     if not (folder / "adapter_config.json").exists():
         raise ModelError(f"{folder}: holds no adapter_config.json; copy the whole folder, or train it again")
     _check_base(speech_llm, folder)
-    with warnings.catch_warnings():  # PEFT warns of what _compare raises
+    with warnings.catch_warnings():  # PEFT warns of missing weights, for which `_compare` raises an error
         warnings.simplefilter("ignore")
         try:
             if speech_llm.adapters is None:
@@ -134,7 +133,7 @@ def attach(speech_llm: SpeechLLM, folder: Path, name: str = "default") -> Speech
 
 
 def metadata_of(folder: Path) -> dict:
-    """The metadata that `save_adapter` wrote; {} for other tools' adapters. Raises `ModelError` for a broken file."""
+    """The metadata that `save_adapter` wrote; {} for adapters of other tools. Raises `ModelError` for a broken file."""
     file = folder / "adapt.json"
     try:
         return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
@@ -146,7 +145,7 @@ def _check_base(speech_llm: SpeechLLM, folder: Path) -> None:
     """Raises `ModelError` for an adapter of another base, or of the LLM alone."""
     metadata = metadata_of(folder)
     if "base_sha" in metadata and metadata["base_sha"] != (sha := fingerprint(speech_llm.name)):
-        problem = f"made for {metadata['base']} ({metadata['base_sha']}), and {speech_llm.name} is {sha}"
+        problem = f"made for {metadata['base']} ({metadata['base_sha']}), but {speech_llm.name} is {sha}"
         raise ModelError(f"{folder}: {problem}; load its own base, or adapt this one")
     try:
         with safe_open(folder / WEIGHTS, "pt") as weights:
@@ -157,17 +156,17 @@ def _check_base(speech_llm: SpeechLLM, folder: Path) -> None:
     layer = next(iter(keys), "").removeprefix("base_model.model.").rpartition(".lora_")[0]
     decoder = next(name for name, module in modules.items() if module is speech_llm.model.get_decoder())
     ending = "." + layer.removeprefix("model.")
-    inner = next((name for name in modules if name.startswith(f"{decoder}.") and name.endswith(ending)), None)
-    if layer not in modules and inner:
-        problem = f"a LoRA of the LLM alone, which PEFT would load without effect: its {layer!r} is {inner!r} here"
+    same_layer = next((name for name in modules if name.startswith(f"{decoder}.") and name.endswith(ending)), None)
+    if layer not in modules and same_layer:
+        problem = f"a LoRA of the LLM alone, which PEFT would load without effect: its {layer!r} is {same_layer!r} here"
         raise ModelError(f"{folder}: {problem}; train it on the whole speech LLM")
 
 
 def _compare(folder: Path, model: peft.PeftModel, name: str = "default") -> None:
-    """Raises `ModelError` where the weights on disk are not those of the adapter in the model."""
-    written = load_file(folder / WEIGHTS)
-    loaded = peft.get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
-    wrong = sorted(set(written) ^ set(loaded))
-    wrong += [key for key in written if key in loaded and not torch.equal(written[key], loaded[key].cpu())]
+    """Raises `ModelError` if the weights on disk are not those of the adapter in the model."""
+    on_disk = load_file(folder / WEIGHTS)
+    in_model = peft.get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    wrong = sorted(set(on_disk) ^ set(in_model))
+    wrong += [key for key in on_disk if key in in_model and not torch.equal(on_disk[key], in_model[key].cpu())]
     if wrong:
         raise ModelError(f"{folder}: {len(wrong)} weights have no place or differ, first {wrong[0]!r}; save it again")

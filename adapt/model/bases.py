@@ -1,4 +1,4 @@
-"""Find base models on disk and read what their files say of them. Without torch."""
+"""Find base models on disk and read their configs and the headers of their weights. Imports no torch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def find_base(name: str) -> Path:
     """The folder of a base.
 
     name: a built-in base, a folder, or `owner/name` or `owner/name@revision` on the hub, which is downloaded. Raises
-    `ModelError` where there is no model.
+    `ModelError` if there is no model.
     """
     path = ASSETS / name if name in built_in() else Path(name)
     if not path.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", name):
@@ -35,8 +35,8 @@ def find_base(name: str) -> Path:
 
 
 def _why_no_model(path: Path) -> str:
-    """The problem with a path that is no model, and the way out."""
-    way_out = f"give the folder of a model, owner/name on the hub, or a built-in one: {', '.join(built_in())}"
+    """The problem of a path that is not a model, and the way out."""
+    way_out = f"give the folder of a model, owner/name on the hub, or a built-in base: {', '.join(built_in())}"
     if not path.is_dir():
         return f"no such folder; {way_out}"
     files = sorted(file.name for file in path.iterdir())
@@ -46,19 +46,20 @@ def _why_no_model(path: Path) -> str:
 
 
 def _from_hub(name: str) -> Path:
+    """The folder of a model that is downloaded from the hub. Raises `ModelError` if that fails."""
     from huggingface_hub import snapshot_download
 
     repository, _, revision = name.partition("@")
-    wanted = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]  # no pickles, no code
+    patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]  # no pickles, no code
     try:
-        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=wanted))
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=patterns))
     except Exception as error:  # the network and the hub fail in many ways
         problem = f"no such folder, and cannot be downloaded from the hub: {first_line(error)}"
         raise ModelError(f"base {name!r}: {problem}; download it yourself and give its folder") from None
 
 
 def config_of(path: Path) -> dict:
-    """The config.json of a folder; {} where it holds no mapping. Raises `ModelError` where it cannot be read."""
+    """The config.json of a folder; {} if it is not a JSON object. Raises `ModelError` if it cannot be read."""
     try:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
@@ -68,7 +69,7 @@ def config_of(path: Path) -> dict:
 
 @functools.cache
 def fingerprint(name: str) -> str:
-    """A hash of a base's config, weights and chat template."""
+    """A hash of the config, weights and chat template of a base. Raises `ModelError` as `find_base` does."""
     digest = hashlib.sha256()
     for path in sorted(find_base(name).iterdir()):
         if path.suffix in (".json", ".jinja", ".safetensors"):
@@ -78,7 +79,7 @@ def fingerprint(name: str) -> str:
 
 
 def has_ctc(name: str) -> bool:
-    """Whether the base is one of our own whose encoder has a CTC head."""
+    """Whether the base is a composed model (`adapt base`) whose encoder has a CTC head."""
     config = config_of(find_base(name))
     return config.get("model_type") == OWN_TYPE and config.get("alphabet") != ""
 
@@ -86,7 +87,7 @@ def has_ctc(name: str) -> bool:
 def tensors(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Data type and shape of each tensor in the safetensors files of a folder, from the headers of the files.
 
-    Raises `ModelError` where there is no such file.
+    Raises `ModelError` if there is no such file.
     """
     files = sorted(path.glob("model*.safetensors"))
     if not files:
@@ -100,5 +101,5 @@ def tensors(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
 
 
 def parameters(path: Path) -> int:
-    """Number of parameters in the safetensors files of a folder. Raises `ModelError` where there is no such file."""
+    """Number of parameters in the safetensors files of a folder. Raises `ModelError` if there is none."""
     return sum(math.prod(shape) for _, shape in tensors(path).values())

@@ -14,9 +14,8 @@ def compose(
 ) -> ComposedForSpeechRecognition:
     """A model with the weights of `encoder` and `llm`, and a projector with random weights.
 
-    settings: the fields of `ComposedConfig` that do not follow from these: `stack`, `projector`, `projector_size`,
-    `prompt`, and where the defaults do not fit `max_seconds` and `whole_stacks`. A tokenizer without a padding token
-    gets the end of sentence for one; in place.
+    settings: other fields of `ComposedConfig`, such as `stack`, `projector`, `projector_size`, `prompt`, `max_seconds`
+    and `whole_stacks`. In a tokenizer without a padding token, the end of sentence becomes the padding token; in place.
     """
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -24,7 +23,7 @@ def compose(
         audio_config=encoder.config.audio_config,
         alphabet=encoder.config.alphabet,
         text_config=llm.config,
-        # Where the tokenizer has no token for the slot, the id is one beyond its vocabulary.
+        # If the tokenizer has no token for the slot, the id is one beyond its vocabulary.
         audio_token_id=tokenizer.get_vocab().get(SLOT, max(len(tokenizer), llm.config.vocab_size)),
         **settings,
     )

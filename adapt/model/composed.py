@@ -1,6 +1,6 @@
 """A speech LLM composed of an audio encoder with a CTC head, frame stacking, a projector and any causal LM.
 
-samples -> encoder's input -> encoder [frames, hidden] -> every `stack` frames side by side -> projector
+samples -> encoder's input -> encoder [frames, hidden] -> `stack` frames side by side -> projector
 -> audio embeddings [slots, LM hidden] -> the LM's input embeddings
 """
 
@@ -27,10 +27,10 @@ class ComposedConfig(PreTrainedConfig):
     """Configuration of a composed speech LLM.
 
     audio_config, alphabet: those of a `CtcEncoderConfig`. text_config: the config of any causal LM. stack: encoder
-    frames in one audio embedding. projector: one of PROJECTORS. projector_size: its hidden width. prompt: its template
-    (`text.template`). audio_token_id: the token that stands for an audio embedding in `input_ids`; it need not be in
-    the LM's vocabulary. max_seconds: the longest recording that it was trained for; longer ones are cut. whole_stacks:
-    frames beyond the last full stack are dropped, as in SLAM-LLM; otherwise zeros fill the last stack.
+    frames in one audio embedding. projector: one of PROJECTORS. projector_size: its hidden width. prompt: the prompt
+    template (`text.template`). audio_token_id: the token that stands for an audio embedding in `input_ids`; it need not
+    be in the LM's vocabulary. max_seconds: the longest recording that the model was trained on; longer ones are cut.
+    whole_stacks: True drops frames beyond the last full stack, as SLAM-LLM does; False fills that stack with zeros.
     """
 
     model_type = OWN_TYPE
@@ -74,7 +74,7 @@ class _Mlp(nn.Module):
         self.linear2 = nn.Linear(hidden, out)
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        """As that of `_Linear`."""
+        """Shapes as in `_Linear.forward`."""
         return self.linear2(self.linear1(_stacked(frames, self.stack)).relu())
 
 
@@ -88,7 +88,7 @@ class _Conv(nn.Module):
         self.linear = nn.Linear(hidden, out)
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        """As that of `_Linear`."""
+        """Shapes as in `_Linear.forward`."""
         before = self.stack // 2
         after = self.stack - before + -frames.shape[1] % self.stack
         padded = nn.functional.pad(frames.transpose(1, 2), (before, after))
@@ -105,9 +105,10 @@ PROJECTORS: dict[str, type[nn.Module]] = {"linear": _Linear, "mlp": _Mlp, "conv"
 
 
 class ComposedForSpeechRecognition(PreTrainedModel, GenerationMixin):
-    """Takes `input_features` and `input_ids` with `audio_token_id` in the slot, or ready `inputs_embeds`.
+    """The composed speech LLM as a model of transformers.
 
-    `input_features` is the input of its encoder, which `CtcEncoder.inputs` makes of samples.
+    Its inputs are `input_features` and `input_ids` with `audio_token_id` in the slot, or `inputs_embeds`. The encoder's
+    `CtcEncoder.inputs` turns samples into `input_features`.
     """
 
     config_class = ComposedConfig
@@ -123,7 +124,7 @@ class ComposedForSpeechRecognition(PreTrainedModel, GenerationMixin):
         width, out = self.encoder.encoder.config.hidden_size, config.text_config.hidden_size
         self.projector = PROJECTORS[config.projector](config.stack, width, config.projector_size, out)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
-        # The LM ties its own weights; saving and loading look for their names here.
+        # The LM ties its weights; saving and loading look for their names here.
         ties = getattr(self.language_model, "_tied_weights_keys", None) or {}
         self._tied_weights_keys = {f"language_model.{k}": f"language_model.{v}" for k, v in ties.items()}
         self.post_init()
@@ -141,7 +142,7 @@ class ComposedForSpeechRecognition(PreTrainedModel, GenerationMixin):
         return self.project(*self.encoder.frames(input_features, feature_attention_mask))
 
     def project(self, frames: torch.Tensor, lengths: torch.Tensor) -> list[torch.Tensor]:
-        """Audio embeddings `[slots, LM hidden]` of each utterance, for what `encoder.frames` returns."""
+        """Audio embeddings `[slots, LM hidden]` of each utterance, from the frames and counts of `encoder.frames`."""
         stack = self.config.stack
         slots = lengths // stack if self.config.whole_stacks else -(-lengths // stack)
         return [row[:count] for row, count in zip(self.projector(frames), slots.tolist(), strict=True)]
@@ -160,16 +161,16 @@ class ComposedForSpeechRecognition(PreTrainedModel, GenerationMixin):
     ) -> CausalLMOutputWithPast:
         """Logits over the LM's vocabulary.
 
-        Raises `ValueError` where slot positions and audio embeddings differ in number.
+        Raises `ValueError` if the numbers of slot positions and audio embeddings differ.
         """
         if inputs_embeds is None:
-            places = (input_ids == self.config.audio_token_id)[..., None]
-            inputs_embeds = self.get_input_embeddings()(input_ids.masked_fill(places[..., 0], 0))
+            in_slot = (input_ids == self.config.audio_token_id)[..., None]
+            inputs_embeds = self.get_input_embeddings()(input_ids.masked_fill(in_slot[..., 0], 0))
             if input_features is not None:
                 slots = torch.cat(self.get_audio_features(input_features, feature_attention_mask))
-                if int(places.sum()) != len(slots):
-                    raise ValueError(f"{int(places.sum())} slot positions for {len(slots)} audio embeddings")
-                inputs_embeds = inputs_embeds.masked_scatter(places, slots.to(inputs_embeds.dtype))
+                if int(in_slot.sum()) != len(slots):
+                    raise ValueError(f"{int(in_slot.sum())} slot positions for {len(slots)} audio embeddings")
+                inputs_embeds = inputs_embeds.masked_scatter(in_slot, slots.to(inputs_embeds.dtype))
         return self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,

@@ -1,4 +1,4 @@
-"""How audio embeddings align with the token embeddings of the transcript: cosines, monotonicity, and a picture."""
+"""The alignment of audio embeddings with the token embeddings of the transcript: cosines, monotonicity, a picture."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from adapt.model.speech_llm import SpeechLLM
 
-SHUFFLES = 8  # of the tokens, for `monotonicity`
+SHUFFLES = 8  # random orders of the tokens in `monotonicity`
 
 
 def cosines(speech_llm: SpeechLLM, slots: torch.Tensor, ids: Sequence[int]) -> np.ndarray:
@@ -21,7 +21,7 @@ def cosines(speech_llm: SpeechLLM, slots: torch.Tensor, ids: Sequence[int]) -> n
 
 
 def best_path(matrix: np.ndarray) -> float:
-    """Mean of `matrix [slots, tokens]` along the best path that visits all tokens in order.
+    """Mean of `matrix [slots, tokens]` along the best path through all tokens in order.
 
     >>> best_path(np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])), best_path(np.array([[0.0, 1.0], [1.0, 0.0]]))
     (1.0, 0.0)
@@ -36,8 +36,8 @@ def best_path(matrix: np.ndarray) -> float:
 def monotonicity(matrix: np.ndarray, rng: np.random.Generator) -> float | None:
     """The mean cosine along the best path, minus the mean for shuffled tokens (`matrix`: cosines `[slots, tokens]`).
 
-    It is 0 where the audio embeddings carry no information about the order of the tokens. None for fewer than two
-    tokens, and for fewer audio embeddings than tokens.
+    It is 0 if the audio embeddings carry no information about the order of the tokens. None for fewer than two tokens,
+    and for fewer audio embeddings than tokens.
     """
     slots, tokens = matrix.shape
     if not 2 <= tokens <= slots:

@@ -26,11 +26,13 @@ from adapt.model.features import SAMPLE_RATE, log_mel
 Tensors = tuple[torch.Tensor, torch.Tensor]
 
 
-def _own_log_mel(config: PreTrainedConfig, samples: torch.Tensor, lengths: torch.Tensor) -> Tensors:
+def _toolkit_log_mel(config: PreTrainedConfig, samples: torch.Tensor, lengths: torch.Tensor) -> Tensors:
+    """The features of `features.log_mel`."""
     return log_mel(samples, lengths, config.num_mel_bins)
 
 
 def _parakeet_log_mel(config: PreTrainedConfig, samples: torch.Tensor, lengths: torch.Tensor) -> Tensors:
+    """The features of transformers' Parakeet."""
     inputs = ParakeetFeatureExtractor(feature_size=config.num_mel_bins)(
         _rows(samples, lengths), sampling_rate=SAMPLE_RATE, return_tensors="pt", device=str(samples.device)
     )
@@ -38,7 +40,7 @@ def _parakeet_log_mel(config: PreTrainedConfig, samples: torch.Tensor, lengths: 
 
 
 def _waveform(config: PreTrainedConfig, samples: torch.Tensor, lengths: torch.Tensor) -> Tensors:
-    """Samples with mean 0 and standard deviation 1 in each recording, as the wav2vec 2.0 extractor has them."""
+    """Samples with mean 0 and standard deviation 1 in each recording, as by the wav2vec 2.0 extractor."""
     inside = torch.arange(samples.shape[1], device=samples.device)[None] < lengths.to(samples.device)[:, None]
     count = inside.sum(1, keepdim=True)
     centred = (samples - (samples * inside).sum(1, keepdim=True) / count) * inside
@@ -46,6 +48,7 @@ def _waveform(config: PreTrainedConfig, samples: torch.Tensor, lengths: torch.Te
 
 
 def _whisper_log_mel(config: PreTrainedConfig, samples: torch.Tensor, lengths: torch.Tensor) -> Tensors:
+    """The features of transformers' Whisper, padded to its full length."""
     extractor = WhisperFeatureExtractor(config.num_mel_bins, chunk_length=2 * config.max_source_positions // 100)
     inputs = extractor(
         _rows(samples, lengths), sampling_rate=SAMPLE_RATE, return_tensors="pt", return_attention_mask=True
@@ -54,6 +57,7 @@ def _whisper_log_mel(config: PreTrainedConfig, samples: torch.Tensor, lengths: t
 
 
 def _rows(samples: torch.Tensor, lengths: torch.Tensor) -> list[np.ndarray]:
+    """The samples of each recording without padding."""
     return [row[:n].numpy() for row, n in zip(samples.cpu(), lengths.tolist(), strict=True)]
 
 
@@ -68,7 +72,7 @@ def _wav2vec_frames(encoder: PreTrainedModel, inputs: torch.Tensor, mask: torch.
         return encoder(inputs, attention_mask=mask.long()).last_hidden_state, lengths
     if encoder.training:
         return encoder(inputs).last_hidden_state, lengths
-    # The first layer normalises over time, padding included. One by one, no recording depends on its batch.
+    # The first layer normalises over time, padding included; one by one, no recording depends on its batch.
     rows = [encoder(row[None, :n]).last_hidden_state[0] for row, n in zip(inputs, mask.sum(-1).tolist(), strict=True)]
     return nn.utils.rnn.pad_sequence(rows, batch_first=True), lengths
 
@@ -79,13 +83,13 @@ def _whisper_frames(encoder: PreTrainedModel, inputs: torch.Tensor, mask: torch.
 
 
 class EncoderFamily(NamedTuple):
-    """How encoders of one model type take audio.
+    """The processing of audio by the encoders of one model type.
 
     to_inputs: (config, samples `[batch, length]`, lengths `[batch]`) -> the encoder's input and its mask.
     to_frames: (encoder, input, mask) -> frames `[batch, frames, hidden]` and their counts `[batch]`.
     first: the modules before the encoder's blocks.
-    log_mel: whether the input is `[batch, frames, bins]` with a frame every 10 ms, so that augmentation may warp and
-    mask it.
+    log_mel: whether the input is `[batch, frames, bins]` with a frame every 10 ms, so that it can be warped and masked
+        for augmentation.
     """
 
     to_inputs: Callable[[PreTrainedConfig, torch.Tensor, torch.Tensor], Tensors]
@@ -101,13 +105,14 @@ ENCODERS = {
     "wavlm": EncoderFamily(_waveform, _wav2vec_frames, ("feature_extractor",)),
     "whisper": EncoderFamily(_whisper_log_mel, _whisper_frames, ("conv1", "conv2")),
 }
-OWN_CONFORMER = ENCODERS["parakeet_encoder"]._replace(to_inputs=_own_log_mel)  # what `conformer` makes
+NEW_CONFORMER = ENCODERS["parakeet_encoder"]._replace(to_inputs=_toolkit_log_mel)  # of the function `conformer`
 
 
 class CtcEncoderConfig(PreTrainedConfig):
-    """`audio_config`: the config of an encoder of ENCODERS, or a `ParakeetCTCConfig` for a Conformer of our own.
+    """Configuration of a `CtcEncoder`.
 
-    `alphabet`: the characters of the CTC head in the order of its outputs; the blank comes last.
+    audio_config: the config of an encoder of ENCODERS, or a `ParakeetCTCConfig` for a new `conformer`. alphabet: the
+    characters of the CTC head in the order of its outputs; the blank comes last.
     """
 
     model_type = "adapt_ctc_encoder"
@@ -118,7 +123,7 @@ class CtcEncoderConfig(PreTrainedConfig):
 
 
 class CtcEncoder(PreTrainedModel):
-    """Audio -> frames -> CTC logits over characters. Its weights have the names of those of `ParakeetForCTC`."""
+    """Audio -> frames -> CTC logits over characters. The weights are named as those of `ParakeetForCTC`."""
 
     config_class = CtcEncoderConfig
     base_model_prefix = ""
@@ -135,8 +140,9 @@ class CtcEncoder(PreTrainedModel):
 
     @property
     def family(self) -> EncoderFamily:
-        is_own = isinstance(self.config.audio_config, ParakeetCTCConfig)
-        return OWN_CONFORMER if is_own else ENCODERS[self.encoder.config.model_type]
+        """The processing of audio by this encoder."""
+        is_conformer = isinstance(self.config.audio_config, ParakeetCTCConfig)
+        return NEW_CONFORMER if is_conformer else ENCODERS[self.encoder.config.model_type]
 
     def inputs(self, samples: torch.Tensor, lengths: torch.Tensor) -> Tensors:
         """The encoder's input and its mask, for float32 samples `[batch, length]` that are zero beyond `lengths`."""
@@ -158,17 +164,18 @@ class CtcEncoder(PreTrainedModel):
         frames, lengths = self.frames(inputs, mask)
         return self.ctc(frames), lengths
 
-    def freeze(self, what: str) -> None:
-        """Freeze a part: `none`, the modules that come `first`, before the encoder's blocks, or `all` of the encoder.
+    def freeze(self, part: str) -> None:
+        """Freeze a part of the encoder: `none`, `first` (the modules before its blocks), or `all`.
 
         The CTC head is never frozen.
         """
-        frozen = {"none": [], "first": self.family.first, "all": [""]}[what]
-        for name in frozen:
+        modules = {"none": [], "first": self.family.first, "all": [""]}[part]
+        for name in modules:
             self.encoder.get_submodule(name).requires_grad_(False)
 
 
 def _from_config(config: PreTrainedConfig) -> PreTrainedModel:
+    """An encoder with random weights."""
     if isinstance(config, ParakeetCTCConfig):
         return AutoModel.from_config(config.encoder_config)
     return WhisperEncoder(config) if config.model_type == "whisper" else AutoModel.from_config(config)
@@ -179,7 +186,8 @@ def conformer(
 ) -> CtcEncoder:
     """A Conformer with random weights, as a `CtcEncoder`.
 
-    layers: blocks. channels: of the convolutions before them, which divide the number of frames by `subsampling`.
+    layers: the number of blocks. channels: of the convolutions before them. subsampling: the factor by which these
+    convolutions reduce the number of frames.
     """
     shape = {
         "hidden_size": hidden_size,
@@ -190,14 +198,14 @@ def conformer(
         "subsampling_conv_channels": channels,
         "conv_kernel_size": 15,
         "num_mel_bins": 80,
-        # Training perturbs every recording anew each time, so that dropout would only cost time.
+        # No dropout: training perturbs every recording differently each time.
         **dict.fromkeys(("dropout", "activation_dropout", "attention_dropout", "layerdrop"), 0.0),
         "scale_input": False,
     }
     audio = ParakeetCTCConfig(vocab_size=len(alphabet) + 1, pad_token_id=len(alphabet), encoder_config=shape)
     model = CtcEncoder(CtcEncoderConfig(audio_config=audio, alphabet=alphabet))
     for module in model.modules():
-        # With the standard deviation of 0.02 of transformers, hardly any audio passes the first convolutions.
+        # With transformers' standard deviation of 0.02, the first convolutions output hardly any signal.
         if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d)):
             module.reset_parameters()
     return model
@@ -206,8 +214,9 @@ def conformer(
 def pretrained(name: str, alphabet: str) -> CtcEncoder:
     """The audio encoder of a checkpoint, with a CTC head over `alphabet`.
 
-    name: a folder or a name on the hub. A `CtcEncoder` keeps its head (`relettered`); an encoder of transformers gets a
-    new one, and its checkpoint's decoder or head is left out. Raises `ModelError` for model types not in ENCODERS.
+    name: a folder or a name on the hub. A `CtcEncoder` keeps its head as far as `relettered` does; an encoder of
+    transformers gets a new head, without the decoder or head of its checkpoint. Raises `ModelError` for model types not
+    in ENCODERS.
     """
     config = AutoConfig.from_pretrained(name)
     if config.model_type == CtcEncoderConfig.model_type:
@@ -215,7 +224,7 @@ def pretrained(name: str, alphabet: str) -> CtcEncoder:
     kind = {"parakeet_ctc": "parakeet_encoder"}.get(config.model_type, config.model_type)
     if kind not in ENCODERS:
         known = ", ".join(ENCODERS)
-        raise ModelError(f"{name!r} is a {config.model_type!r} model; give one of {known}")
+        raise ModelError(f"{name!r}: is a {config.model_type!r} model; give one of {known}")
     encoder = AutoModel.from_pretrained(name, dtype=torch.float32)
     encoder = encoder.get_submodule("encoder") if config.model_type in ("whisper", "parakeet_ctc") else encoder
     model = CtcEncoder(CtcEncoderConfig(audio_config=encoder.config, alphabet=alphabet))
@@ -225,7 +234,7 @@ def pretrained(name: str, alphabet: str) -> CtcEncoder:
 
 @torch.no_grad()
 def relettered(encoder: CtcEncoder, alphabet: str) -> CtcEncoder:
-    """The encoder with a CTC head over `alphabet`; unchanged where its head has all these characters already.
+    """The encoder with a CTC head over `alphabet`; unchanged if its head already has all these characters.
 
     The new head keeps the weights of the blank and of the characters that both alphabets have.
     """

@@ -1,7 +1,7 @@
 """The supported families of speech LLMs: one row of FAMILIES for each model type. Importing it does not import torch.
 
-A family's own processor writes the prompt, and `adapt.model.slot` finds the slot in it. A row says only what differs
-between families: the class, how a processor is asked for a transcript, and what has to be done to its output.
+The processor of a family writes the prompt, and `adapt.model.slot` finds the slot in it. A row holds the differences
+between families: the class, the call of the processor, and the treatment of the output.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 INSTRUCTION = "Transcribe the speech into text."
 
 
-# ------------------------------------------------------------------------------- how a processor is asked for a prompt
+# ---------------------------------------------------------------------------------------- calls of processors
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a processor is asked to transcribe.
+    """A request to a processor for the inputs of one recording.
 
     samples: mono, float32 `[length]`, at the processor's `sampling_rate`. language: ISO 639-1. model_name: the name or
-    folder of the model. user_text: what the user says before and after the audio; only requests by a chat template
+    folder of the model. user_text: the text of the user before and after the audio; only requests by a chat template
     use it.
     """
 
@@ -44,13 +44,14 @@ def sampling_rate(processor: ProcessorMixin) -> int:
 
 
 def _user_turn(request: Request) -> list[dict]:
+    """One turn of the user, with audio and text, as chat templates take it."""
     before, after = ([{"type": "text", "text": text}] if text else [] for text in request.user_text)
     content = [*before, {"type": "audio", "audio": request.samples}, *after]
     return [{"role": "user", "content": content}]
 
 
 def _processor_arguments(processor: ProcessorMixin) -> dict:
-    # Some processors default to neither of these; a flat `padding` would reach their audio as well.
+    # Some processors have no default for these; a flat `padding` would apply to their audio as well.
     arguments = {"text_kwargs": {"padding": True}, "audio_kwargs": {"sampling_rate": sampling_rate(processor)}}
     return {"return_tensors": "pt", "processor_kwargs": arguments}
 
@@ -101,7 +102,7 @@ def token_embeddings(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
 def gemma3n_embeddings(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
     """Token embeddings `[..., hidden]` of Gemma 3n.
 
-    The tokens that mark images and audio have embedding tables of their own, whose ids follow those of the text.
+    The tokens that mark images and audio have their own embedding tables, whose ids follow those of the text.
     """
     import torch
 
@@ -114,10 +115,11 @@ def gemma3n_embeddings(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tenso
     return embeddings
 
 
-# ------------------------------------------------------------------------ the transcript within what a model generates
+# ------------------------------------------------------------------------------ the transcript within generated text
 
 
 def as_generated(text: str) -> str:
+    """The text itself, for models that generate the transcript alone."""
     return text
 
 
@@ -165,13 +167,13 @@ def after_thinking(text: str) -> str:
 
 @dataclass(frozen=True)
 class Family:
-    """What is particular to one model type.
+    """The properties of one model type.
 
-    cls: name of its class in transformers. request: asks its processor for the inputs of one recording.
+    cls: name of its class in transformers. request: calls its processor for the inputs of one recording.
     forward_arguments: further arguments of a forward pass on audio. embed: embeddings of token ids. merging_module: the
-    module of the decoder that puts the audio embeddings into the slot; empty where that happens before the decoder.
-    transcript: takes the transcript out of the generated text. needs: the package that its processor imports (Gemma
-    3n: that its vision tower imports) beside transformers; empty for none. tested: whether the tests run it whole, on
+    module of the decoder that puts the audio embeddings into the slot; "" if that happens before the decoder.
+    transcript: extracts the transcript from the generated text. needs: the package that its processor imports (Gemma
+    3n: that its vision tower imports) besides transformers; "" for none. tested: whether the tests run all commands on
     a tiny model of its class with random weights.
     """
 
@@ -188,7 +190,7 @@ class Family:
 OWN_TYPE = "adapt_composed"  # the model type of the models that `adapt base` builds
 OWN_FAMILY = Family("ComposedForSpeechRecognition")
 
-# The model types of transformers that put audio embeddings in place of tokens of the LLM's input.
+# The model types of transformers that replace tokens of the LLM's input by audio embeddings.
 FAMILIES = {
     "audioflamingo3": Family("AudioFlamingo3ForConditionalGeneration", by_transcription_request, transcript=unquoted),
     "dots3_note": Family("Dots3NoteForConditionalGeneration", needs="torchvision"),
@@ -213,7 +215,7 @@ FAMILIES = {
         merging_module="embed_tokens_extend",
         needs="torchvision",
     ),
-    # The two untested Qwen types hold a thinker, which is one of the tested types, and parts that generate audio.
+    # The two untested Qwen types consist of a thinker, which is one of the tested types, and parts that generate audio.
     "qwen2_5_omni": Family("Qwen2_5OmniForConditionalGeneration", needs="torchvision", tested=False),
     "qwen2_5_omni_thinker": Family("Qwen2_5OmniThinkerForConditionalGeneration", needs="torchvision"),
     "qwen2_audio": Family("Qwen2AudioForConditionalGeneration"),
@@ -223,7 +225,7 @@ FAMILIES = {
     "vibevoice_asr": Family(
         "VibeVoiceAsrForConditionalGeneration",
         by_transcription_request,
-        forward_arguments={"sample": False},  # it would draw its latents at random
+        forward_arguments={"sample": False},  # otherwise it draws its latents at random
         transcript=joined_segments,
     ),
     "voxtral": Family("VoxtralForConditionalGeneration", by_mistral_request, needs="mistral_common"),
@@ -231,5 +233,5 @@ FAMILIES = {
 
 
 def family_of(config: PreTrainedConfig) -> Family:
-    """The row of a supported model type; that of our own models for any other."""
+    """The row of a supported model type; OWN_FAMILY for any other."""
     return FAMILIES.get(config.model_type, OWN_FAMILY)

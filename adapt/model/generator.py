@@ -1,7 +1,7 @@
 """The decoder of any speech LLM in the form that `generate` of transformers expects: prompt rows in, logits out.
 
-Families override `generate` and the preparation of its inputs, each in its own way: some refuse embeddings, one
-switches off a LoRA of its own. `Generator` bypasses all of that, so that one way of decoding serves every family.
+Families override `generate` and the preparation of its inputs in different ways: some refuse embeddings, one switches
+off its LoRA. `Generator` bypasses these overrides, so that decoding is the same for every family.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 
 class Decodable(Protocol):
-    """What `Generator` needs of a speech LLM. ends: tokens that end a transcript; one at least."""
+    """The part of a speech LLM that `Generator` uses. ends: tokens that end a transcript, at least one."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -48,6 +48,8 @@ class Decodable(Protocol):
 
 
 class _Rows(nn.Module):
+    """The input embeddings: rows `[..., width]` of token ids."""
+
     def __init__(self, speech_llm: Decodable):
         super().__init__()
         self._rows = speech_llm.rows
@@ -57,14 +59,14 @@ class _Rows(nn.Module):
 
 
 class Generator(PreTrainedModel, GenerationMixin):
-    """`inputs_embeds` are rows `[batch, length, width]` of the speech LLM, as are its input embeddings."""
+    """The decoder as a model of transformers. `inputs_embeds`: rows `[batch, length, width]` of the speech LLM."""
 
     main_input_name = "input_ids"
     base_model_prefix = ""
     _supports_attention_backend = _supports_sdpa = True
 
     def __init__(self, speech_llm: Decodable):
-        super().__init__(PreTrainedConfig())  # a family's own config makes demands on the class that it belongs to
+        super().__init__(PreTrainedConfig())  # the config of a family expects the class of that family
         self._forward, self._rows = speech_llm.forward, _Rows(speech_llm)
         self._device, self._dtype = speech_llm.device, speech_llm.model.dtype
         self.config = speech_llm.model.config

@@ -1,4 +1,4 @@
-"""The learned prompt around the slot: text, learnable tokens, and text whose embeddings go through a prompt projector.
+"""The learned prompt around the slot: text, learnable tokens, and text whose embeddings a prompt projector maps.
 
 The prompt projector is that of Burdisso et al. 2026 (2601.20898): three linear layers with ReLU over the embeddings of
 the prompt's text. The `residual` projector adds its output to those embeddings; its output is zero at first.
@@ -23,11 +23,11 @@ from adapt.model.speech_llm import SpeechLLM
 from adapt.text.template import CHAT, CHAT_MARK, LEARNED, SPEECH, TEXT, Segment, parse, written
 
 FILE = "learned_prompt.safetensors"  # in the folder of the adapter or base that it belongs to
-USER_MARKS = ("adaptbefore", "adaptbehind")  # stand for the segments before and after the slot in a chat template
+USER_MARKS = ("adaptbefore", "adaptbehind")  # placeholders of the segments before and after the slot
 
 
 def _beginning(segments: Sequence[Segment], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The token for the beginning of sentence; empty where there is none, or where text or chat template writes it."""
+    """The beginning-of-sentence token; empty if the tokenizer has none, or if text or chat template writes it."""
     mark = tokenizer.bos_token
     if mark is None or any(mark in segment.text or segment.kind == CHAT for segment in segments):
         return []
@@ -35,21 +35,21 @@ def _beginning(segments: Sequence[Segment], tokenizer: PreTrainedTokenizerBase) 
 
 
 def expand_chat(segments: Sequence[Segment], speech_llm: SpeechLLM) -> list[Segment]:
-    """The segments with what the chat template writes around them, in place of a CHAT.
+    """The segments with the text of the chat template around them, in place of a CHAT.
 
-    Raises `ModelError` where the template does not keep what the user says, or takes no audio.
+    Raises `ModelError` for a chat template that changes the user's text, or takes no audio.
     """
     if segments[0].kind != CHAT:
         return list(segments)
     slot = next(i for i, segment in enumerate(segments) if segment.kind == SPEECH)
     sides = (segments[1:slot], segments[slot + 1 :])
-    # Marks stand in for the segments, because each segment is tokenised by itself.
+    # Each segment is tokenised by itself, so the chat template is applied to placeholders.
     marks = [mark if side else "" for mark, side in zip(USER_MARKS, sides, strict=True)]
     expanded = []
     chat = speech_llm.chat(*marks)
-    for where, text, mark, other, side in zip(("before", "after"), chat, marks, marks[::-1], sides, strict=True):
+    for position, text, mark, other, side in zip(("before", "after"), chat, marks, marks[::-1], sides, strict=True):
         if (mark and text.count(mark) != 1) or (other and other in text):
-            problem = f"its chat template does not keep what the user says {where} the audio in its place"
+            problem = f"its chat template does not keep what the user says {position} the audio in its place"
             raise ModelError(f"{speech_llm.name}: {problem}; write the prompt without {CHAT_MARK}")
         first, _, last = text.partition(mark) if mark else (text, "", "")
         expanded.append([Segment(TEXT, first), *side, Segment(TEXT, last)])
@@ -57,7 +57,7 @@ def expand_chat(segments: Sequence[Segment], speech_llm: SpeechLLM) -> list[Segm
 
 
 def ids_around(segments: Sequence[Segment], speech_llm: SpeechLLM) -> tuple[list[int], list[int]]:
-    """Token ids before and after the slot, each segment tokenised by itself; learnable tokens as their text."""
+    """Token ids before and after the slot, each segment tokenised by itself; learnable tokens by their text."""
     ids, side, tokenizer = ([], []), 0, speech_llm.tokenizer
     ids[0].extend(_beginning(segments, tokenizer))
     for segment in expand_chat(segments, speech_llm):
@@ -99,10 +99,10 @@ class LearnedPrompt(nn.Module):
     """The prompt around the slot that replaces the base's own prompt.
 
     template: see `text.template`. method: `tokens` learns the `<p:...>` of the template as free vectors; `mlp` and
-    `residual` learn a projector of the `<p:...>` that have a text, or of all the text where the template has no
+    `residual` learn a projector of the `<p:...>` that have a text, or of all the text if the template has no
     `<p:...>`. init: the initial value of tokens without a text, as in `soft_prompt.initial`. size: hidden width of the
     projector; None: the width of the embeddings for `mlp`, a quarter of it for `residual`. examples: audio embeddings
-    for `init`. Raises `ModelError` where the template has nothing that the method can learn.
+    `[slots, hidden]` for `init`. Raises `ModelError` for a template in which the method can learn nothing.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class LearnedPrompt(nn.Module):
                 sides[side].append(speech_llm.embed(self._ids[i]))
             elif segment.kind == LEARNED:
                 rows = speech_llm.rows_of_embeddings(self._learned_vectors(i, speech_llm))
-                if self._ids[i]:  # further inputs of the layers stay those of the text's tokens
+                if self._ids[i]:  # the further inputs of the layers stay those of the text
                     rows = torch.cat(
                         [rows[:, : speech_llm.hidden], speech_llm.embed(self._ids[i])[:, speech_llm.hidden :]], 1
                     )
@@ -172,7 +172,7 @@ class LearnedPrompt(nn.Module):
 def load_learned_prompt(path: Path, speech_llm: SpeechLLM, template: str | None = None) -> LearnedPrompt:
     """The prompt that `LearnedPrompt.save` wrote.
 
-    template: another template, which only a projector takes; None: the one that it was learned with. Raises
+    template: another template, for projectors only; None: the template of the training. Raises
     `ModelError` for another kind of file, for another width, and for tokens with another template.
     """
     try:
@@ -184,10 +184,10 @@ def load_learned_prompt(path: Path, speech_llm: SpeechLLM, template: str | None 
         raise ModelError(f"{path}: cannot be read: {error}; `adapt project` writes one") from None
     if not metadata:
         raise ModelError(f"{path}: a soft prompt alone, not a learned prompt; `adapt project` writes one")
-    method, its_own = metadata["method"], metadata["template"]
-    if template is not None and method == "tokens" and written(parse(template)) != written(parse(its_own)):
-        raise ModelError(f"{path}: learned as tokens of {its_own!r}; only a projector takes another template")
-    learned = LearnedPrompt(speech_llm, template or its_own, method, init="random", size=metadata["size"])
+    method, saved_template = metadata["method"], metadata["template"]
+    if template is not None and method == "tokens" and written(parse(template)) != written(parse(saved_template)):
+        raise ModelError(f"{path}: learned as tokens of {saved_template!r}; only a projector takes another template")
+    learned = LearnedPrompt(speech_llm, template or saved_template, method, init="random", size=metadata["size"])
     try:
         learned.load_state_dict(state)
     except RuntimeError as error:
@@ -197,7 +197,7 @@ def load_learned_prompt(path: Path, speech_llm: SpeechLLM, template: str | None 
 
 
 def with_template(speech_llm: SpeechLLM, template: str) -> SpeechLLM:
-    """The same model with the prompt of a template, whose learnable tokens are the text that they would start from."""
+    """The same model with the prompt of a template; learnable tokens are replaced by their text."""
     before, after = ids_around(parse(template), speech_llm)
     return dataclasses.replace(speech_llm, before=before, after=after, learned=None)
 

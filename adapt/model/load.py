@@ -30,7 +30,7 @@ from adapt.model.speech_llm import SpeechLLM
 from adapt.model.support import refusal
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-MAX_SECONDS = 30.0  # of models of transformers: many encoders are Whisper's, and some cut off the rest silently
+MAX_SECONDS = 30.0  # longest recording for models of transformers: encoders of Whisper silently drop the rest
 
 
 def load_speech_llm(
@@ -40,11 +40,11 @@ def load_speech_llm(
 
     name: a built-in base, a folder, or `owner/name` or `owner/name@revision` on the hub. device: `cpu`, `cuda`,
     `cuda:1`, `mps`; `spread` distributes the model over all devices; `auto` is CUDA where available, else CPU. dtype:
-    `fp32`, `bf16` or `fp16`; `auto` is fp32 for models of our own and on a CPU or MPS, else the data type of the saved
-    weights. quantise: 8 or 4 bits for the linear layers, by bitsandbytes, on CUDA; None for neither. language: ISO
-    639-1, for families whose prompt names it.
+    `fp32`, `bf16` or `fp16`; `auto` is fp32 for models of `adapt base` and on a CPU or MPS, else the data type of the
+    saved weights. quantise: 8 or 4 bits for the linear layers, by bitsandbytes, on CUDA; None: no quantisation.
+    language: ISO 639-1, for families whose prompt names it.
 
-    Raises `ModelError` where there is no such model, where it cannot be a base, and where weights are missing.
+    Raises `ModelError` if there is no such model, if it cannot be a base, and if weights are missing.
     """
     path = find_base(name)
     config = read_config(path, name)
@@ -79,7 +79,7 @@ def _with_prompt(speech_llm: SpeechLLM, path: Path) -> SpeechLLM:
 
 
 def device_of(name: str) -> str:
-    """The device for a name; `auto` is that of the process. Raises `ModelError` for unknown and unavailable devices."""
+    """The device of a name; `auto` is that of the process. Raises `ModelError` for unknown and unavailable devices."""
     if name == "auto":
         return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
     if name == "spread":
@@ -95,19 +95,19 @@ def device_of(name: str) -> str:
     if kind not in available:
         raise ModelError(f"device: unknown {name!r}; write auto, cpu, cuda, cuda:1, mps or spread")
     if not available[kind]:
-        raise ModelError(f"device: {name!r} is not there; write auto, or leave it out")
+        raise ModelError(f"device: {name!r} is not available; write auto, or leave it out")
     return name
 
 
 def read_config(path: Path, name: str) -> PreTrainedConfig:
     """The config of a speech LLM that can be a base, from its folder. Raises `ModelError` for any other kind of model.
 
-    name: what errors call the model.
+    name: the name of the model in errors.
     """
     try:
         config = AutoConfig.from_pretrained(path)
     except (ValueError, OSError, KeyError) as error:
-        problem = f"its config.json does not say which model it is: {first_line(error)}"
+        problem = f"its config.json names no model type: {first_line(error)}"
         raise ModelError(f"base {name!r}: {problem}; save the model again with save_pretrained") from None
     kind = config.model_type
     if kind == ComposedConfig.model_type or kind in FAMILIES:
@@ -124,7 +124,10 @@ def read_config(path: Path, name: str) -> PreTrainedConfig:
 
 
 def _weights(cls: type[PreTrainedModel], path: Path, strict: bool = False, **arguments) -> PreTrainedModel:
-    """A model from its folder. strict: weights that the class has no place for are an error too."""
+    """A model from its folder. strict: whether weights without a place in the class are an error.
+
+    Raises `ModelError` for weights that are missing, have another shape, or cannot be loaded.
+    """
     try:
         model, report = cls.from_pretrained(path, output_loading_info=True, ignore_mismatched_sizes=True, **arguments)
     except OSError as error:
@@ -132,7 +135,7 @@ def _weights(cls: type[PreTrainedModel], path: Path, strict: bool = False, **arg
         raise ModelError(f"{path}: holds no weights: {reason}; save the model with save_pretrained") from None
     except ImportError as error:
         problem = f"{cls.__name__} cannot be built: {first_line(error)}"
-        raise ModelError(f"{path}: {problem}; install what it needs") from None
+        raise ModelError(f"{path}: {problem}; install the package that it names") from None
     wrong = [*report["missing_keys"], *report["mismatched_keys"], *(report["unexpected_keys"] if strict else ())]
     if wrong:
         raise ModelError(f"{path}: {len(wrong)} weights do not fit, first {wrong[0]!r}; save the model again")
@@ -140,8 +143,9 @@ def _weights(cls: type[PreTrainedModel], path: Path, strict: bool = False, **arg
 
 
 def _quantised(bits: int, device: str) -> dict:
+    """The arguments of `from_pretrained` for 8 or 4 bits. Raises `ModelError` without CUDA or bitsandbytes."""
     if not torch.cuda.is_available() or device in ("cpu", "mps"):
-        raise ModelError(f"quantise: {bits} bits need CUDA, and the device is {device!r}; leave it out")
+        raise ModelError(f"quantise: {bits} bits need CUDA, but the device is {device!r}; leave it out")
     try:
         import bitsandbytes  # noqa: F401
     except ImportError:
@@ -151,6 +155,7 @@ def _quantised(bits: int, device: str) -> dict:
 
 
 def _processor(path: Path, config: PreTrainedConfig) -> ProcessorMixin:
+    """The processor in a folder. Raises `ModelError` if it cannot be loaded, or takes no audio with text."""
     package = family_of(config).needs
     if package and not find_spec(package):
         raise ModelError(f"{path}: the processor of {config.model_type} needs {package}; pip install {package}")
@@ -166,7 +171,10 @@ def _processor(path: Path, config: PreTrainedConfig) -> ProcessorMixin:
 
 
 def load_tokenizer(name: str) -> tuple[PreTrainedTokenizerBase, int]:
-    """The tokenizer of a speech LLM, and the number of outputs of its decoder."""
+    """The tokenizer of a speech LLM, and the number of outputs of its decoder.
+
+    Raises `ModelError` as `find_base` and `read_config` do.
+    """
     path = find_base(name)
     config = read_config(path, name)
     if isinstance(config, ComposedConfig):
@@ -177,7 +185,7 @@ def load_tokenizer(name: str) -> tuple[PreTrainedTokenizerBase, int]:
 
 
 def view(name: str, model: ComposedForSpeechRecognition, tokenizer: PreTrainedTokenizerBase) -> SpeechLLM:
-    """The `SpeechLLM` of a composed model that is in memory already."""
+    """The `SpeechLLM` of a composed model in memory."""
     ends, max_seconds = [tokenizer.eos_token_id], model.config.max_seconds
     speech_llm = SpeechLLM(name, model, tokenizer, before=[], after=[], ends=ends, max_seconds=max_seconds)
     return learned_prompt.with_template(speech_llm, model.config.prompt)
@@ -186,13 +194,13 @@ def view(name: str, model: ComposedForSpeechRecognition, tokenizer: PreTrainedTo
 def view_with_processor(
     name: str, model: PreTrainedModel, processor: ProcessorMixin, language: str = "en"
 ) -> SpeechLLM:
-    """The `SpeechLLM` of a model of transformers. Raises `ModelError` where its processor's prompt has no slot."""
+    """The `SpeechLLM` of a model of transformers in memory. Raises `ModelError` if its processor writes no slot."""
     request = family_of(model.config).request
     try:
         before, after = ids_around_slot(processor, request, audio_token_id(model.config), language, name)
     except (ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
         problem = f"{name}: its processor writes no prompt with a slot for audio: {first_line(error)}"
-        raise ModelError(f"{problem}; take the processor that was saved with the model") from error
+        raise ModelError(f"{problem}; use the processor that was saved with the model") from error
     return SpeechLLM(
         name,
         model,
@@ -209,7 +217,7 @@ def view_with_processor(
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Tokens that end a transcript, those of the generation config; the tokenizer's comes first if it is among them."""
+    """Tokens that end a transcript, from the generation config; the tokenizer's comes first if it is one of them."""
     ends = model.generation_config.eos_token_id
     ends = [ends] if isinstance(ends, int) else list(ends or [])
     first = tokenizer.eos_token_id
@@ -218,9 +226,9 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> li
 
 @torch.no_grad()
 def missing_logits_scaling(model: PreTrainedModel) -> float:
-    """The divisor of the logits that the decoder's config asks for and the model does not apply; 1 for none.
+    """The divisor of the logits in the decoder's config, if the model does not apply it; else 1.
 
-    Granite's LLM divides its logits by `logits_scaling`; transformers' Granite Speech, which holds that LLM, does not.
+    Granite's LLM divides its logits by `logits_scaling`; transformers' Granite Speech, which contains it, does not.
     """
     scaling = getattr(model.config.get_text_config(decoder=True), "logits_scaling", 1.0)
     if scaling == 1.0:
@@ -232,7 +240,7 @@ def missing_logits_scaling(model: PreTrainedModel) -> float:
 
 
 def merge_own_lora(model: PreTrainedModel) -> None:
-    """Merge the LoRA that comes with a base, in place, so that adaptation builds on it and `generate` keeps it on."""
+    """Merge the LoRA that comes with a base, in place: adaptation builds on it, and `generate` cannot disable it."""
     layers = [(name, m) for name, m in model.named_modules() if isinstance(m, BaseTunerLayer)]
     for name, layer in layers:
         layer.merge()
@@ -241,4 +249,4 @@ def merge_own_lora(model: PreTrainedModel) -> None:
     if layers:
         model._hf_peft_config_loaded = False
         del model.peft_config
-        model._weight_conversions = None  # otherwise saving would write the names of the weights with the adapter
+        model._weight_conversions = None  # otherwise the saved weights would have the names of a model with an adapter

@@ -9,8 +9,8 @@ from transformers import PreTrainedModel
 
 from adapt.errors import ModelError
 
-# Where a projector is, as a module or as the last layers of its encoder. The first pattern that matches counts: in
-# families that take images too, `multi_modal_projector` may be the projector of the images.
+# The names of projectors, as modules or as the last layers of the encoder. The first pattern that matches counts: in
+# families with images, `multi_modal_projector` may be the projector of the images.
 _PROJECTORS = (r"embed_audio", r"audio_tower\.(?:proj\d?|post_proj_norm|adapter)", r"multi_modal_projector|projector")
 _ENCODER = r"audio_tower|encoder|\w+_tokenizer_encoder"
 

@@ -21,12 +21,12 @@ LORA = re.compile(r"llm\.base_model\.model\.(?P<layer>.+)\.lora_(?P<half>[AB])\.
 
 
 def from_slam(checkpoint: Path, encoder: str, llm: str, out: Path, prompt: str, lora_alpha: float = 32) -> None:
-    """Write the composed model of a `model.pt` of SLAM-LLM, with every weight of that file in it.
+    """Write the composed model of a `model.pt` of SLAM-LLM, which contains every weight of that file, to `out`.
 
     encoder, llm: folders or names of the models that it was trained with. prompt: the prompt template that corresponds
-    to SLAM-LLM's `prompt_template`. lora_alpha: scale of its LoRA, if it has one, which is merged. The projector's
-    shape tells how many frames are stacked. Raises `ModelError` for weights that have no place here, and for weights
-    that do not fit encoder or LLM.
+    to SLAM-LLM's `prompt_template`. lora_alpha: scale of its LoRA, if it has one, which is merged. Frame stacking
+    follows from the shape of the projector. Raises `RecipeError` for a prompt with a chat template, and `ModelError`
+    for weights that have no place in a composed model or do not fit encoder or LLM.
     """
     if any(segment.kind == CHAT for segment in parse(prompt)):
         raise RecipeError(f"prompt: {CHAT_MARK}: SLAM-LLM uses no chat template; write the whole prompt")
@@ -46,7 +46,7 @@ def from_slam(checkpoint: Path, encoder: str, llm: str, out: Path, prompt: str, 
         problem = f"its projector has {inputs} inputs, which is no multiple of the {width} outputs of {encoder!r}"
         raise ModelError(f"{checkpoint}: {problem}; name the encoder that it was trained with")
     if outputs != hidden:
-        problem = f"its projector has {outputs} outputs, and the hidden size of {llm!r} is {hidden}"
+        problem = f"its projector has {outputs} outputs, but the hidden size of {llm!r} is {hidden}"
         raise ModelError(f"{checkpoint}: {problem}; name the LLM that it was trained with")
     model = compose(
         audio_encoder,
@@ -58,13 +58,13 @@ def from_slam(checkpoint: Path, encoder: str, llm: str, out: Path, prompt: str, 
         prompt=prompt,
         whole_stacks=True,
     )
-    model.projector.load_state_dict({ours: state[theirs] for theirs, ours in PROJECTOR.items()})
+    model.projector.load_state_dict({name: state[slam_name] for slam_name, name in PROJECTOR.items()})
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
 
 
 def _state(checkpoint: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a checkpoint, in float32."""
+    """The tensors of a checkpoint, in float32. Raises `ModelError` if it cannot be read."""
     try:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)  # tensors only: other pickles run code
     except FileNotFoundError:
@@ -87,6 +87,7 @@ def _check_keys(checkpoint: Path, state: dict[str, torch.Tensor]) -> None:
 
 
 def _load_parts(encoder: str, llm: str) -> tuple[CtcEncoder, PreTrainedModel, PreTrainedTokenizerBase]:
+    """The encoder, without a CTC alphabet, and the LLM with its tokenizer. Raises `ModelError` if loading fails."""
     try:
         audio_encoder = pretrained(encoder, "")
         decoder = AutoModelForCausalLM.from_pretrained(llm, dtype=torch.float32)
@@ -100,8 +101,8 @@ def _merge(checkpoint: Path, decoder: torch.nn.Module, state: dict[str, torch.Te
     """Merge the LoRA of a checkpoint into the decoder; in place."""
     halves: dict[str, dict[str, torch.Tensor]] = {}
     for key, value in state.items():
-        if found := LORA.fullmatch(key):
-            halves.setdefault(found["layer"], {})[found["half"]] = value
+        if match := LORA.fullmatch(key):
+            halves.setdefault(match["layer"], {})[match["half"]] = value
     layers = dict(decoder.named_modules())
     for name, half in halves.items():
         if name not in layers or set(half) != {"A", "B"}:
@@ -111,9 +112,9 @@ def _merge(checkpoint: Path, decoder: torch.nn.Module, state: dict[str, torch.Te
 
 
 def soft_prompt_of(folder: Path, out: Path) -> int:
-    """Write the vectors of a PEFT prompt-tuning adapter to `out` as a soft prompt, and return how many there are.
+    """Write the vectors of a PEFT prompt-tuning adapter to `out` as a soft prompt, and return their number.
 
-    Raises `ModelError` where the folder holds another kind of adapter, or none.
+    Raises `ModelError` if the folder holds another kind of adapter, or none.
     """
     config, weights = folder / "adapter_config.json", folder / "adapter_model.safetensors"
     kind = json.loads(config.read_text(encoding="utf-8")).get("peft_type") if config.exists() else None

@@ -1,4 +1,4 @@
-"""Find the slot in the prompt that a processor writes, and what a model puts into it."""
+"""Find the slot in the prompt of a processor, and the embeddings that a model puts into it."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from adapt.model.families import (
     sampling_rate,
 )
 
-PROBES = (1.0, 2.57)  # seconds of silence: what a processor writes alike for both of them does not depend on the audio
+PROBES = (1.0, 2.57)  # seconds of silence; the parts of the prompt that are the same for both do not depend on audio
 
 
 def audio_token_id(config: PreTrainedConfig) -> int:
-    """The token that stands for an audio embedding. Raises `ModelError` where the config names none."""
+    """The token that stands for an audio embedding. Raises `ModelError` if the config names none."""
     for part in (config, getattr(config, "audio_config", None)):
         for key in ("audio_token_id", "audio_token_index"):
             if isinstance(token := getattr(part, key, None), int):
@@ -39,11 +39,11 @@ def ids_around_slot(
     language: str,
     model_name: str,
 ) -> tuple[list[int], list[int]]:
-    """Token ids before and after the slot: what the processor writes for any audio.
+    """Token ids of a processor's prompt before and after the slot, which are the same for any audio.
 
-    request: that of the family. The slot is everything between the two: as a rule one run of audio tokens; some
-    families put marks between parts of it, and one writes the duration after it. Raises ValueError where there is no
-    audio token at all.
+    request: that of the family. The slot is everything between the two: usually one run of audio tokens; some families
+    put marks between its parts, and one writes the duration after it. Raises `ValueError` for a prompt without audio
+    tokens.
     """
     requests = [
         Request(np.zeros(int(sampling_rate(processor) * seconds), np.float32), language, model_name)
@@ -60,7 +60,7 @@ def ids_around_slot(
 def chat_ids_around_slot(
     processor: ProcessorMixin, config: PreTrainedConfig, model_name: str, user_text: tuple[str, str]
 ) -> tuple[list[int], list[int]]:
-    """As `ids_around_slot`, in the chat template, with what the user says before and after the audio."""
+    """As `ids_around_slot`, for the chat template. user_text: the text of the user before and after the audio."""
     request = family_of(config).request
     if request not in (by_chat_template, by_tokenizer_chat_template):
         request = by_chat_template
@@ -72,9 +72,9 @@ def chat_ids_around_slot(
 
 
 def merged_embeddings(model: PreTrainedModel, inputs: BatchFeature, family: Family) -> torch.Tensor:
-    """The embeddings `[batch, length, hidden]` that a model gives its decoder, audio embeddings in the slot.
+    """The input embeddings `[batch, length, hidden]` of a model's decoder, with audio embeddings in the slot.
 
-    inputs: what its processor made of a request. The gradient is kept. The forward pass stops at the decoder.
+    inputs: the processor's output for a request. The gradient is kept. The forward pass stops at the decoder.
     """
     captured: list[torch.Tensor] = []
 

@@ -18,13 +18,15 @@ SLOT_EXAMPLES = "slot_examples.safetensors"  # audio embeddings of real audio, i
 def slot_examples(speech_llm: SpeechLLM, replayed: Sequence[torch.Tensor] = ()) -> list[torch.Tensor]:
     """Audio embeddings `[slots, hidden]` of real audio: `replayed` if not empty, else those in the base's folder.
 
-    Raises `ModelError` when there are neither.
+    Raises `ModelError` if there are neither.
     """
     if replayed:
         return list(replayed)
     path = Path(speech_llm.model.name_or_path) / SLOT_EXAMPLES
     if not path.exists():
-        raise ModelError(f"{speech_llm.name}: no examples of its audio embeddings; give some of source audio")
+        raise ModelError(
+            f"{speech_llm.name}: its folder has no examples of audio embeddings; give audio embeddings of source audio"
+        )
     tensors = load_file(path, device=str(speech_llm.device))
     return list(tensors["vectors"].float().split(tensors["lengths"].tolist()))
 
@@ -36,7 +38,7 @@ def save_slot_examples(path: Path, slots: Sequence[torch.Tensor]) -> None:
 
 
 def initial(kind: str, length: int, examples: Sequence[torch.Tensor], speech_llm: SpeechLLM) -> torch.Tensor:
-    """The vectors `[length, hidden]` that a soft prompt starts from.
+    """The initial vectors `[length, hidden]` of a soft prompt.
 
     kind: `audio` takes the audio embeddings of `examples` one after another; `stats` draws from a normal distribution
     with their mean and standard deviation in each dimension; `text` takes embeddings of random tokens; `random` draws
@@ -50,7 +52,7 @@ def initial(kind: str, length: int, examples: Sequence[torch.Tensor], speech_llm
         noise = torch.randn(length, vectors.shape[1], device=vectors.device)
         return vectors.mean(0) + vectors.std(0) * noise
     count = min(len(speech_llm.tokenizer), speech_llm.vocabulary)
-    # Through the model, not from its embedding table: some models scale what they look up.
+    # By the model, not from its embedding table: some models scale the embeddings.
     drawn = speech_llm.embed(torch.randint(count, (max(length, 256),)).tolist())[:, : speech_llm.hidden].detach()
     if kind == "text":
         return drawn[:length].clone()
@@ -64,7 +66,7 @@ def save_soft_prompt(path: Path, vectors: torch.Tensor) -> None:
 
 
 def load_soft_prompt(path: Path, speech_llm: SpeechLLM) -> torch.Tensor:
-    """The vectors that `save_soft_prompt` wrote. Raises `ModelError` for another file, or another width."""
+    """The vectors `[length, hidden]` that `save_soft_prompt` wrote. Raises `ModelError` for another file or width."""
     try:
         vectors = load_file(path, device=str(speech_llm.device)).get("soft_prompt")
     except (OSError, SafetensorError) as error:
@@ -73,6 +75,6 @@ def load_soft_prompt(path: Path, speech_llm: SpeechLLM) -> torch.Tensor:
         raise ModelError(f"{path}: holds no soft prompt; `adapt prompt` writes one")
     hidden = speech_llm.hidden
     if vectors.shape[1] != hidden:
-        problem = f"its vectors have {vectors.shape[1]} dimensions, and those of {speech_llm.name} have {hidden}"
+        problem = f"its vectors have {vectors.shape[1]} dimensions, but those of {speech_llm.name} have {hidden}"
         raise ModelError(f"{path}: {problem}; learn it again")
     return vectors

@@ -31,7 +31,7 @@ BLANK = "_"  # the CTC blank in a path that is written out as text
 
 
 class PromptAroundSlot(Protocol):
-    """What a speech LLM needs of a learned prompt (`learned_prompt.LearnedPrompt`). template: see `text.template`."""
+    """The part of a `learned_prompt.LearnedPrompt` that a speech LLM uses. template: see `text.template`."""
 
     template: str
 
@@ -39,23 +39,25 @@ class PromptAroundSlot(Protocol):
         """Rows `[length, width]` before and after the slot."""
         ...
 
-    def save(self, path: Path, speech_llm: SpeechLLM) -> None: ...
+    def save(self, path: Path, speech_llm: SpeechLLM) -> None:
+        """Write the prompt to a file."""
+        ...
 
 
 @dataclass
 class SpeechLLM:
     """A model with its tokenizer and the token ids around its slot.
 
-    The input of the decoder is rows `[length, width]`. A row is a token embedding or an audio embedding; in families
-    whose layers take a further input for each token, the row goes on with those inputs.
+    The input of the decoder is rows `[length, width]`. A row is a token embedding or an audio embedding. In families
+    whose layers take a further input for each token, these inputs are appended to the row.
 
     before, after: token ids of the prompt before and after the slot. They are tokenised apart from the target, so that
-    no merge across the boundary takes a sub-word out of the loss. ends: tokens that end a transcript; a target ends in
-    the first of them. max_seconds: the longest recording that the encoder takes. processor: None for a model of our
-    own. language: ISO 639-1, for prompts that name it. scale: the divisor of the logits. adapters: what
-    `adapter.attach` has put on the model. learned: the learned prompt that replaces `before` and `after`; None for
-    none. processor_prompt: token ids that the processor writes before and after the slot. prompts: the learned prompts
-    of the adapters by name, and that of the base under None.
+    no merge across the boundary removes a sub-word from the loss. ends: tokens that end a transcript; a target ends in
+    the first of them. max_seconds: the longest recording that the encoder takes. processor: None for a composed model.
+    language: ISO 639-1, for prompts that name it. scale: the divisor of the logits. adapters: the model with the
+    adapters of `adapter.attach`; None without one. learned: the learned prompt that replaces `before` and `after`; None
+    for none. processor_prompt: the processor's token ids before and after the slot. prompts: the learned prompts of the
+    adapters by name, and that of the base under None.
     """
 
     name: str
@@ -74,7 +76,7 @@ class SpeechLLM:
     prompts: dict[str | None, PromptAroundSlot] = field(default_factory=dict)
 
     def use(self, adapter: str | None) -> None:
-        """Decode with one of the attached adapters and its prompt; None: with the base alone."""
+        """Switch to one of the attached adapters and its prompt. adapter: its name; None: the base alone."""
         if self.adapters is None:
             return
         self.learned = self.prompts.get(adapter, self.prompts.get(None))
@@ -85,7 +87,7 @@ class SpeechLLM:
             self.adapters.set_adapter(adapter)
 
     def chat(self, before: str, after: str) -> tuple[str, str]:
-        """The prompt before and after the slot by the chat template, for what the user says before and after the audio.
+        """The prompt before and after the slot by the chat template. before, after: the user's text around the audio.
 
         Raises `ModelError` for a model without a chat template, or with one that takes no audio.
         """
@@ -107,6 +109,7 @@ class SpeechLLM:
 
     @property
     def device(self) -> torch.device:
+        """The device of the model."""
         return self.model.device
 
     @property
@@ -122,7 +125,7 @@ class SpeechLLM:
     @functools.cached_property
     @torch.no_grad()
     def vocabulary(self) -> int:
-        """Number of outputs of the decoder; often more than its tokenizer has tokens."""
+        """Number of outputs of the decoder; often larger than the number of tokens of its tokenizer."""
         return self.forward(self.embed([0])[None]).shape[-1]  # a config and its head do not always agree
 
     @functools.cached_property
@@ -168,9 +171,11 @@ class SpeechLLM:
         *,
         through: torch.nn.Module | None = None,
     ) -> torch.Tensor:
-        """Logits `[batch, length, vocabulary]` of rows `[batch, length, width]`; of the last `keep` unless 0.
+        """Logits `[batch, length, vocabulary]` of rows `[batch, length, width]`.
 
-        positions: None counts on from the cache. through: the module that wraps the model in training; None: the model.
+        mask: attention mask `[batch, length]`; None: no padding. positions: `[batch, length]`; None: those after the
+        cache. cache: of earlier rows; None: no cache. keep: only the logits of the last rows; 0: of all. through: the
+        module that wraps the model in training; None: the model.
         """
         model, arguments = through or self.model, {}
         if self._per_layer:
@@ -178,7 +183,7 @@ class SpeechLLM:
             arguments["per_layer_inputs"] = rows[..., self.hidden :].unflatten(-1, (layers, -1))
             rows = rows[..., : self.hidden]
         if hasattr(getattr(self.model, "model", None), "rope_deltas"):
-            # Qwen's omni models have positions in three dimensions, and would count on from an earlier call.
+            # Qwen's omni models have positions in three dimensions, and would continue those of an earlier call.
             self.model.model.rope_deltas = None
             if positions is None:
                 past = cache.get_seq_length() if cache is not None else 0
@@ -202,19 +207,19 @@ class SpeechLLM:
         *,
         through: torch.nn.Module | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The arguments of `token_loss`: logits and labels, from the position on that predicts the first label.
+        """The arguments of `token_loss`: logits and labels, from the position that predicts the first label.
 
-        rows, mask, labels: as `batch` returns them. Earlier positions have no loss, and computing their logits would
-        cost as much.
+        rows, mask, labels: as `batch` returns them. The logits of earlier positions, which have no loss, are not
+        computed.
         """
         keep = labels.shape[1] + 1 - int((labels != IGNORED).any(0).int().argmax())
         return self.forward(rows, mask, keep=keep, through=through), labels[:, -keep:]
 
     @contextmanager
     def plain_attention(self) -> Iterator[None]:
-        """Attention without torch's fused kernels while the decoder is trained on a CPU, where they are slower.
+        """Use attention without torch's fused kernels while the decoder is trained on a CPU.
 
-        They are slower above all in the backward pass in bf16. The logits differ by rounding alone.
+        The kernels are slower there, especially in the backward pass in bf16. The logits differ by rounding alone.
         """
         decoder = self.model.get_decoder()
         before = decoder.config._attn_implementation
@@ -242,7 +247,7 @@ class SpeechLLM:
 
     @torch.no_grad()
     def audio_embeddings(self, samples: Sequence[np.ndarray]) -> list[torch.Tensor]:
-        """Audio embeddings `[slots, hidden]` of each recording (samples: mono, 16 kHz)."""
+        """Audio embeddings `[slots, hidden]` of each recording. samples: mono, float32, 16 kHz."""
         return self.audio_embeddings_with_gradient(samples)
 
     @torch.no_grad()
@@ -260,13 +265,14 @@ class SpeechLLM:
         return [self._processor_embeddings(row) for row in samples]
 
     def frames(self, samples: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Encoder frames of recordings and their counts, as `CtcEncoder.frames`; for models of our own."""
+        """Encoder frames of recordings and their counts, as `CtcEncoder.frames`; for composed models only."""
         encoder = self.model.encoder
         with torch.autocast(self.device.type, enabled=False):
             inputs = encoder.inputs(*(x.to(self.device) for x in pad(samples)))
         return encoder.frames(*inputs)
 
     def _processor_embeddings(self, samples: np.ndarray) -> torch.Tensor:
+        """Audio embeddings of one recording, for models with a processor. Raises `ModelError` for another prompt."""
         family = family_of(self.model.config)
         request = Request(resampled(samples, SAMPLE_RATE, sampling_rate(self.processor)), self.language, self.name)
         inputs = family.request(self.processor, request).to(self.device, self.model.dtype)
@@ -282,7 +288,7 @@ class SpeechLLM:
     def ctc_paths(
         self, samples: Sequence[np.ndarray], to_inputs: Callable[..., tuple[torch.Tensor, torch.Tensor]] | None = None
     ) -> tuple[list[str], list[torch.Tensor]]:
-        """CTC path (`paths`) and audio embeddings `[slots, hidden]` of each recording.
+        """CTC path (`greedy_paths`) and audio embeddings `[slots, hidden]` of each recording.
 
         to_inputs: (encoder, samples, lengths) -> the encoder's input and its mask; None: `CtcEncoder.inputs`.
         """
@@ -290,12 +296,12 @@ class SpeechLLM:
         frames, lengths = encoder.frames(
             *(to_inputs or CtcEncoder.inputs)(encoder, *(x.to(self.device) for x in pad(samples)))
         )
-        return paths(encoder, frames, lengths), self.model.project(frames, lengths)
+        return greedy_paths(encoder, frames, lengths), self.model.project(frames, lengths)
 
     def prompt(self, slot: torch.Tensor | None) -> torch.Tensor:
         """Rows `[length, width]` of the prompt with the embeddings `slot` (`[slots, hidden]`) in it.
 
-        None: no prompt, only its first token (the beginning of sentence), as for text alone.
+        slot: None: no prompt, only its first token (the beginning of sentence), as for text alone.
         """
         if slot is None:
             return self.embed(self.before[:1])
@@ -307,12 +313,12 @@ class SpeechLLM:
         embeddings = embeddings.to(self.device, self.model.dtype)
         if not self._per_layer:
             return embeddings
-        # Families with further inputs for each token use those of the padding token for audio.
+        # In families with further inputs for each token, audio has those of the padding token.
         padding = self.model.config.get_text_config(decoder=True).pad_token_id or 0
         return torch.cat([embeddings, self.embed([padding] * len(embeddings))[:, self.hidden :]], -1)
 
     def prompt_without_audio(self) -> torch.Tensor:
-        """Rows of the prompt with an empty slot: after it the decoder acts as its internal LM."""
+        """Rows `[length, width]` of the prompt with an empty slot, after which the decoder is its internal LM."""
         return self.prompt(self.empty_slot)
 
     def training_batch(
@@ -320,20 +326,20 @@ class SpeechLLM:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Right-padded rows `[batch, length, width]`, `attention_mask` and `labels [batch, length]`.
 
-        `length` is a multiple of 16. Only the targets carry a label.
+        slots: as in `prompt`. targets: token ids. `length` is a multiple of 16. Only the targets have labels.
         """
         return self.batch([self.prompt(slot) for slot in slots], targets)
 
     def batch(
         self, prompts: Sequence[torch.Tensor], targets: Sequence[Sequence[int]]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """As `training_batch`, for given rows `[length, width]` of the prompts."""
+        """As `training_batch`. prompts: rows `[length, width]` of each prompt."""
         rows, labels = [], []
         for prompt, target in zip(prompts, targets, strict=True):
             rows.append(torch.cat([prompt, self.embed(target)]))
             labels.append(torch.tensor([IGNORED] * len(prompt) + list(target), device=self.device))
         lengths = torch.tensor([len(row) for row in rows], device=self.device)
-        # Few different lengths, since kernels are set up anew for each length that occurs.
+        # Multiples of 16: kernels are set up for each new length.
         padding = -int(lengths.max()) % 16
         embeds = F.pad(torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), (0, 0, 0, padding))
         padded = torch.nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=IGNORED)
@@ -342,7 +348,7 @@ class SpeechLLM:
         return embeds, mask.long(), padded
 
 
-def paths(encoder: CtcEncoder, frames: torch.Tensor, lengths: torch.Tensor) -> list[str]:
+def greedy_paths(encoder: CtcEncoder, frames: torch.Tensor, lengths: torch.Tensor) -> list[str]:
     """CTC path of each recording: the most probable symbol of each frame as text, `_` for the blank."""
     symbols = encoder.config.alphabet + BLANK
     best = encoder.ctc(frames).argmax(-1).tolist()

@@ -1,4 +1,4 @@
-"""The support table: every model type of transformers that takes audio, and whether it can be a base. Without torch."""
+"""The support table: whether each model type of transformers with audio can be a base. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from adapt.model.unsupported import UNSUPPORTED
 class Support:
     """One row of the table.
 
-    why: the reason where the model type is not supported, else empty. cls, tested, needs: as in `families.Family`;
-    False and empty where it is not supported.
+    why: the reason if the model type is not supported, else "". cls, tested, needs: as in `families.Family`; tested is
+    False and needs "" if it is not supported.
     """
 
     model_type: str
@@ -25,7 +25,7 @@ class Support:
 
 
 def table() -> list[Support]:
-    """All rows: our own models, the supported model types of `FAMILIES`, then the others by name."""
+    """All rows: composed models, the supported model types of FAMILIES, then the unsupported ones by name."""
     families = {OWN_TYPE: OWN_FAMILY, **FAMILIES}
     supported = [Support(kind, f.cls, True, "", f.tested, f.needs) for kind, f in families.items()]
     reasons = [(kind, cls, why) for why, classes in UNSUPPORTED.items() for kind, cls in classes.items()]
@@ -33,5 +33,5 @@ def table() -> list[Support]:
 
 
 def refusal(model_type: str) -> str | None:
-    """Why a model type that has to do with audio cannot be a base; None where it can, or where it is unknown."""
+    """The reason why a model type with audio cannot be a base; None if it can, or if it is unknown."""
     return next((why for why, classes in UNSUPPORTED.items() if model_type in classes), None)

@@ -1,4 +1,4 @@
-"""Train the tokenizer of a new decoder, and add missing letters to that of an existing one."""
+"""Train the tokenizer of a new decoder, and add missing letters to an existing tokenizer."""
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ SPECIAL = [SLOT, "<text>"]
 def train_tokenizer(sentences: Iterable[str], vocab_size: int, letters: str = "") -> PreTrainedTokenizerFast:
     """A sentencepiece unigram model (1804.10959) of `vocab_size` tokens, as a fast tokenizer of transformers.
 
-    letters: characters that get a token of their own even where no sentence has them. Ids: unknown 0, beginning 1,
-    end 2, padding 3. Raises `DataError` where the text has too few different words for `vocab_size`, or too many
-    letters.
+    letters: characters that get their own token even if no sentence has them. Ids: unknown 0, beginning 1, end 2,
+    padding 3. Raises `DataError` if the text has too few different words for `vocab_size`, or too many letters.
     """
     model = io.BytesIO()
     try:
@@ -57,13 +56,13 @@ def train_tokenizer(sentences: Iterable[str], vocab_size: int, letters: str = ""
 
 
 def unwritable(tokenizer: PreTrainedTokenizerBase, letters: str) -> str:
-    """Those of `letters` that the tokenizer encodes as unknown; a byte-level tokenizer encodes them all."""
+    """The letters that the tokenizer encodes as unknown; none for a byte-level tokenizer."""
     unknown = tokenizer.unk_token_id
     return "".join(c for c in letters if unknown in tokenizer.encode(c, add_special_tokens=False))
 
 
 def extensible(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether `with_letters` can add to it: it is a unigram model and has no added tokens outside of that model."""
+    """Whether `with_letters` can add letters: for unigram models without added tokens."""
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     return model["type"] == "Unigram" and len(model["vocab"]) == len(tokenizer)
 
@@ -72,10 +71,10 @@ def extensible(tokenizer: PreTrainedTokenizerBase) -> bool:
 def with_letters(
     llm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, letters: str
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Both with a token for each of `letters` that is `unwritable`; unchanged where none is.
+    """LLM and tokenizer with a token for each of `letters` that is `unwritable`; unchanged if there are none.
 
-    The embedding of a new token starts as that of the letter without its diacritic (`a` for `ä`), or as the mean of
-    all embeddings where the tokenizer lacks that letter too.
+    The initial embedding of a new token is that of the letter without its diacritic (`a` for `ä`), or the mean of all
+    embeddings if the tokenizer lacks that letter too.
     """
     missing = unwritable(tokenizer, letters)
     if not missing:
@@ -92,6 +91,6 @@ def with_letters(
         llm.resize_token_embeddings(len(extended), mean_resizing=False)
     for weight in (llm.get_input_embeddings().weight, llm.get_output_embeddings().weight):
         for row, letter in enumerate(missing, old_size):
-            like = tokenizer.convert_tokens_to_ids(unicodedata.normalize("NFD", letter)[0])
-            weight[row] = weight[:old_size].mean(0) if like == tokenizer.unk_token_id else weight[like]
+            base_letter = tokenizer.convert_tokens_to_ids(unicodedata.normalize("NFD", letter)[0])
+            weight[row] = weight[:old_size].mean(0) if base_letter == tokenizer.unk_token_id else weight[base_letter]
     return llm, extended

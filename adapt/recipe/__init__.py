@@ -1,1 +1,1 @@
-"""Recipes: YAML files in, dataclasses out."""
+"""Recipes: from YAML files to dataclasses and back."""

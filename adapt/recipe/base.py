@@ -1,6 +1,6 @@
 """The recipe of `adapt base`, which builds a speech LLM from an audio encoder, a projector and a decoder.
 
-Each section is a dataclass, which is also the settings object of the training that reads it.
+Each section is a dataclass, which is also the settings object of the training that uses it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import dataclasses as dc
 from dataclasses import field
 from pathlib import Path
 
+from adapt.recipe import choices
 from adapt.recipe.domain import Common, Score, Transcribe
 from adapt.text.normalise import NORMALISERS
 
@@ -69,7 +70,7 @@ class Encoder:
         default="none",
         metadata={
             "help": "frozen part: none, first (the layers before the blocks), or all but the CTC head",
-            "choices": ("none", "first", "all"),
+            "choices": choices.ENCODER_FROZEN,
         },
     )
     steps: int = field(default=4000, metadata={"help": "optimiser steps; 0 takes `start` as it is", "low": 0})
@@ -105,7 +106,7 @@ class Llm:
         default=None,
         metadata={
             "help": "causal LM to start from, or a speech LLM of `adapt base`, such as tiny, for its decoder and, "
-            "where the sizes agree, its projector; default: a new decoder",
+            "if the sizes agree, its projector; default: a new decoder",
             "model": True,
         },
     )
@@ -139,14 +140,14 @@ class Align:
     stack: int = field(default=2, metadata={"help": "encoder frames in one audio embedding", "low": 1})
     projector: str = field(
         default="mlp",
-        metadata={"help": "layers of the projector", "choices": ("linear", "mlp", "conv")},
+        metadata={"help": "layers of the projector", "choices": choices.PROJECTORS},
     )
     projector_size: int = field(
         default=256, metadata={"help": "hidden width of the projector; linear has none", "low": 1}
     )
     decoder: str = field(
         default="lora",
-        metadata={"help": "how the decoder is trained", "choices": ("frozen", "lora", "full")},
+        metadata={"help": "how the decoder is trained", "choices": choices.DECODER_TRAINING},
     )
     rank: int = field(default=16, metadata={"help": "rank of LoRA, on the attention layers of the decoder", "low": 1})
     alpha: int = field(default=32, metadata={"help": "scale of LoRA, applied as alpha / rank", "low": 1})
@@ -182,7 +183,7 @@ class Align:
         metadata={
             "help": "additional loss between audio embeddings and token embeddings: none, letters (distance to the "
             "letters of the CTC posteriors), or ctc (CTC over tokens)",
-            "choices": ("none", "letters", "ctc"),
+            "choices": choices.EXPLICIT,
         },
     )
 

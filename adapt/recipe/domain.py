@@ -1,6 +1,6 @@
 """The recipe of a domain: each section is a dataclass, with the settings of one stage.
 
-The `help` of a field is user documentation: `load.describe(Recipe)` prints it. `schema` says what other metadata mean.
+The `help` of a field is user documentation: `load.describe(Recipe)` prints it. `schema` explains the other metadata.
 """
 
 from __future__ import annotations
@@ -245,7 +245,7 @@ class Lm:
 
 @dc.dataclass(frozen=True)
 class Fusion:
-    """Weights of what the beam search adds to the decoder's scores; 0 leaves a part out. `adapt tune` finds weights."""
+    """Weights of what beam search adds to the decoder's scores; 0 leaves a part out. `adapt tune` finds weights."""
 
     lm: float = field(default=0.0, metadata={"help": "weight of the domain n-gram LM (shallow fusion)", "low": 0})
     source: float = field(
@@ -292,14 +292,14 @@ class Score:
 
 @dc.dataclass(frozen=True, kw_only=True)
 class Common:
-    """The keys that every kind of recipe has. folder: where the recipe is; not a key of the file."""
+    """The keys that every kind of recipe has. folder: the folder of the recipe; not a key of the file."""
 
     name: str = field(
         default="",
         metadata={
             "help": "name of the run; default: the name of the recipe's folder",
             "pattern": r"[^\s./\\][^/\\\n]*",
-            "wanted": "text that can name a folder, without slashes or a dot in front",
+            "pattern_help": "text that can name a folder, without slashes or a dot in front",
             "example": "music",
         },
     )
@@ -345,7 +345,7 @@ class Recipe(Common):
         metadata={
             "help": "spoken language, ISO 639-1, for bases whose prompt names it",
             "pattern": "[a-z]{2,3}",
-            "wanted": "two or three lower-case letters, such as de",
+            "pattern_help": "two or three lower-case letters, such as de",
         },
     )
     data: DomainData

@@ -14,7 +14,7 @@ import yaml
 
 from adapt.errors import RecipeError
 from adapt.recipe.schema import in_words, is_optional, keys, keys_of, plain, required, sections, unknown_key
-from adapt.recipe.values import NULLS, Given, relative, similar_name, to_yaml, value_of
+from adapt.recipe.values import NULLS, RawValue, relative, similar_name, to_yaml, value_of
 
 __all__ = ["describe", "dump", "keys", "load_recipe", "sections"]
 
@@ -25,19 +25,19 @@ _PLAIN_TAGS = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "seq"
 
 @dc.dataclass
 class _Contents:
-    """What a file and overrides hold: values by dotted key, and (line, problem) pairs."""
+    """The contents of a file and overrides: values by dotted key, and (line, problem) pairs."""
 
-    given: dict[str, Given] = dc.field(default_factory=dict)
+    values: dict[str, RawValue] = dc.field(default_factory=dict)
     problems: list[tuple[float, str]] = dc.field(default_factory=list)
 
 
 def load_recipe(kind: type[R], folder_or_file: str | os.PathLike, overrides: Sequence[str] = ()) -> R:
-    """Load a recipe of a kind, and check every key and that every file it names exists.
+    """Load a recipe of a kind. Every key is checked, and every file that it names must exist.
 
     kind: a dataclass as `schema` describes it, such as `domain.Recipe`. folder_or_file: the folder of a recipe.yaml, or
     the file itself. overrides: `section.key=value`, as after `-s` on the command line. An override replaces the value
     in the file, the last one of a key counts, and an empty value is null. Paths are relative to the recipe's folder,
-    those of overrides too, and come back absolute. Raises RecipeError with all problems of file and overrides.
+    those of overrides too, and are returned absolute. Raises RecipeError with all problems of file and overrides.
     """
     file = Path(os.path.abspath(folder_or_file))
     if os.path.isdir(file):
@@ -51,13 +51,13 @@ def load_recipe(kind: type[R], folder_or_file: str | os.PathLike, overrides: Seq
         _override(override, kind, contents)
 
     values: dict[str, dict[str, object]] = {section: {} for section in ("", *sections(kind))}
-    for key, (spec, wanted) in keys(kind).items():
+    for key, (spec, value_type) in keys(kind).items():
         section, _, name = key.rpartition(".")
-        if given := contents.given.get(key):
+        if raw := contents.values.get(key):
             try:
-                values[section][name] = value_of(given, spec, wanted, file.parent)
+                values[section][name] = value_of(raw, spec, value_type, file.parent)
             except ValueError as e:
-                contents.problems.append((given.line, f"{given.place}: {e}"))
+                contents.problems.append((raw.line, f"{raw.place}: {e}"))
         elif spec.default is dc.MISSING:
             contents.problems.append((0, f"{file.name}: {key}: missing; name the {spec.metadata['help']}"))
     if contents.problems:
@@ -79,7 +79,7 @@ def _parse(file: Path, kind: type) -> yaml.MappingNode:
         raise RecipeError(f"{file.name}:{line}: byte {e.object[e.start]:#04x} is not UTF-8; save it as UTF-8") from e
     except yaml.reader.ReaderError as e:
         line = text.count("\n", 0, e.position) + 1
-        raise RecipeError(f"{file.name}:{line}: unprintable {chr(e.character)!r}; take it out") from e
+        raise RecipeError(f"{file.name}:{line}: unprintable {chr(e.character)!r}; remove it") from e
     except yaml.MarkedYAMLError as e:
         line = (e.problem_mark or e.context_mark).line + 1
         problem = ", ".join(filter(None, (e.context, e.problem)))
@@ -111,14 +111,14 @@ def _collect(node: yaml.Node, section: str, file: str, kind: type, into: _Conten
             _collect(value, key, file, kind, into)
         elif not (problem := _key_problem(key, word, value, kind)):
             text = None if _is_null(value) else value.value
-            into.given[key] = Given(line, f"{file}:{line}: {key}", text, bool(value.style))
+            into.values[key] = RawValue(line, f"{file}:{line}: {key}", text, bool(value.style))
         if problem:
             into.problems.append((line, f"{file}:{line}: {problem}"))
         lines.setdefault(key, line)
 
 
 def _key_problem(key: str, word: str, value: yaml.Node, kind: type) -> str | None:
-    """What is wrong with a key or with the form of its value. word: the key as it is written, without its section."""
+    """The problem of a key or of the form of its value; None without one. word: the key without its section."""
     if key in keys(kind) and "." in word:
         return f"{key}: a dotted key; write its last part under `{key.partition('.')[0]}:`"
     if key not in keys(kind):
@@ -137,9 +137,10 @@ def _is_null(node: yaml.Node) -> bool:
 
 
 def _override(override: str, kind: type, into: _Contents) -> None:
+    """Add the value, or the problem, of an override `section.key=value`."""
     key, equals, text = override.partition("=")
     if equals and key in keys(kind):
-        into.given[key] = Given(math.inf, f"-s {override}", None if text in NULLS else text)
+        into.values[key] = RawValue(math.inf, f"-s {override}", None if text in NULLS else text)
         return
     if key in sections(kind):
         problem = f"`{key}` is a section; name a key of it, one of {', '.join(keys_of(key, kind))}"
@@ -170,9 +171,9 @@ def describe(kind: type) -> str:
         indent = "  " if section else ""
         lines += ["", f"# {cls.__doc__}", f"{section}:"] if section else []
         for key in (k for k in keys_of(section, kind).values() if k in keys(kind)):
-            spec, wanted = keys(kind)[key]
-            null = ", or null" if is_optional(wanted) else ""
-            comment = f"{spec.metadata['help']} ({in_words(plain(wanted), spec.metadata)}{null})"
+            spec, value_type = keys(kind)[key]
+            null = ", or null" if is_optional(value_type) else ""
+            comment = f"{spec.metadata['help']} ({in_words(plain(value_type), spec.metadata)}{null})"
             lines += [f"{indent}# {line}" for line in textwrap.wrap(comment, 100)]
             lines.append(f"{indent}{spec.name}: {to_yaml(spec.metadata.get('example', spec.default))}")
     return "\n".join(lines) + "\n"

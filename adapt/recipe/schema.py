@@ -1,13 +1,13 @@
 """The keys of a kind of recipe, from the fields of its dataclasses.
 
-A field of a recipe or of one of its sections is a key if its metadata has `help`: the meaning of the key in a line.
+A field of a recipe or of one of its sections is a key if its metadata has `help`: the meaning of the key, in a line.
 Other metadata, all optional:
 
 - `low`, `high`: the smallest and largest number allowed; `above`: a number that the value must exceed
 - `choices`: the texts allowed
-- `pattern`, `wanted`: a regular expression for a text, and what it allows in words
+- `pattern`, `pattern_help`: a regular expression that a text must match, and the same in words
 - `model`: True for the name of a model, which may also be a folder, written with ./ ../ ~ or / in front
-- `example`: a value for a generated recipe where there is no default
+- `example`: the value in a generated recipe if the key has no default
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def keys(kind: type) -> dict[str, tuple[dc.Field, object]]:
 
 
 def keys_of(section: str, kind: type) -> dict[str, str]:
-    """The dotted keys of a section by their last part; of the section "": the top-level keys and the sections."""
+    """The dotted keys of a section by their last part. section: "" for the top-level keys and the sections."""
     return {k.rpartition(".")[2]: k for k in [*keys(kind), *sections(kind)] if k.rpartition(".")[0] == section}
 
 
@@ -65,8 +65,8 @@ def in_words(kind: object, limits: Mapping) -> str:
     """The values that a key takes, in words: 'a whole number, at least 1'. kind: the type without None."""
     if "choices" in limits:
         return "one of " + ", ".join(limits["choices"])
-    if "wanted" in limits:
-        return limits["wanted"]
+    if "pattern_help" in limits:
+        return limits["pattern_help"]
     words = {int: "a whole number", float: "a number", str: "text"}.get(kind, "a path")
     if "low" in limits and "high" in limits:
         return f"{words} from {limits['low']} to {limits['high']}"
@@ -83,12 +83,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def unknown_key(key: str, kind: type) -> str:
     """The problem with a dotted key that does not exist, with the keys that may be meant."""
     section, _, name = key.rpartition(".")
-    if here := keys_of(section, kind):
+    if siblings := keys_of(section, kind):
         near = [k for k in keys(kind) if k.rpartition(".")[2] == name]  # the same key in another section
         # Only last parts are compared: with a long section in front, any two of its keys look alike.
-        near = near or [here[n] for n in difflib.get_close_matches(name, here, 1)]
+        near = near or [siblings[n] for n in difflib.get_close_matches(name, siblings, 1)]
     else:
         near = difflib.get_close_matches(key, keys(kind), 1)
     if near:
         return f"unknown key `{key}`; did you mean {' or '.join(f'`{k}`' for k in near)}?"
-    return f"unknown key `{key}`; the keys here are {', '.join(here or sections(kind))}"
+    return f"unknown key `{key}`; the keys here are {', '.join(siblings or sections(kind))}"

@@ -23,8 +23,12 @@ _NUMBERS = {int: r"[+-]?(0|[1-9]\d*)", float: r"[+-]?((0|[1-9]\d*)\.?\d*|\.\d+)(
 
 
 @dc.dataclass(frozen=True)
-class Given:
-    """A value as the user wrote it. place: where, for error messages; text: None for null or nothing."""
+class RawValue:
+    """A value as the user wrote it.
+
+    line: its line in the file; infinity for an override. place: how error messages refer to it. text: None for null or
+    an empty value. quoted: whether it is in quotes.
+    """
 
     line: float
     place: str
@@ -32,35 +36,36 @@ class Given:
     quoted: bool = False
 
 
-def value_of(given: Given, spec: dc.Field, kind: object, folder: Path) -> object:
-    """The value in the type of its field. Paths are relative to `folder` and come back absolute.
+def value_of(raw: RawValue, spec: dc.Field, kind: object, folder: Path) -> object:
+    """The value in the type `kind` of its field `spec`. Paths are relative to `folder`, and returned absolute.
 
     Raises ValueError with the problem and the way out, without the place.
     """
     optional, kind, limits = is_optional(kind), plain(kind), spec.metadata
     default = f" (default {to_yaml(spec.default)})" if spec.default not in (dc.MISSING, None, "") else ""
-    wanted = in_words(kind, limits) + default
-    if given.text is None:
+    allowed = in_words(kind, limits) + default
+    if raw.text is None:
         if optional:
             return None
-        raise ValueError(f"no value; write {wanted}, or take the line out")
+        raise ValueError(f"no value; write {allowed}, or remove the line")
     if kind in _NUMBERS:
-        return _number(given, kind, limits, default)
+        return _number(raw, kind, limits, default)
     if kind is Path:
-        return _file(given.text, folder)
-    return _text(given.text, spec, wanted, folder)
+        return _file(raw.text, folder)
+    return _text(raw.text, spec, allowed, folder)
 
 
-def _number(given: Given, kind: type, limits: Mapping, default: str) -> int | float:
-    text, wanted = given.text, in_words(kind, limits)
-    if given.quoted or not re.fullmatch(_NUMBERS[kind], text, re.ASCII):
+def _number(raw: RawValue, kind: type, limits: Mapping, default: str) -> int | float:
+    """The number within the limits. Raises ValueError as `value_of` does."""
+    text, allowed = raw.text, in_words(kind, limits)
+    if raw.quoted or not re.fullmatch(_NUMBERS[kind], text, re.ASCII):
         number = _written_otherwise(text, kind)
-        way_out = f"{number} without quotes" if number and given.quoted else number or wanted
-        raise ValueError(f"expected {wanted}, got {text!r}; write {way_out}{default}")
+        way_out = f"{number} without quotes" if number and raw.quoted else number or allowed
+        raise ValueError(f"expected {allowed}, got {text!r}; write {way_out}{default}")
     value = kind(text)
     low, high = limits.get("low", -math.inf), limits.get("high", math.inf)
     if not low <= value <= high or value <= limits.get("above", -math.inf) or value == math.inf:
-        raise ValueError(f"out of range: {text!r}; write {wanted}{default}")
+        raise ValueError(f"out of range: {text!r}; write {allowed}{default}")
     return value
 
 
@@ -74,6 +79,7 @@ def _written_otherwise(text: str, kind: type) -> str | None:
 
 
 def _file(text: str, folder: Path) -> Path:
+    """The absolute path of a file. Raises ValueError if it does not exist."""
     path = _absolute(text, folder)
     if not os.path.isfile(path):
         problem = "is a folder, not a file" if os.path.isdir(path) else "no such file"
@@ -81,13 +87,14 @@ def _file(text: str, folder: Path) -> Path:
     return path
 
 
-def _text(text: str, spec: dc.Field, wanted: str, folder: Path) -> str:
+def _text(text: str, spec: dc.Field, allowed: str, folder: Path) -> str:
+    """The text, or for a model that is written as a path its absolute path. Raises ValueError as `value_of` does."""
     limits = spec.metadata
     if text not in limits.get("choices", (text,)):
         near = did_you_mean(text, limits["choices"]) or ";"
-        raise ValueError(f"unknown choice {text!r}{near} write {wanted}")
+        raise ValueError(f"unknown choice {text!r}{near} write {allowed}")
     if not text.strip() or not re.fullmatch(limits.get("pattern", ".*"), text):
-        raise ValueError(f"{text!r} cannot be a {spec.name}; write {wanted}")
+        raise ValueError(f"{text!r} cannot be a {spec.name}; write {allowed}")
     if limits.get("model") and re.match(r"\.{0,2}/|~|\.{1,2}$", text):
         path = _absolute(text, folder)
         if not os.path.isdir(path):

@@ -1,1 +1,1 @@
-"""Scores: WER and entity errors with intervals, significance and a report; nothing here imports torch."""
+"""Scores: WER and entity errors with intervals, significance and a report. No module of this package imports torch."""

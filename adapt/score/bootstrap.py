@@ -10,8 +10,8 @@ SIGNIFICANT = 0.05  # a difference is significant if its p-value is below this
 def resample(stats: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     """Column sums of bootstrap samples: (utterances, columns) -> (resamples, columns).
 
-    Each sample draws as many utterances as there are, with replacement. Columns of several systems side by
-    side are drawn together, which is what makes a comparison paired.
+    Each sample draws as many utterances as the set has, with replacement. Columns of several systems side by side are
+    drawn together; that makes a comparison paired.
     """
     generator = np.random.default_rng(seed)
     # Many utterances have the same counts. It is enough to draw how often each distinct row occurs in a sample.
@@ -29,6 +29,7 @@ def ratio(errors: float, total: float) -> float | None:
 
 
 def _ratios(errors: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """errors / total of each resample; NaN if the total is 0."""
     return np.divide(errors, total, out=np.full(errors.shape, np.nan), where=total > 0)
 
 
@@ -43,8 +44,8 @@ def interval(errors: np.ndarray, total: np.ndarray) -> tuple[float, float] | Non
 def p_value(base: tuple[np.ndarray, np.ndarray], system: tuple[np.ndarray, np.ndarray], difference: float) -> float:
     """Two-sided p-value of a paired bootstrap: how often resampling alone makes such a difference.
 
-    `base` and `system` are (errors, total) over the same resamples, `difference` is that of the two ratios on the whole
-    set. The p-value covers the choice of utterances alone; it does not say how large the difference is.
+    base, system: (errors, total) over the same resamples. difference: that of the two ratios on the whole set. The
+    p-value covers the choice of utterances alone; it does not say how large the difference is.
     """
     differences = _ratios(*system) - _ratios(*base)
     differences = differences[~np.isnan(differences)]

@@ -12,7 +12,7 @@ import numpy as np
 from adapt.score.entity import EntityErrors, JudgedMention, entity_errors, rare_word_errors
 from adapt.score.wer import BATCH, Op, WordErrors, Words, align_all, align_is21, count
 from adapt.text.corpus import Utterance
-from adapt.text.lexicon import Mention, PhraseIndex, find_mentions, place_entities
+from adapt.text.lexicon import Mention, PhraseIndex, reference_mentions
 
 _COUNTS = (
     *("words", "substitutions", "deletions", "insertions", "chars", "char_errors"),
@@ -22,7 +22,7 @@ _COUNTS = (
 
 @dataclass(frozen=True)
 class Rules:
-    """How to count.
+    """The rules of counting.
 
     normalise: applied to references, hypotheses and entities. index: of the lexicon; None without one. seen: normalised
     written forms of the entities that the domain text contains; None: not known. convention: one of CONVENTIONS.
@@ -38,9 +38,10 @@ class Rules:
 class Totals:
     """Error counts of one system on one set.
 
-    confused: wrong mentions by (type, entity, reference words, hypothesis words). changed: mentions by (type, entity,
-    `gained` or `lost`) that are right where the set's first system is wrong, or the other way round. stats: per
-    utterance what the bootstrap draws, (utterances, 4): word errors, words, wrong mentions, mentions.
+    confused: wrong mentions by (type, entity, reference words, hypothesis words). changed: by (type, entity, `gained`
+    or `lost`), the mentions that this system recognises and the set's first system does not (gained), and the reverse
+    (lost). stats: the rows that the bootstrap draws, one per utterance, (utterances, 4): word errors, words, wrong
+    mentions, mentions.
     """
 
     stats: np.ndarray
@@ -51,13 +52,14 @@ class Totals:
 
     @property
     def word_errors(self) -> int:
+        """Substitutions, deletions and insertions together."""
         return self.counts["substitutions"] + self.counts["deletions"] + self.counts["insertions"]
 
 
 def count_set(
     utterances: Sequence[Utterance], systems: Mapping[str, Mapping[str, str]], rules: Rules
 ) -> tuple[dict[str, Totals], int]:
-    """Totals of each system over the utterances; `systems` is system -> id -> text, the baseline first.
+    """Totals of each system over the utterances. systems: system -> id -> text, the baseline first.
 
     The second value counts the annotated entities whose words the normalised reference does not contain.
     """
@@ -68,8 +70,8 @@ def count_set(
         refs = [tuple(rules.normalise(u.text).split()) for u in batch]
         mentions = []
         for ref, utterance in zip(refs, batch, strict=True):
-            found, without_place = _mentions(ref, utterance, rules)
-            mentions.append(found)
+            of_utterance, without_place = reference_mentions(ref, utterance, rules.index, rules.normalise)
+            mentions.append(of_utterance)
             unplaced += without_place
         judged_of_base = None
         for system, total in totals.items():
@@ -85,13 +87,8 @@ def count_set(
     return totals, unplaced
 
 
-def _mentions(ref: tuple[str, ...], utterance: Utterance, rules: Rules) -> tuple[list[Mention], int]:
-    if utterance.entities is not None:
-        return place_entities(ref, utterance.entities, rules.normalise)
-    return (find_mentions(ref, rules.index) if rules.index else []), 0
-
-
 def _alignments(pairs: Sequence[tuple[Words, Words]], rules: Rules) -> Iterator[list[Op]]:
+    """The alignment of each (reference, hypothesis) pair by the convention of the rules."""
     if rules.convention == "is21":
         return (align_is21(ref, hyp) for ref, hyp in pairs)
     return align_all(pairs)
@@ -106,7 +103,7 @@ def _add(
     mentions: Sequence[Mention],
     rules: Rules,
 ) -> tuple[JudgedMention, ...]:
-    """Add the utterance in row `place` of the set to the totals of a system; returns its judged mentions."""
+    """Add the utterance in row `place` of the set to the totals of a system, and return its judged mentions."""
     words, entities = count(ref, hyp, ops), entity_errors(ref, hyp, ops, mentions, rules.index)
     biased = entities.biased_words, entities.biased_errors
     if rules.convention == "is21":
@@ -124,6 +121,7 @@ def _add(
 
 
 def _stats(words: WordErrors, entities: EntityErrors) -> tuple[int, int, int, int]:
+    """The row of `Totals.stats`."""
     errors = words.substitutions + words.deletions + words.insertions
     return errors, words.words, sum(j.wrong for j in entities.judged), len(entities.judged)
 
@@ -131,10 +129,11 @@ def _stats(words: WordErrors, entities: EntityErrors) -> tuple[int, int, int, in
 def _add_mention(
     total: Totals, judged: JudgedMention, ref: tuple[str, ...], hyp: tuple[str, ...], rules: Rules
 ) -> None:
+    """Add a judged mention to the totals of a system."""
     mention = judged.mention
-    own = ref[mention.start : mention.end]
-    # The domain text may write the entity in another of its forms than the reference.
-    forms = (rules.index.forms.get(own) if rules.index else None) or (own,)
+    phrase = ref[mention.start : mention.end]
+    # The domain text may have the entity in another form than the reference.
+    forms = (rules.index.forms.get(phrase) if rules.index else None) or (phrase,)
     seen = rules.seen is not None and any(" ".join(form) in rules.seen for form in forms)
     of_type = total.by_type.setdefault(mention.type, {"mentions": 0, "wrong": 0})
     for counts in (total.counts, of_type):
@@ -143,15 +142,15 @@ def _add_mention(
     total.counts["mentions_seen"] += seen
     total.counts["wrong_seen"] += seen and judged.wrong
     if judged.wrong:
-        said, heard = " ".join(own), " ".join(hyp[judged.start : judged.end])
-        total.confused[mention.type, mention.written, said, heard] += 1
+        hyp_words = " ".join(hyp[judged.start : judged.end])
+        total.confused[mention.type, mention.written, " ".join(phrase), hyp_words] += 1
 
 
 def _add_changes(
-    total: Totals, base: Sequence[Sequence[JudgedMention]], own: Sequence[Sequence[JudgedMention]]
+    total: Totals, base: Sequence[Sequence[JudgedMention]], system: Sequence[Sequence[JudgedMention]]
 ) -> None:
     """Compare the judged mentions of each utterance with those of the baseline."""
-    for before, after in zip(chain.from_iterable(base), chain.from_iterable(own), strict=True):
+    for before, after in zip(chain.from_iterable(base), chain.from_iterable(system), strict=True):
         if before.wrong != after.wrong:
-            way = "gained" if before.wrong else "lost"
-            total.changed[after.mention.type, after.mention.written, way] += 1
+            change = "gained" if before.wrong else "lost"
+            total.changed[after.mention.type, after.mention.written, change] += 1

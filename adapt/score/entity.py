@@ -21,10 +21,11 @@ class JudgedMention:
 
 @dataclass(frozen=True)
 class EntityErrors:
-    """Entity errors of one utterance; `judged` are the mentions of its reference, in order.
+    """Entity errors of one utterance.
 
-    Biased words are reference words inside mentions. Errors on them are substitutions and deletions there, and
-    insertions inside the hypothesis words of a mention or of a false alarm. `false_alarms` is None without a lexicon.
+    judged: the mentions of its reference, in order. biased_words: reference words inside mentions. biased_errors:
+    substitutions and deletions of these words, and insertions inside the hypothesis words of a mention or of a false
+    alarm. false_alarms: None without a lexicon.
     """
 
     judged: tuple[JudgedMention, ...]
@@ -44,8 +45,8 @@ def entity_errors(
 
     A mention is wrong if any of its words is substituted or deleted or if a word is inserted strictly inside it, unless
     the aligned hypothesis words are another form of the same entity in the lexicon. A false alarm is a lexicon mention
-    in the hypothesis where the reference has the entity in none of its forms. `index` is the lexicon; None: mentions
-    have no other forms, and false alarms are not counted.
+    in the hypothesis where the reference has the entity in none of its forms. index: the lexicon; None: mentions have
+    no other forms, and false alarms are not counted.
 
     >>> from adapt.score.wer import align
     >>> ref, hyp = "play let it be".split(), "play let it now be".split()
@@ -67,9 +68,9 @@ def entity_errors(
     before, after = _boundaries(len(ref), ops)
 
     def judge(mention: Mention) -> JudgedMention:
-        own = ref[mention.start : mention.end]
-        forms = (index.forms.get(own) if index else None) or (own,)
-        return _judge(mention, hyp, (own, *(f for f in sorted(forms) if f != own)), before, after)
+        phrase = ref[mention.start : mention.end]
+        forms = (index.forms.get(phrase) if index else None) or (phrase,)
+        return _judge(mention, hyp, (phrase, *(f for f in sorted(forms) if f != phrase)), before, after)
 
     judged = tuple(map(judge, mentions))
     false_alarms: list[Mention] = []
@@ -97,6 +98,7 @@ def _boundaries(words: int, ops: Sequence[Op]) -> tuple[list[int], list[int]]:
 def _judge(
     mention: Mention, hyp: Phrase, forms: Iterable[Phrase], before: list[int], after: list[int]
 ) -> JudgedMention:
+    """Look for a form of the entity in the hypothesis at the place of a mention. before, after: see `_boundaries`."""
     start, end = after[mention.start], before[mention.end]
     widest_start, widest_end = before[mention.start], after[mention.end]
     for form in forms:
@@ -123,9 +125,9 @@ def _biased_errors(ops: Sequence[Op], mentions: Sequence[Mention], hyp_spans: It
 def rare_word_errors(
     ref: Sequence[str], hyp: Sequence[str], ops: Sequence[Op], mentions: Sequence[Mention]
 ) -> tuple[int, int]:
-    """Biased words and the errors on them as is21_deep_bias counts both: by word, anywhere in the utterance.
+    """The number of biased words and of errors on them, as is21_deep_bias counts: by word, anywhere in the utterance.
 
-    A word, of the reference or inserted, is biased if any mention contains it.
+    A word of the reference, or an inserted one, is biased if any mention contains it.
 
     >>> from adapt.score.wer import align_is21
     >>> ref, hyp = "ann and ann".split(), "ann and dan ann".split()

@@ -25,7 +25,7 @@ _LOSSES = {"loss": "training loss", "dev_loss": "development loss", "guard_loss"
 
 
 def wer_against_eer(rows: Sequence[Mapping]) -> Markup | None:
-    """WER against EER of every row (as in metrics.json) that has both, with intervals; None if no row has."""
+    """A plot of WER against EER of the rows of metrics.json that have both, with intervals; None without such rows."""
     points = [row for row in rows if row["wer"] is not None and row["eer"] is not None]
     if not points:
         return None
@@ -56,22 +56,23 @@ def wer_against_eer(rows: Sequence[Mapping]) -> Markup | None:
         return _svg(figure, "scatter", "WER against EER of each system, with 95 % intervals")
 
 
-def _error_bar(row: Mapping, figure: str) -> list[list[float]]:
-    low, high = row[f"{figure}_ci"] or (row[figure], row[figure])
+def _error_bar(row: Mapping, key: str) -> list[list[float]]:
+    """The lengths of the interval below and above a figure (`wer` or `eer`), in percent points, as matplotlib wants."""
+    low, high = row[f"{key}_ci"] or (row[key], row[key])
     # A percentile interval need not contain its figure; matplotlib takes no negative lengths.
-    return [[100 * max(0.0, row[figure] - low)], [100 * max(0.0, high - row[figure])]]
+    return [[100 * max(0.0, row[key] - low)], [100 * max(0.0, high - row[key])]]
 
 
 def loss_curve(stage: str, points: Sequence[Mapping[str, float]]) -> Markup:
-    """Losses of a training stage by optimiser step."""
+    """A plot of the losses of a training stage over the steps. points: `{"step", "loss"?, "dev_loss"?, ...}`."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(6.4, 3.2), layout="constrained")
         axes = figure.add_subplot()
         for (key, label), colour in zip(_LOSSES.items(), _SERIES, strict=False):
-            known = [(point["step"], point[key]) for point in points if point.get(key) is not None]
-            if known:
-                marker = "o" if len(known) < 30 else ""  # markers show few measurements, but blur many
-                axes.plot(*zip(*known, strict=True), color=colour, label=label, marker=marker)
+            losses = [(point["step"], point[key]) for point in points if point.get(key) is not None]
+            if losses:
+                marker = "o" if len(losses) < 30 else ""  # markers show few measurements, but blur many
+                axes.plot(*zip(*losses, strict=True), color=colour, label=label, marker=marker)
         axes.set(xlabel="step", ylabel="loss")
         axes.legend()
         safe = re.sub(r"\W+", "-", stage)
@@ -79,7 +80,7 @@ def loss_curve(stage: str, points: Sequence[Mapping[str, float]]) -> Markup:
 
 
 def _svg(figure: Figure, name: str, label: str) -> Markup:
-    """The figure as inline SVG in the page's colours; `label` is for screen readers."""
+    """The figure as inline SVG in the page's colours. name: prefix of its ids. label: for screen readers."""
     buffer = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
@@ -87,7 +88,7 @@ def _svg(figure: Figure, name: str, label: str) -> Markup:
     svg = svg[svg.index("<svg") :]
     for placeholder, colour in _COLOURS.items():
         svg = svg.replace(placeholder, colour)
-    # Several figures share a page, so that each needs ids of its own.
+    # A page has several figures, whose ids must differ.
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r' (width|height)="[^"]*pt"', "", svg, count=2)

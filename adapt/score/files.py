@@ -1,4 +1,4 @@
-"""Where a folder holds the hypotheses and references that were scored."""
+"""The files of hypotheses and references in a folder of scores."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 
 def hypotheses_path(folder: Path, name: str, system: str | None = None) -> Path:
-    """The file with the hypotheses of a system on the set `name`; with None, the references of the set.
+    """The file with the hypotheses of a system on the set `name`. system: None: the references of the set.
 
     >>> hypotheses_path(Path("runs/music"), "target", "base").as_posix()
     'runs/music/hyps/target.base.jsonl'
@@ -19,7 +19,7 @@ def hypotheses_path(folder: Path, name: str, system: str | None = None) -> Path:
 
 
 def save_hypotheses(folder: Path, name: str, system: str | None, texts: Mapping[str, str]) -> None:
-    """Write texts by id to `hypotheses_path`."""
+    """Write texts by id to `hypotheses_path`. system: None: the texts are references."""
     lines = (json.dumps({"id": key, "text": text}, ensure_ascii=False) for key, text in texts.items())
     write(hypotheses_path(folder, name, system), "".join(line + "\n" for line in lines))
 

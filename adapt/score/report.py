@@ -31,9 +31,9 @@ def save_scores(
 ) -> None:
     """Write `scores/metrics.json`, `scores/errors.tsv`, `scores/table.md` and `report.html` into a folder.
 
-    The hypotheses must be there already (`files.hypotheses_path`); the references are written beside them. `curves`
-    holds points `{"step", "loss", "dev_loss"?, "guard_loss"?}` by stage; a stage without points has no figure.
-    `recipe_yaml`: the recipe, which the page shows and whose `name` is in its title; "": the first set is named there.
+    The folder must hold the hypotheses (`files.hypotheses_path`); the references are written beside them. curves:
+    points `{"step", "loss", "dev_loss"?, "guard_loss"?}` by stage; a stage without points has no figure. recipe_yaml:
+    the recipe, which the page shows and whose `name` is the title; "": the title is the name of the first set.
     """
     for name, utterances in sets.items():
         save_hypotheses(folder, name, None, {u.id: u.text for u in utterances})
@@ -53,8 +53,8 @@ def report(folder: Path) -> str:
     systems = [row["system"] for row in rows if row["set"] == first]
     compared = list(dict.fromkeys((systems[0], systems[-1])))
 
-    def of_last(listed: Sequence[Mapping]) -> list[Mapping]:
-        return [one for one in listed if (one["set"], one["system"]) == (first, systems[-1])]
+    def of_last(records: Sequence[Mapping]) -> list[Mapping]:
+        return [record for record in records if (record["set"], record["system"]) == (first, systems[-1])]
 
     return _template().render(
         title=_name(metrics["recipe"]) or first,
@@ -79,6 +79,7 @@ def report(folder: Path) -> str:
 
 
 def _template() -> jinja2.Template:
+    """The template of the page."""
     # From the folder of this file and not by jinja's package loader, so that it works from a checkout as well.
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -92,6 +93,7 @@ def _template() -> jinja2.Template:
 
 
 def _name(recipe_yaml: str) -> str | None:
+    """The name in a recipe; None without one."""
     recipe = yaml.safe_load(recipe_yaml)
     return recipe.get("name") if isinstance(recipe, dict) else None
 
@@ -115,23 +117,23 @@ def _by_type(rows: Sequence[Mapping]) -> list[dict]:
 
 
 def _changes(changes: Sequence[Mapping]) -> list[dict]:
-    """By type, the entities that are gained and lost, those with the greatest net change first."""
-    found = []
+    """By type, the entities gained and lost, those with the greatest net change first."""
+    rows = []
     for kind in sorted({change["type"] for change in changes}):
         of_type = [change for change in changes if change["type"] == kind]
         row: dict = {"type": kind}
-        for way, other in (("gained", "lost"), ("lost", "gained")):
-            row[way] = sum(change[way] for change in of_type)
-            ordered = sorted(of_type, key=lambda c: (c[other] - c[way], c["entity"]))
-            row[f"{way}_names"] = [c["entity"] for c in ordered if c[way] > c[other]][:SHOWN]
-        found.append(row)
-    return found
+        for key, opposite in (("gained", "lost"), ("lost", "gained")):
+            row[key] = sum(change[key] for change in of_type)
+            ordered = sorted(of_type, key=lambda c: (c[opposite] - c[key], c["entity"]))
+            row[f"{key}_names"] = [c["entity"] for c in ordered if c[key] > c[opposite]][:SHOWN]
+        rows.append(row)
+    return rows
 
 
 def _examples(folder: Path, name: str, systems: Sequence[str], normaliser: str) -> dict[str, list[dict]]:
     """The utterances of the set `name` with the greatest change in word errors from the first system to the last.
 
-    With one system, its errors take the place of the change.
+    With one system, its number of errors takes the place of the change.
     """
     normalise = NORMALISERS[normaliser]
     references = read_hypotheses(hypotheses_path(folder, name))
@@ -139,15 +141,16 @@ def _examples(folder: Path, name: str, systems: Sequence[str], normaliser: str) 
     ids = [key for key in references if all(key in texts for texts in hyps.values())]  # fewer if scored leniently
     refs = [normalise(references[key]).split() for key in ids]
     lines = zip(*(_lines(refs, [normalise(texts[key]).split() for key in ids]) for texts in hyps.values()), strict=True)
-    found = []
+    utterances = []
     for key, ref, of_systems in zip(ids, refs, lines, strict=True):
         errors = [
-            sum(max(len(said), len(heard)) for kind, said, heard in line if kind != "equal") for line in of_systems
+            sum(max(len(ref_run), len(hyp_run)) for kind, ref_run, hyp_run in line if kind != "equal")
+            for line in of_systems
         ]
         change = errors[-1] - errors[0] if len(errors) > 1 else errors[0]
-        found.append((change, errors[-1], key, ref, errors, of_systems))
-    found.sort(key=lambda one: one[:3])
-    listed = [
+        utterances.append((change, errors[-1], key, ref, errors, of_systems))
+    utterances.sort(key=lambda row: row[:3])
+    examples = [
         {
             "id": key,
             "ref": " ".join(ref),
@@ -156,10 +159,10 @@ def _examples(folder: Path, name: str, systems: Sequence[str], normaliser: str) 
                 for system, count, line in zip(systems, errors, of_systems, strict=True)
             ],
         }
-        for _, _, key, ref, errors, of_systems in found[:SHOWN] + found[SHOWN:][-SHOWN:]
+        for _, _, key, ref, errors, of_systems in utterances[:SHOWN] + utterances[SHOWN:][-SHOWN:]
     ]
-    half = min(SHOWN, (len(found) + 1) // 2)
-    return {"best": listed[:half], "worst": listed[half:][::-1][:SHOWN]}
+    half = min(SHOWN, (len(utterances) + 1) // 2)
+    return {"best": examples[:half], "worst": examples[half:][::-1][:SHOWN]}
 
 
 def _lines(refs: Sequence[list[str]], hyps: Sequence[list[str]]) -> list[list[tuple[str, list[str], list[str]]]]:

@@ -1,4 +1,4 @@
-"""What scoring gives: rows of figures, entity confusions and changes; as data, text table, Markdown and TSV."""
+"""The results of scoring: rows of figures, entity confusions and changes; as data, text table, Markdown and TSV."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Row:
-    """Figures of one system on one set, as fractions; None where a figure cannot be computed ("n/a" in tables).
+    """Figures of one system on one set, as fractions; None if a figure cannot be computed ("n/a" in tables).
 
-    `precision`, `f1` and false alarms need a lexicon: a false alarm is an entity of the lexicon that the hypothesis
-    contains and the reference does not. `p_wer` and `p_eer` compare with the set's first system, whose own are None.
-    `counts` holds the numerators and denominators: substitutions, words, mentions, ..., and the mentions by type.
+    precision, f1, false_alarms_per_1k: need a lexicon; a false alarm is an entity of the lexicon that the hypothesis
+    contains and the reference does not. p_wer, p_eer: p-values of the comparison with the set's first system; None for
+    that system itself. counts: the numerators and denominators (substitutions, words, mentions, ...) and the mentions
+    by type.
     """
 
     set: str
@@ -41,7 +42,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Confusion:
-    """A wrong mention: its entity, the reference words (`said`), the aligned hypothesis words (`heard`), how often."""
+    """A wrong mention: its entity, the reference words (`said`), the aligned hypothesis words (`heard`), a count."""
 
     set: str
     system: str
@@ -54,7 +55,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Change:
-    """How often an entity is right where the set's first system is wrong (`gained`), and the other way round."""
+    """How often a system recognises an entity that the set's first system does not (`gained`), and the reverse."""
 
     set: str
     system: str
@@ -66,7 +67,11 @@ class Change:
 
 @dataclass(frozen=True)
 class Scores:
-    """Rows set by set, baseline first, and the signature of how they were computed; `errors` most frequent first."""
+    """The results of several systems on several sets.
+
+    signature: how the figures were computed (`scoring.signature`). rows: set by set, the baseline first. resamples: of
+    the bootstrap. errors: the most frequent first.
+    """
 
     signature: str
     rows: tuple[Row, ...]
@@ -80,11 +85,11 @@ class Scores:
             {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(row).items()}
             for row in self.rows
         ]
-        listed = {"errors": [vars(e) for e in self.errors], "changes": [vars(c) for c in self.changes]}
-        return {"signature": self.signature, "rows": rows, "sentences": self.sentences(), **listed}
+        entities = {"errors": [vars(e) for e in self.errors], "changes": [vars(c) for c in self.changes]}
+        return {"signature": self.signature, "rows": rows, "sentences": self.sentences(), **entities}
 
     def errors_tsv(self) -> str:
-        """Every wrong mention: how often, its entity, the reference words and the aligned hypothesis words."""
+        """Every wrong mention as TSV: a count, its entity, the reference words and the aligned hypothesis words."""
         lines = ["\t".join(("set", "system", "count", "type", "entity", "said", "heard"))]
         lines += ["\t".join((e.set, e.system, str(e.count), e.type, e.entity, e.said, e.heard)) for e in self.errors]
         return "\n".join(lines) + "\n"
@@ -117,14 +122,15 @@ class Scores:
             if baselines.setdefault(row.set, row) is row:
                 continue
             for name in ("wer", "eer"):
-                base, own, p = getattr(baselines[row.set], name), getattr(row, name), getattr(row, f"p_{name}")
-                if None not in (base, own, p):
-                    sentences.append(f"{row.set}, {row.system}: {name.upper()} {_compared(base, own, p)}")
+                base, value, p = getattr(baselines[row.set], name), getattr(row, name), getattr(row, f"p_{name}")
+                if None not in (base, value, p):
+                    sentences.append(f"{row.set}, {row.system}: {name.upper()} {_compared(base, value, p)}")
         if any("*" in sentence for sentence in sentences):
             sentences.append(f"* significant: p < {SIGNIFICANT} in a paired bootstrap over utterances")
         return sentences
 
     def _cells(self, pad: bool) -> list[list[str]]:
+        """The header and the lines of the table. pad: whether figures without a star keep their trailing spaces."""
         types = sorted({name for row in self.rows for name in row.by_type})
         split = any(row.eer_seen is not None or row.eer_unseen is not None for row in self.rows)
         head = ["set", "system", "WER", "EER", *(["seen", "unseen"] if split else []), *types]
@@ -145,24 +151,28 @@ def _percent(value: float | None) -> str:
 
 
 def _figure(value: float | None, ci: Interval | None, p: float | None) -> str:
+    """A figure in percent, half of its interval, and a star if the difference from the baseline is significant."""
     if value is None or ci is None:
         return "n/a" + " " * 8
     star = "*" if p is not None and p < SIGNIFICANT else " "
     return f"{100 * value:.1f} ± {50 * (ci[1] - ci[0]):3.1f} {star}"
 
 
-def _compared(base: float, own: float, p: float) -> str:
-    """
+def _compared(base: float, value: float, p: float) -> str:
+    """A figure of a system compared with that of the baseline, in words.
+
     >>> _compared(0.20, 0.15, 0.001), _compared(0.20, 0.21, 0.4)
     ('20.0 -> 15.0, 25 % lower * (p = 0.001)', '20.0 -> 21.0, 5 % higher, not significant (p = 0.400)')
     """
-    figures = f"{100 * base:.1f} -> {100 * own:.1f}"
-    if own == base:
+    figures = f"{100 * base:.1f} -> {100 * value:.1f}"
+    if value == base:
         return f"{figures}, the same"
-    relative = f"{abs(own - base) / base:.0%}".replace("%", " %") + " " if base else ""
-    way = f"{relative}{'lower' if own < base else 'higher'}"
-    shown = f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
-    return f"{figures}, {way} * ({shown})" if p < SIGNIFICANT else f"{figures}, {way}, not significant ({shown})"
+    relative = f"{abs(value - base) / base:.0%}".replace("%", " %") + " " if base else ""
+    change = f"{relative}{'lower' if value < base else 'higher'}"
+    p_text = f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
+    if p < SIGNIFICANT:
+        return f"{figures}, {change} * ({p_text})"
+    return f"{figures}, {change}, not significant ({p_text})"
 
 
 def _columns(lines: list[list[str]], left: int) -> list[str]:

@@ -31,11 +31,11 @@ def score_systems(
 ) -> Scores:
     """Score the systems of every set; the first system of a set is its baseline.
 
-    `hyps` is set -> system -> id -> text. Mentions come from the entities of the utterances or, where those are None,
-    from the lexicon. With neither, and where no mention occurs, EER is None. `seen` are the normalised written forms
-    of the entities that the domain text contains (`lexicon.entities_in`); None: no split into seen and unseen.
-    `convention` is one of CONVENTIONS. `lenient` scores only the utterances that the set and all its systems have in
-    common. Raises DataError for an unknown normaliser or convention, for an empty set and, unless lenient, for
+    hyps: set -> system -> id -> text. lexicon: None: none. Mentions come from the entities of the utterances or, where
+    those are None, from the lexicon; without mentions, EER is None. seen: the normalised written forms of the entities
+    that the domain text contains (`lexicon.entities_in`); None: no split into seen and unseen. resamples, seed: of the
+    bootstrap. convention: one of CONVENTIONS. lenient: True scores only the utterances that the set and all its systems
+    have in common. Raises DataError for an unknown normaliser or convention, for an empty set and, unless lenient, for
     hypotheses whose ids are not those of the set.
     """
     for name, value, known in (("normaliser", normaliser, NORMALISERS), ("convention", convention, CONVENTIONS)):
@@ -48,7 +48,7 @@ def score_systems(
     rows: list[Row] = []
     errors: list[Confusion] = []
     changes: list[Change] = []
-    scored, given = [], []
+    scored, references = [], []
     for name, systems in hyps.items():
         # Sorted, so that the order of a manifest changes no interval.
         utterances = sorted(_common(sets[name], systems.values()), key=lambda u: u.id)
@@ -59,16 +59,19 @@ def score_systems(
             errors += [Confusion(name, system, *key, n) for key, n in total.confused.most_common()]
             changes += _changes(name, system, total.changed)
         scored.append(len(utterances))
-        given.append(len(sets[name]))
-    signed = signature(normaliser, lexicon, scored, resamples, seed, convention, given if lenient else None)
+        references.append(len(sets[name]))
+    lenient_of = references if lenient else None
+    signed = signature(normaliser, lexicon, scored, resamples, seed, convention, lenient_of)
     return Scores(signed, tuple(rows), resamples, tuple(errors), tuple(changes))
 
 
 def _common(utterances: Sequence[Utterance], systems: Collection[Mapping[str, str]]) -> list[Utterance]:
+    """The utterances that have a hypothesis of every system."""
     return [u for u in utterances if all(u.id in texts for texts in systems)]
 
 
 def _mismatches(sets: Mapping, hyps: Mapping, lenient: bool) -> Iterator[str]:
+    """The problems of sets and hypotheses that do not belong together."""
     for name, systems in hyps.items():
         if not sets.get(name):
             yield f"score: set {name!r} has hypotheses but no utterances; give its manifest"
@@ -79,16 +82,17 @@ def _mismatches(sets: Mapping, hyps: Mapping, lenient: bool) -> Iterator[str]:
             continue
         ids = {utterance.id for utterance in sets[name]}
         for system, texts in systems.items():
-            for problem, found in (("missing", ids - texts.keys()), ("unknown", texts.keys() - ids)):
-                if found:
-                    more = f" and {len(found) - 1:,} more" if len(found) > 1 else ""
+            for problem, wrong in (("missing", ids - texts.keys()), ("unknown", texts.keys() - ids)):
+                if wrong:
+                    others = f" and {len(wrong) - 1:,} more" if len(wrong) > 1 else ""
                     yield (
-                        f"score: {name}, {system}: hypothesis of {min(found)!r}{more} {problem}; transcribe the same"
+                        f"score: {name}, {system}: hypothesis of {min(wrong)!r}{others} {problem}; transcribe the same"
                         " manifest again, or score the utterances that all files have in common (--lenient)"
                     )
 
 
 def _changes(name: str, system: str, changed: Counter) -> list[Change]:
+    """The changes of `Totals.changed`, one for each entity."""
     return [
         Change(name, system, kind, entity, changed[kind, entity, "gained"], changed[kind, entity, "lost"])
         for kind, entity in sorted({(kind, entity) for kind, entity, _ in changed})
@@ -104,6 +108,7 @@ def _rows(
     resamples: int,
     seed: int,
 ) -> list[Row]:
+    """The rows of one set, the baseline first."""
     rows: list[Row] = []
     for system, total in totals.items():
         # Resampled with the baseline alone, so that other systems in the table change neither interval nor p-value.
@@ -126,17 +131,17 @@ def _row(
     """The figures of one system on one set.
 
     sums: of word errors, words, wrong mentions and mentions, (columns, resamples): 4 columns of the system itself or,
-    where there is a baseline, 4 of the baseline and then 4 of the system. `rules.index`, `rules.seen`: which figures
-    there are.
+    with a baseline, 4 of the baseline and then 4 of the system. Which figures are None depends on `annotated`,
+    `rules.index` and `rules.seen`.
     """
-    base, own = sums[:4], sums[-4:]
+    base, system_sums = sums[:4], sums[-4:]
     n, lexicon, split = total.counts, rules.index is not None, rules.seen is not None
     wer, eer = ratio(total.word_errors, n["words"]), ratio(n["wrong"], n["mentions"])
     p_wer = p_eer = None
     if baseline and wer is not None:
-        p_wer = p_value((base[0], base[1]), (own[0], own[1]), wer - baseline.wer)
+        p_wer = p_value((base[0], base[1]), (system_sums[0], system_sums[1]), wer - baseline.wer)
     if baseline and eer is not None:
-        p_eer = p_value((base[2], base[3]), (own[2], own[3]), eer - baseline.eer)
+        p_eer = p_value((base[2], base[3]), (system_sums[2], system_sums[3]), eer - baseline.eer)
     unbiased = total.word_errors - n["biased_errors"], n["words"] - n["biased_words"]
     unseen = n["wrong"] - n["wrong_seen"], n["mentions"] - n["mentions_seen"]
     right, alarms = n["mentions"] - n["wrong"], n["false_alarms"]
@@ -145,17 +150,17 @@ def _row(
         set=name,
         system=system,
         wer=wer,
-        wer_ci=interval(own[0], own[1]),
+        wer_ci=interval(system_sums[0], system_sums[1]),
         cer=ratio(n["char_errors"], n["chars"]),
         eer=eer,
-        eer_ci=interval(own[2], own[3]),
+        eer_ci=interval(system_sums[2], system_sums[3]),
         eer_seen=ratio(n["wrong_seen"], n["mentions_seen"]) if split else None,
         eer_unseen=ratio(*unseen) if split else None,
         u_wer=ratio(*unbiased) if annotated else None,
         b_wer=ratio(n["biased_errors"], n["biased_words"]),
         precision=ratio(right, right + alarms) if lexicon else None,
         recall=ratio(right, n["mentions"]),
-        # 2 PR / (P + R), written in counts, so that it is 0 and not undefined where no mention is right.
+        # 2 PR / (P + R), written in counts, so that it is 0 and not undefined if no mention is right.
         f1=ratio(2 * right, right + alarms + n["mentions"]) if lexicon and n["mentions"] else None,
         false_alarms_per_1k=ratio(1000 * alarms, n["words"]) if lexicon else None,
         by_type={kind: counts["wrong"] / counts["mentions"] for kind, counts in by_type.items()},
@@ -172,12 +177,12 @@ def signature(
     resamples: int,
     seed: int,
     convention: str = "adapt",
-    given: Sequence[int] | None = None,
+    references: Sequence[int] | None = None,
 ) -> str:
-    """How figures were made, in a line: two figures can be compared where their signatures are the same.
+    """How figures were computed, in a line: two figures can be compared if their signatures are the same.
 
-    `utterances` are the numbers of utterances scored, set by set. A `convention` other than `adapt` is named. `given`:
-    in lenient scoring, the numbers of references, scored or not; None: not lenient.
+    utterances: the numbers of utterances scored, set by set. convention: named unless it is `adapt`. references: in
+    lenient scoring, the numbers of references, scored or not; None: not lenient.
 
     >>> signature("basic", Lexicon("music", "3f9c1e", ()), [300, 200], 1000, 1).rpartition("|")[0]
     'wer|norm:basic|lex:music@3f9c1e|utts:300+200|bs:1000|seed:1'
@@ -191,5 +196,5 @@ def signature(
     parts = ["wer", *([] if convention == "adapt" else [f"conv:{convention}"]), f"norm:{normaliser}"]
     parts += [f"lex:{lexicon.name}@{lexicon.sha}" if lexicon else "lex:none"]
     parts += [f"utts:{'+'.join(map(str, utterances))}"]
-    parts += [] if given is None else [f"lenient:of {'+'.join(map(str, given))}"]
+    parts += [] if references is None else [f"lenient:of {'+'.join(map(str, references))}"]
     return "|".join([*parts, f"bs:{resamples}", f"seed:{seed}", f"v:{release}"])

@@ -1,4 +1,4 @@
-"""Word and character errors. jiwer aligns the words; the is21 convention has an alignment of its own."""
+"""Word and character errors. jiwer aligns the words, except by the is21 convention, whose alignment is here."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def align(ref: Words, hyp: Words) -> list[Op]:
 def align_all(pairs: Iterable[tuple[Words, Words]]) -> Iterator[list[Op]]:
     """The alignment of each (reference, hypothesis) pair with the fewest edits, in order.
 
-    Either side may be empty, and so may both: then there is nothing to align and the list is empty.
+    Either side may be empty. If both are, the list is empty.
     """
     pairs = iter(pairs)
     while batch := list(itertools.islice(pairs, BATCH)):
@@ -71,10 +71,13 @@ def align_all(pairs: Iterable[tuple[Words, Words]]) -> Iterator[list[Op]]:
 
 
 def _align_equal(words: Words) -> list[Op]:
+    """The alignment of a reference and an equal hypothesis."""
     return [Op("equal", 0, len(words), 0, len(words))] if words else []
 
 
 def _align_unequal(pairs: Sequence[tuple[list[str], list[str]]]) -> Iterator[list[Op]]:
+    """The alignment of each pair by jiwer."""
+
     def split_already(sentences: list[list[str]]) -> list[list[str]]:  # in place of jiwer's splitting of strings
         return sentences
 
@@ -86,9 +89,9 @@ def _align_unequal(pairs: Sequence[tuple[list[str], list[str]]]) -> Iterator[lis
 def align_is21(ref: Words, hyp: Words) -> list[Op]:
     """Align words with the weights of NIST sclite and the is21 scorer: 4 a substitution, 3 an insertion or a deletion.
 
-    jiwer weighs all edits the same, so this alignment is our own. Of alignments with the same weight it takes, from the
-    end, a match or substitution first, then an insertion, then a deletion, as fbai-speech's is21_deep_bias does: its
-    published figures depend on that.
+    jiwer gives all edits the same weight and cannot do this. Of alignments with the same weight, the one is taken that
+    prefers, from the end, a match or substitution, then an insertion, then a deletion, as fbai-speech's is21_deep_bias
+    does: its published figures depend on that.
 
     >>> align_is21(["a", "b"], ["b"])
     ... # doctest: +NORMALIZE_WHITESPACE
@@ -134,8 +137,8 @@ def count(ref: Words, hyp: Words, ops: Iterable[Op]) -> WordErrors:
         deletions=errors["delete"],
         insertions=errors["insert"],
         words=len(ref),
-        # The edits that jiwer.process_characters counts, from the library it is built on, without its alignment, which
-        # takes five times as long and which nobody looks at.
+        # The same count as jiwer.process_characters, from the library that it is built on, without the alignment, which
+        # would take five times as long and is not needed.
         char_errors=Levenshtein.distance(ref_text, " ".join(hyp)),
         chars=len(ref_text),
     )

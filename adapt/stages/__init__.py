@@ -1,1 +1,1 @@
-"""The stages of `adapt run`, one file each, over a run folder."""
+"""The stages of `adapt run`, one module each."""

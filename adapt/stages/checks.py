@@ -1,4 +1,4 @@
-"""Whether what a recipe fuses into the search can be had, before hours of training are spent on it."""
+"""Check before the training that every part of fusion with a weight has its input."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from adapt.text.normalise import NORMALISERS
 
 
 def check_fusion(run: Run, weights: Iterable[dict[str, float]], manifests: Iterable[Path]) -> None:
-    """Raises RecipeError where a part has a weight and nothing to weigh, DataError for phrases that cannot be written.
+    """Raises RecipeError for a part with a weight but no input, and DataError for phrases that tokens cannot write.
 
-    weights: those of each system, by part. manifests: of the utterances, whose own phrases are boosted too.
+    weights: the weights of each system by part. manifests: of the utterances, whose own phrases are boosted too.
     """
     from adapt.lm.phrases import tokenise
     from adapt.model.load import load_tokenizer
 
     recipe, problems = run.recipe, []
-    given = [{key for key, value in one.items() if value} for one in weights]
-    weighted = set().union(*given)
-    if "source" in weighted and not (recipe.lm.source or recipe.data.source_replay):
+    parts_of_systems = [{key for key, weight in of_system.items() if weight} for of_system in weights]
+    parts = set().union(*parts_of_systems)
+    if "source" in parts and not (recipe.lm.source or recipe.data.source_replay):
         problems.append("fusion.source: no text of the source domain; name lm.source or data.source_replay")
-    if "boost" in weighted and not recipe.data.lexicon:
+    if "boost" in parts and not recipe.data.lexicon:
         problems.append("fusion.boost: no lexicon to boost; name data.lexicon")
-    if any("reward" in keys and not keys & {"lm", "source", "boost"} for keys in given):
-        problems.append("fusion.reward: alone it has no effect; give lm, source or boost with it, or leave it out")
+    if any("reward" in keys and not keys & {"lm", "source", "boost"} for keys in parts_of_systems):
+        problems.append("fusion.reward: alone it has no effect; give fusion.lm, source or boost too, or leave it out")
     if problems:
         raise RecipeError(*(f"recipe.yaml: {problem}" for problem in problems))
-    if "boost" in weighted:
+    if "boost" in parts:
         tokenizer, _ = load_tokenizer(recipe.base)
         encode = functools.partial(tokenizer.encode, add_special_tokens=False)
-        own = (u.phrases or () for path in manifests for u in run.manifests.utterances(path))
+        phrases = (u.phrases or () for path in manifests for u in run.manifests.utterances(path))
         entries = list(read_lexicon(recipe.data.lexicon).entries)
-        entries += map(Entry, dict.fromkeys(itertools.chain.from_iterable(own)))
+        entries += map(Entry, dict.fromkeys(itertools.chain.from_iterable(phrases)))
         tokenise(entries, encode, NORMALISERS[recipe.data.normaliser], tokenizer.unk_token_id)

@@ -1,4 +1,4 @@
-"""What a run has loaded: its recipe and folder, manifests, models and audio embeddings, each once."""
+"""A run: its recipe and folder, and the manifests, models and audio embeddings that it loads, each once."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from adapt.errors import DataError
+from adapt.recipe.choices import QUANTISE_BITS
 from adapt.recipe.domain import Recipe
 from adapt.run import RunFolder, StageResult
 from adapt.stages.manifests import Manifests
@@ -24,12 +25,15 @@ if TYPE_CHECKING:  # torch is loaded by the stages that need a model
     from adapt.model.speech_llm import SpeechLLM
     from adapt.train.common import PairedAudio
 
-BATCH = 16  # recordings that go through the encoder at once
+BATCH = 16  # recordings in a batch of the encoder
 
 
 @dataclass
 class Run:
-    """A recipe that is being run. report: called with the result of each stage and a few words about it."""
+    """A run of a recipe.
+
+    device: as in `load_speech_llm`. report: called with the result of each stage and a note about it.
+    """
 
     recipe: Recipe
     folder: RunFolder
@@ -46,7 +50,7 @@ class Run:
         return self.folder.path.joinpath(*parts)
 
     def paths(self, *names: str | None) -> list[Path]:
-        """Paths in the run folder; None is left out."""
+        """Paths in the run folder, without those that are None."""
         return [self.path(name) for name in names if name]
 
     def stage(
@@ -58,7 +62,7 @@ class Run:
         work: Callable[[Path], None],
         note: Callable[[], str],
     ) -> None:
-        """`RunFolder.stage`, and a report of it; note: a few words on what the stage wrote."""
+        """Run a stage (`RunFolder.stage`) and report it. note: returns a few words on its outputs."""
         result = self.folder.stage(name, settings, inputs, outputs, work)
         self.report(result, note())
 
@@ -68,19 +72,19 @@ class Run:
 
     @property
     def start(self) -> str:
-        """What the two stages start from: the base, or the model that `project` made of it."""
+        """Name of the model that both stages start from: the base, or the folder of the model that `project` wrote."""
         return str(self.path(TRAINED_BASE).resolve()) if trained_parts(self.recipe) else self.recipe.base
 
     def fresh_speech_llm(self, name: str) -> SpeechLLM:
-        """A model that the caller may change."""
+        """A newly loaded model, which the caller may change."""
         from adapt.model.load import load_speech_llm
 
         recipe = self.recipe
-        bits = None if recipe.quantise == "none" else int(recipe.quantise[0])
+        bits = QUANTISE_BITS[recipe.quantise]
         return load_speech_llm(name, self.device, dtype=recipe.dtype, quantise=bits, language=recipe.language)
 
     def speech_llm(self, name: str | None = None) -> SpeechLLM:
-        """A model that nobody changes, loaded once. None: the base."""
+        """A model that no caller may change, loaded once. name: None: the base."""
         name = name or self.recipe.base
         if name not in self._models:
             self._models[name] = self.fresh_speech_llm(name)
@@ -88,15 +92,15 @@ class Run:
         return self._models[name]
 
     def prompted(self, speech_llm: SpeechLLM) -> SpeechLLM:
-        """`start` with the prompt that `project` learned for it; as it is where that learned none."""
+        """The model `start` with the prompt that `project` learned; unchanged if it learned none."""
         from adapt.model.learned_prompt import load_learned_prompt, with_learned
 
-        if projected(self.recipe) != LEARNED_PROMPT:  # with trained weights it lies beside them
+        if projected(self.recipe) != LEARNED_PROMPT:  # with trained weights, the prompt is in the folder of the model
             return speech_llm
         return with_learned(speech_llm, load_learned_prompt(self.path(LEARNED_PROMPT), speech_llm))
 
     def adapted(self) -> SpeechLLM:
-        """`start` with the adapter of this run, loaded once."""
+        """The model `start` with the adapter of this run, loaded once."""
         from adapt.model.adapter import attach
 
         if self._adapted is None:
@@ -104,32 +108,32 @@ class Run:
         return self._adapted
 
     def recordings(self, key: str) -> list[Utterance]:
-        """The utterances of a manifest (`key` of the data section) that the base takes in one piece.
+        """The utterances of a manifest (`key` of the data section) that the base takes at once.
 
-        Longer ones are left out, since no part of them has a transcript of its own. Raises DataError where none is
-        left.
+        Longer ones are left out and reported, because their parts have no transcripts. Raises DataError if none
+        remains.
         """
         if key not in self._recordings:
             manifest, longest = getattr(self.recipe.data, key), self.speech_llm().max_seconds
             utterances, seconds = self.manifests.spoken(manifest), self.manifests.seconds(manifest)
-            kept = [u for u in utterances if seconds[u.id] <= longest]
-            if not kept:
+            short_enough = [u for u in utterances if seconds[u.id] <= longest]
+            if not short_enough:
                 problem = f"every recording is longer than the {longest:g} s that the base takes; cut them"
                 raise DataError(f"{manifest}: {problem}")
-            if left_out := len(utterances) - len(kept):
+            if left_out := len(utterances) - len(short_enough):
                 counted = f"{left_out} of {len(utterances)} recordings left out"
                 reason = f"longer than the {longest:g} s that the base takes"
                 tqdm.write(f"{manifest.name}: {counted}, {reason}", file=sys.stderr)
-            self._recordings[key] = kept
+            self._recordings[key] = short_enough
         return self._recordings[key]
 
     def targets(self, utterances: Sequence[Utterance], speech_llm: SpeechLLM) -> list[list[int]]:
-        """Token ids of the normalised transcripts."""
+        """Token ids of the normalised transcripts, each with the end of sentence."""
         normalise = NORMALISERS[self.recipe.data.normaliser]
         return [speech_llm.target_ids(normalise(u.text)) for u in utterances]
 
     def audio_embeddings(self, utterances: Sequence[Utterance], speech_llm: SpeechLLM) -> list[torch.Tensor]:
-        """What each utterance puts into the slot of a speech LLM, `[slots, hidden]`."""
+        """The audio embeddings `[slots, hidden]` of each utterance."""
         from adapt.model.features import read_audio
 
         embeddings = []

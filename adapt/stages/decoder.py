@@ -1,4 +1,4 @@
-"""Stage `decoder`, stage 2 of the method: LoRA on the decoder, conditioned on pseudo audio."""
+"""Stage `decoder`, stage 2 of the method: LoRA on the decoder, with pseudo audio in the slot."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from adapt.train.unit_selection import UnitInventory
 
 LOG = "decoder/log.json"
-PERTURBED = 2  # copies of the replayed audio, perturbed, that join it in the inventory of units
+PERTURBED = 2  # perturbed copies of the replayed audio that the inventory of units holds besides the audio itself
 
 
 def decoder(run: Run) -> None:
-    """Write `adapter/`: the LoRA, what plain PEFT reads."""
+    """Write `adapter/`: the LoRA, in the format of PEFT."""
     recipe = run.recipe
     settings = dataclasses.replace(recipe.decoder, pseudo_audio=plan.pseudo_audio(recipe))
     soft_prompt = plan.SOFT_PROMPT if settings.pseudo_audio in plan.NEEDS_SOFT_PROMPT else None
@@ -67,10 +67,7 @@ def decoder(run: Run) -> None:
 
 
 def _inventory(run: Run) -> UnitInventory | None:
-    """The audio embeddings of the replayed source audio by the letters spoken there; None without such audio.
-
-    Simulated slots are selected from it.
-    """
+    """The inventory of unit selection from the replayed source audio; None without such audio."""
     from adapt.model.features import read_audio
     from adapt.train.perturb import perturbed
     from adapt.train.unit_selection import build_inventory

@@ -1,4 +1,4 @@
-"""Stage `lm`: n-grams of the domain and of the source over the decoder's tokens, and of the domain over words."""
+"""Stage `lm`: n-gram LMs of the domain and of the source over the decoder's tokens, and of the domain over words."""
 
 from __future__ import annotations
 
@@ -49,5 +49,5 @@ def lm(run: Run) -> None:
 
 
 def perplexities(run: Run) -> list[dict]:
-    """Of the model over tokens, an entry an order: `{"order", "ngrams", "perplexity", "unseen"}`."""
+    """The row of each order of the LM over tokens: `{"order", "ngrams", "perplexity", "unseen"}`."""
     return read_json(run.path(TOKENS_LOG))["orders"]

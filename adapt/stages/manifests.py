@@ -8,7 +8,7 @@ from adapt.text.corpus import Utterance, durations, read_manifest, require_audio
 
 
 class Manifests:
-    """Utterances and durations by the path of their manifest, read when they are first asked for."""
+    """Utterances and durations by the path of their manifest, each read at its first use."""
 
     def __init__(self) -> None:
         self._utterances: dict[Path, list[Utterance]] = {}
@@ -16,13 +16,13 @@ class Manifests:
         self._seconds: dict[Path, dict[str, float]] = {}
 
     def utterances(self, manifest: Path) -> list[Utterance]:
-        """All lines of a manifest; their audio is not looked for. Raises DataError for every bad line."""
+        """All utterances of a manifest; their audio files need not exist. Raises DataError with every bad line."""
         if manifest not in self._utterances:
             self._utterances[manifest] = read_manifest(manifest, need_audio=False)
         return self._utterances[manifest]
 
     def spoken(self, manifest: Path) -> list[Utterance]:
-        """As `utterances`. Raises DataError for every line whose audio file is not there."""
+        """As `utterances`, with audio files. Raises DataError with every line whose audio file does not exist."""
         utterances = self.utterances(manifest)
         if manifest not in self._with_audio:
             require_audio(utterances)
@@ -36,6 +36,6 @@ class Manifests:
         return self._seconds[manifest]
 
     def files(self, *manifests: Path | None) -> list[Path]:
-        """The manifests, None left out, and behind each the audio files that it names: what a stage reads."""
-        named = [manifest for manifest in manifests if manifest]
-        return [file for manifest in named for file in (manifest, *(u.audio for u in self.spoken(manifest)))]
+        """The manifests that are not None, each followed by its audio files, as the inputs of a stage."""
+        existing = [manifest for manifest in manifests if manifest]
+        return [file for manifest in existing for file in (manifest, *(u.audio for u in self.spoken(manifest)))]

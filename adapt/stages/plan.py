@@ -1,4 +1,4 @@
-"""What a recipe asks for: which stages run, what they write, and what cannot go together. Reads no model weights."""
+"""The plan of a run: which stages its recipe needs, and the files that they write. Reads no model weights."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from adapt.text.corpus import Corpus, prepare, read_text
 from adapt.text.normalise import NORMALISERS
 from adapt.text.template import read_template
 
-# What `decoder.pseudo_audio` puts into the slot, by what it takes.
+# Kinds of `decoder.pseudo_audio`: those that need a soft prompt, and those with simulated slots.
 NEEDS_SOFT_PROMPT = ("soft-prompt", "soft-prompt+simulate", "mixed")
 SIMULATES = ("simulate", "soft-prompt+simulate", "mixed")
 
 SETS = {"target": "test", "dev": "dev", "source": "source_test"}  # set -> key of the recipe's data section
-SCORED = ("target", "source")  # the development set is for `adapt tune` alone
+SCORED = ("target", "source")  # only `adapt tune` and `adapt prompts` use the development set
 
 # Files of a run folder that more than one stage reads or writes.
 TRAIN, COPIES, DEV, LEAKS = (f"text/{name}.txt" for name in ("train", "copies", "dev", "leaks"))
 SOFT_PROMPT = "prompt/soft_prompt.safetensors"
-LEARNED_PROMPT = "project/prompt.safetensors"  # around the slot, where the weights of the base stay as they are
-TRAINED_BASE = "project/model"  # the base with what `project` trained of it
+LEARNED_PROMPT = "project/prompt.safetensors"  # if `project` learns a prompt alone
+TRAINED_BASE = "project/model"  # if `project` trains parts of the base; a learned prompt is in it
 ADAPTER = "adapter"
 TOKENS_LM, SOURCE_LM, WORDS_LM = (f"lm/{name}.arpa" for name in ("tokens", "source", "words"))
-TUNED_WEIGHTS = "lm/tuned.json"  # what `adapt tune` writes
+TUNED_WEIGHTS = "lm/tuned.json"  # written by `adapt tune`
 
 
 def sets(recipe: Recipe) -> dict[str, Path]:
@@ -36,25 +36,25 @@ def sets(recipe: Recipe) -> dict[str, Path]:
 
 
 def scored_sets(recipe: Recipe) -> dict[str, Path]:
-    """Those of `sets` that are transcribed and scored."""
+    """The `sets` that are transcribed and scored."""
     return {name: path for name, path in sets(recipe).items() if name in SCORED}
 
 
 def held_out_texts(recipe: Recipe, manifests: Manifests) -> list[str]:
-    """The transcripts of all sets, which the domain text must not repeat."""
+    """The transcripts of all sets, which the domain text must not contain."""
     return [u.text for path in sets(recipe).values() for u in manifests.utterances(path)]
 
 
 def corpus(recipe: Recipe, manifests: Manifests) -> Corpus:
-    """The domain text, normalised, without duplicates and without the sentences of the sets."""
+    """The domain text, normalised, without duplicates and without the transcripts of the sets."""
     normalise, held_out = NORMALISERS[recipe.data.normaliser], held_out_texts(recipe, manifests)
     return prepare(read_text(recipe.data.text), normalise, held_out, recipe.data.dev_lines, recipe.seed)
 
 
 def pseudo_audio(recipe: Recipe) -> str:
-    """What stands in the slot while the decoder is tuned; `auto` is resolved by the kind of base.
+    """The kind of pseudo audio of the recipe; `auto` becomes `simulate` for a base with a CTC head, else `soft-prompt`.
 
-    Raises RecipeError where slots are to be simulated and the base has no CTC head.
+    Raises RecipeError if slots are to be simulated and the base has no CTC head.
     """
     chosen, ctc = recipe.decoder.pseudo_audio, has_ctc(recipe.base)
     if chosen in SIMULATES and not ctc:
@@ -66,7 +66,7 @@ def pseudo_audio(recipe: Recipe) -> str:
 
 
 def learns_soft_prompt(recipe: Recipe) -> bool:
-    """Whether stage 1 runs: for the slot of the tuned decoder, or for the prompt of the internal LM."""
+    """Whether stage 1 runs: for the pseudo audio of stage 2, or for the slot of the internal LM."""
     return pseudo_audio(recipe) in NEEDS_SOFT_PROMPT or recipe.fusion.ilm_slot == "soft-prompt"
 
 
@@ -76,7 +76,10 @@ def prompt_template(recipe: Recipe) -> str:
 
 
 def trained_parts(recipe: Recipe) -> list[str]:
-    """Which of encoder, projector and llm `project` trains. Raises RecipeError for what cannot be trained together."""
+    """The parts of the base that `project` trains: encoder, projector, llm.
+
+    Raises RecipeError for settings that exclude each other.
+    """
     parts = [part for part in ("encoder", "projector", "llm") if getattr(recipe.project, part) != "frozen"]
     if "encoder" in parts and "projector" not in parts:
         problem = "a frozen projector would map the output of an encoder that has changed; train project.projector too"
@@ -93,22 +96,22 @@ def learns_from_pairs(recipe: Recipe) -> bool:
 
 
 def projected(recipe: Recipe) -> str | None:
-    """What `project` leaves in the run folder for the later stages; None where it does not run."""
+    """The output of `project` in the run folder: TRAINED_BASE or LEARNED_PROMPT; None if the stage does not run."""
     if not learns_from_pairs(recipe):
         return None
     return TRAINED_BASE if trained_parts(recipe) else LEARNED_PROMPT
 
 
 def base_record(recipe: Recipe) -> dict[str, str]:
-    """What a run records of its base: its name, a hash of it, and how it is loaded where that is not the default."""
+    """The record of the base in run.json: its name, its hash, and the settings of loading that are not the default."""
     defaults = {f.name: f.default for f in dataclasses.fields(Recipe)}
     loading = {key: getattr(recipe, key) for key in ("dtype", "quantise", "language")}
-    named = {"name": recipe.base, "sha": fingerprint(recipe.base)}
-    return named | {key: value for key, value in loading.items() if value != defaults[key]}
+    identity = {"name": recipe.base, "sha": fingerprint(recipe.base)}
+    return identity | {key: value for key, value in loading.items() if value != defaults[key]}
 
 
 def normaliser_record(recipe: Recipe) -> dict[str, dict]:
-    """What a stage records that normalises transcripts or names by itself."""
+    """The record of a stage that normalises text itself."""
     return {"data": {"normaliser": recipe.data.normaliser}}
 
 

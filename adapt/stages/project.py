@@ -1,4 +1,4 @@
-"""Stage `project`: learn from paired audio the prompt around the slot, and what of the base is not frozen."""
+"""Stage `project`: from paired audio, learn the prompt around the slot and train the parts of the base."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapt.errors import DataError, RecipeError
+from adapt.errors import DataError, ModelError, RecipeError
 from adapt.model.bases import fingerprint
 from adapt.run import write_json
 from adapt.stages import plan
@@ -21,15 +21,16 @@ if TYPE_CHECKING:
     from adapt.model.speech_llm import SpeechLLM
     from adapt.train.common import PairedAudio
 
-DEV_SHARE = 10  # of the paired utterances one in so many is kept for development
-EXAMPLES = 50  # recordings whose audio embeddings a learned prompt may start from
+DEV_SHARE = 10  # one in this many paired utterances is held out for development
+INIT_EXAMPLES = 50  # recordings whose audio embeddings a learned prompt may start from
 LOG = "project/log.json"
 
 
 def paired_audio(run: Run, speech_llm: SpeechLLM, samples: bool = False) -> tuple[PairedAudio, PairedAudio]:
-    """The paired audio of the recipe, to train and for development.
+    """The paired audio of the recipe, for training and for development.
 
-    samples: whether it holds recordings, for who trains the audio side, or their audio embeddings.
+    samples: True: with recordings, to train encoder or projector; False: with their audio embeddings. Raises
+    RecipeError without `data.paired`, and DataError for too few utterances.
     """
     from adapt.model.features import read_audio
     from adapt.train.common import PairedAudio
@@ -39,7 +40,7 @@ def paired_audio(run: Run, speech_llm: SpeechLLM, samples: bool = False) -> tupl
         raise RecipeError("recipe.yaml: data.paired: missing; name a manifest of paired audio to learn from")
     utterances = run.recordings("paired")
     if len(utterances) < DEV_SHARE:
-        raise DataError(f"{run.recipe.data.paired}: {len(utterances)} utterances; give at least {DEV_SHARE}")
+        raise DataError(f"{run.recipe.data.paired}: only {len(utterances)} utterances; give at least {DEV_SHARE}")
 
     def pairs(utterances: list[Utterance]) -> PairedAudio:
         targets = run.targets(utterances, speech_llm)
@@ -56,9 +57,9 @@ def paired_audio(run: Run, speech_llm: SpeechLLM, samples: bool = False) -> tupl
 
 
 def project(run: Run) -> None:
-    """Write `project/prompt.safetensors`, or, where weights of the base are trained too, `project/model`."""
+    """Write `project/prompt.safetensors` or, if parts of the base are trained, `project/model`."""
     recipe = run.recipe
-    parse(plan.prompt_template(recipe))  # a bad template is told before all audio has been through the encoder
+    parse(plan.prompt_template(recipe))  # raises for a bad template before the encoder processes all audio
     outputs = [plan.projected(recipe), LOG]
     inputs = run.manifests.files(recipe.data.paired)
     run.stage(
@@ -72,25 +73,29 @@ def project(run: Run) -> None:
 
 
 def _learn(run: Run, scratch: Path) -> None:
+    """The work of the stage. Raises RecipeError if the base has no such part, or one that cannot be trained."""
     import torch
 
     from adapt.model.learned_prompt import LearnedPrompt, ids_around
-    from adapt.train.project import AUDIO_PARTS, learn_from_pairs, ready
+    from adapt.train.project import AUDIO_PARTS, learn_from_pairs, trainable_audio_weights
 
     recipe, settings, parts = run.recipe, run.recipe.project, plan.trained_parts(run.recipe)
     template = plan.prompt_template(recipe)
     speech_llm = run.fresh_speech_llm(recipe.base) if parts else run.speech_llm()
-    ready(speech_llm, parts)
+    try:
+        trainable_audio_weights(speech_llm, parts)
+    except ModelError as error:
+        raise RecipeError(f"recipe.yaml: project: {error}") from error
     ids_around(parse(template), speech_llm)
     train, dev = paired_audio(run, speech_llm, samples=any(part in AUDIO_PARTS for part in parts))
     torch.manual_seed(recipe.seed)
     learned = None
     if settings.method != "none":
-        examples = train.embeddings[:EXAMPLES] or speech_llm.audio_embeddings(train.samples[:EXAMPLES])
+        examples = train.embeddings[:INIT_EXAMPLES] or speech_llm.audio_embeddings(train.samples[:INIT_EXAMPLES])
         learned = LearnedPrompt(
             speech_llm, template, settings.method, init=settings.init, size=settings.size, examples=examples
         )
-    unfinished = scratch / "made"  # a folder that is half written is never taken for the model
+    unfinished = scratch / "made"  # renamed when it is complete
     unfinished.unlink() if unfinished.is_file() else shutil.rmtree(unfinished, ignore_errors=True)
     result = learn_from_pairs(
         speech_llm,
@@ -114,7 +119,7 @@ def _learn(run: Run, scratch: Path) -> None:
 
 
 def _record(run: Run) -> dict:
-    """The settings that the stage depends on: those that nothing would be learned by are left out."""
+    """The settings that the stage depends on; those without an effect are left out."""
     recipe, parts = run.recipe, plan.trained_parts(run.recipe)
     settings = dataclasses.asdict(recipe.project) | {"template": plan.prompt_template(recipe)}
     unused = () if recipe.project.method != "none" else ("template", "init", "size", "learning_rate")

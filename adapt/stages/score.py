@@ -20,7 +20,7 @@ OUTPUTS = (*(f"scores/{name}" for name in ("metrics.json", "errors.tsv", "table.
 
 
 def score(run: Run) -> str:
-    """Write `scores/` and `report.html`; the table comes back."""
+    """Write `scores/` and `report.html`, and return the table of scores."""
     from adapt.score.report import save_scores
     from adapt.score.scoring import score_systems
 

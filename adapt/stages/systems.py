@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from adapt.decode.fusion import Fusion
     from adapt.model.speech_llm import SpeechLLM
 
-NAMES = ("base", "ctc", "projected", "adapted")  # ctc: the encoder's CTC hypothesis, which adapting does not change
+NAMES = ("base", "ctc", "projected", "adapted")  # ctc: the encoder's CTC hypotheses, which adaptation does not change
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class System:
 def systems(run: Run) -> dict[str, System]:
     """The systems by name: each of NAMES that the run has, followed by the same with fusion.
 
-    The weights are those that `adapt tune` found, or else those of the recipe. The first system is the baseline, and
-    the report shows examples of the last.
+    The weights are those that `adapt tune` found, else those of the recipe. The first system is the baseline, and the
+    report shows examples of the last.
     """
     from adapt.decode.parts import label
     from adapt.decode.weights import Weights
@@ -44,12 +44,12 @@ def systems(run: Run) -> dict[str, System]:
         fused = {name: System(row["of"], row["weights"]) for name, row in tuned["systems"].items()}
     elif parts := label(Weights(**plan.fusion_weights(run.recipe))):
         fused = {f"{of} + {parts}": System(of, plan.fusion_weights(run.recipe)) for of in ("base", "adapted")}
-    found = {}
+    ordered = {}
     for of in NAMES:
         if (of == "ctc" and not has_ctc(run.recipe.base)) or (of == "projected" and not plan.projected(run.recipe)):
             continue
-        found |= {of: System(of), **{name: system for name, system in fused.items() if system.of == of}}
-    return found
+        ordered |= {of: System(of), **{name: system for name, system in fused.items() if system.of == of}}
+    return ordered
 
 
 def reads_ngrams(system: System) -> bool:
@@ -58,7 +58,7 @@ def reads_ngrams(system: System) -> bool:
 
 
 def _inputs_of(run: Run, system: System) -> dict[str, Path]:
-    """By key of the part of fusion, the file that it reads; only of parts with a weight in the system."""
+    """The input file of each part of fusion by key, for the parts with a weight in the system."""
     weights = system.weights or {}
     files = {
         "lm": run.path(plan.WORDS_LM if system.of == "ctc" else plan.TOKENS_LM),
@@ -70,12 +70,12 @@ def _inputs_of(run: Run, system: System) -> dict[str, Path]:
 
 
 def fused_files(run: Run, system: System) -> list[Path]:
-    """The files that the parts of fusion with a weight in the system read."""
+    """The input files of the parts of fusion with a weight in the system."""
     return list(_inputs_of(run, system).values())
 
 
 def fusion_of(run: Run, system: System) -> Fusion | CtcFusion | None:
-    """What is fused into the search of a system: a `CtcFusion` for ctc, else a `Fusion`; None: nothing."""
+    """The fusion of a system: a `CtcFusion` for ctc, else a `Fusion`; None without fusion."""
     from adapt.decode.ctc import CtcFusion
     from adapt.decode.fusion import Fusion
     from adapt.decode.weights import Weights
@@ -83,7 +83,7 @@ def fusion_of(run: Run, system: System) -> Fusion | CtcFusion | None:
 
     if not system.weights:
         return None
-    llm, weights, files = system_of(run, system.of), Weights(**system.weights), _inputs_of(run, system)
+    llm, weights, files = system_model(run, system.of), Weights(**system.weights), _inputs_of(run, system)
     normalise = NORMALISERS[run.recipe.data.normaliser]
     lexicon = read_lexicon(files["boost"]) if "boost" in files else None
     if system.of == "ctc":
@@ -95,8 +95,8 @@ def fusion_of(run: Run, system: System) -> Fusion | CtcFusion | None:
     return Fusion(llm, weights, inputs, normalise=normalise)
 
 
-def system_of(run: Run, system: str) -> SpeechLLM:
-    """The speech LLM that is one of NAMES, loaded once."""
-    if system == "projected":
+def system_model(run: Run, of: str) -> SpeechLLM:
+    """The speech LLM of a system, loaded once. of: one of NAMES."""
+    if of == "projected":
         return run.prompted(run.speech_llm(run.start))
-    return run.adapted() if system == "adapted" else run.speech_llm()
+    return run.adapted() if of == "adapted" else run.speech_llm()

@@ -1,4 +1,4 @@
-"""Stage `text`: normalise the domain text, drop duplicates and leaks, set lines aside, add copies for entities."""
+"""Stage `text`: normalise the domain text, drop duplicates and leaks, hold out lines, add copies for entities."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from adapt.text.lexicon import read_lexicon
 from adapt.text.normalise import NORMALISERS
 from adapt.text.swap import swap_entities
 
-FILES = (plan.TRAIN, plan.COPIES, plan.DEV)  # what later stages read
+FILES = (plan.TRAIN, plan.COPIES, plan.DEV)  # the inputs of later stages
 
 
 def text(run: Run) -> None:
-    """Write `text/`: what trains, what chooses the checkpoint, what leaked, and copies with other entities."""
+    """Write `text/`: training lines, their copies with other entities, development lines, and the leaks."""
     recipe, normalise = run.recipe, NORMALISERS[run.recipe.data.normaliser]
 
     def work(scratch: Path) -> None:
@@ -25,8 +25,8 @@ def text(run: Run) -> None:
             copies = swap_entities(corpus.train, lexicon, normalise, recipe.data.entity_copies, recipe.seed)
         held_out = {normalise(text) for text in plan.held_out_texts(recipe, run.manifests)}
         copies = [line for line in copies if line not in held_out]
-        written = {plan.TRAIN: corpus.train, plan.DEV: corpus.dev, plan.LEAKS: corpus.leaks, plan.COPIES: copies}
-        for name, lines in written.items():
+        files = {plan.TRAIN: corpus.train, plan.DEV: corpus.dev, plan.LEAKS: corpus.leaks, plan.COPIES: copies}
+        for name, lines in files.items():
             write_text(run.path(name), "".join(line + "\n" for line in lines))
 
     def note() -> str:
@@ -41,5 +41,5 @@ def text(run: Run) -> None:
 
 
 def training_text(run: Run) -> list[str]:
-    """The sentences that the stages learn from: the domain text, and its copies with other entities."""
+    """The sentences to train on: the lines of the domain text, and their copies with other entities."""
     return run.lines(plan.TRAIN) + run.lines(plan.COPIES)

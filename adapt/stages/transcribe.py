@@ -1,4 +1,4 @@
-"""Stage `transcribe`: each system on each scored set, and how any stage transcribes a set of recordings."""
+"""Stage `transcribe`: each system on each scored set. Other commands use `transcription` for stages of their own."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from adapt.run import RunFolder, StageResult
 from adapt.score.files import hypotheses_path
 from adapt.stages import plan
 from adapt.stages.context import Run
-from adapt.stages.systems import System, fused_files, fusion_of, system_of, systems
+from adapt.stages.systems import System, fused_files, fusion_of, system_model, systems
 from adapt.text.corpus import read_hypotheses
 
 
 def stage_name(*words: str) -> str:
-    """The name of a stage in run.json, of words that may hold spaces.
+    """The name of a stage in run.json, from words that may contain spaces.
 
     >>> stage_name("transcribe", "target", "base + LM")
     'transcribe-target-base-+-LM'
@@ -27,9 +27,10 @@ def stage_name(*words: str) -> str:
 def transcription(
     folder: RunFolder, name: str, settings: dict, inputs: Sequence[Path], out: Path, write: Callable[[Path], None]
 ) -> StageResult:
-    """A stage that transcribes recordings to `out`, a path in the run folder, and goes on where a kill stopped it.
+    """Run a stage that transcribes recordings to `out`, a path in the run folder; after a kill it continues.
 
-    write: transcribes to the file that it is given (`decode.transcribe.transcribe`).
+    write: transcribes to the given file (`decode.transcribe.transcribe`). The other parameters are those of
+    `RunFolder.stage`.
     """
 
     def work(scratch: Path) -> None:
@@ -58,6 +59,7 @@ def transcribe(run: Run) -> None:
 
 
 def _record(run: Run, system: System) -> dict:
+    """The settings that the transcripts of a system depend on."""
     recipe = run.recipe
     record = {"transcribe": dataclasses.asdict(recipe.transcribe), "base": plan.base_record(recipe)}
     if system.weights:
@@ -67,6 +69,7 @@ def _record(run: Run, system: System) -> dict:
 
 
 def _inputs(run: Run, system: System, manifest: Path) -> list[Path]:
+    """The files that the transcripts of a system depend on."""
     inputs = run.manifests.files(manifest)
     inputs += run.paths(plan.ADAPTER) if system.of == "adapted" else []
     inputs += run.paths(plan.projected(run.recipe)) if system.of in ("projected", "adapted") else []
@@ -74,10 +77,11 @@ def _inputs(run: Run, system: System, manifest: Path) -> list[Path]:
 
 
 def _write(run: Run, system: System, manifest: Path, label: str, out: Path) -> None:
-    from adapt.decode.transcribe import transcribe as write
+    """Transcribe a manifest with a system to `out`."""
+    from adapt.decode.transcribe import transcribe as transcribe_file
 
-    write(
-        system_of(run, system.of),
+    transcribe_file(
+        system_model(run, system.of),
         run.manifests.spoken(manifest),
         out,
         decoder="ctc" if system.of == "ctc" else "llm",

@@ -1,1 +1,1 @@
-"""Text, manifests, lexicons and normalisers; nothing here imports torch."""
+"""Text, manifests, lexicons, normalisers and prompt templates. No module of this package imports torch."""

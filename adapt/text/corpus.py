@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from adapt.errors import UNREADABLE, DataError, unreadable
+from adapt.errors import UNREADABLE, DataError, no_samples, unreadable
 
-# Dialect -> our key -> the key of the dialect; a manifest may mix dialects line by line.
+# Dialect -> key of this toolkit -> key of the dialect. A manifest may mix dialects line by line.
 DIALECTS: dict[str, dict[str, str]] = {
     "adapt": {"id": "id", "audio": "audio", "text": "text"},
     "slam-llm": {"id": "key", "audio": "source", "text": "target"},
@@ -33,11 +33,12 @@ class Entity:
 
 @dataclass(frozen=True)
 class Utterance:
-    """One line of a manifest. A field is None where the manifest does not say.
+    """One line of a manifest. A field is None if the line does not have it.
 
     text: the reference. entities: those of the reference; () if it has none, None if it is not annotated. voice: the
-    speaker. language: what is spoken. domain: which of several adapters transcribes the utterance. phrases: boosted for
-    this utterance alone, such as names of the speaker's address book. place: `file:line` that it was read from.
+    speaker. language: the spoken language. domain: the name of the adapter that transcribes the utterance, if there are
+    several. phrases: boosted for this utterance alone, such as names from the speaker's address book. place: the
+    `file:line` of the manifest.
     """
 
     id: str
@@ -75,12 +76,12 @@ def read_bytes(path: str | Path) -> bytes:
 
 
 def nfc(text: str) -> str:
-    """Unicode NFC: accents composed with their letters."""
+    """The text in Unicode NFC: accents are composed with their letters."""
     return unicodedata.normalize("NFC", text)
 
 
 def read_lines(path: str | Path, form: Callable[[str], str] = nfc) -> list[tuple[int, str]]:
-    """Line numbers, from 1, and stripped lines of a UTF-8 file, without blank lines. `form` is applied to each line.
+    """Line numbers, from 1, and stripped lines of a UTF-8 file, without blank lines. form: applied to each line.
 
     Raises DataError with every line that is not UTF-8, and for a file that is not text.
     """
@@ -110,12 +111,13 @@ def read_text(path: str | Path) -> list[str]:
     return lines
 
 
-def read_manifest(path: str | Path, need_audio: bool = True, whole: bool = True) -> list[Utterance]:
+def read_manifest(path: str | Path, need_audio: bool = True, whole_files: bool = True) -> list[Utterance]:
     """Utterances of a JSONL manifest in any dialect of DIALECTS; audio paths are relative to its folder.
 
-    With `need_audio` every line must name an audio file that exists, as in `require_audio`; without it, audio is
-    optional and not looked for. `whole` refuses lines whose audio is a part of a file (NeMo's `offset`); pass False if
-    only the text is used. Raises DataError with every problem of the file, each as `file:line: ...`.
+    need_audio: True requires every line to name an audio file that exists, as `require_audio` does; False makes audio
+    optional and does not look for the files. whole_files: True refuses lines whose audio is a part of a file (NeMo's
+    `offset`); pass False if only the text is used. Raises DataError with every problem of the file, each as
+    `file:line: ...`.
     """
     path = Path(path)
     problems: list[str] = []
@@ -123,18 +125,18 @@ def read_manifest(path: str | Path, need_audio: bool = True, whole: bool = True)
     first_line: dict[str, int] = {}
     for number, line in read_lines(path, form=str):  # not NFC: the name of a file is its bytes
         place = f"{path}:{number}"
-        row, wrong = _row(line)
+        row, line_problems = _row(line)
         utterance = None
         if row is not None:
-            utterance, audio, wrong = _utterance(row, path.parent, whole, place)
+            utterance, audio, line_problems = _utterance(row, path.parent, whole_files, place)
             if need_audio and (problem := _audio_problem(audio, row)):
-                wrong.append(problem)
-        problems += [f"{place}: {problem}" for problem in wrong]
+                line_problems.append(problem)
+        problems += [f"{place}: {problem}" for problem in line_problems]
         if utterance is None:
             continue
         if utterance.id in first_line:
-            known = first_line[utterance.id]
-            problems.append(f"{place}: id {utterance.id!r} is already on line {known}; make ids unique")
+            earlier = first_line[utterance.id]
+            problems.append(f"{place}: id {utterance.id!r} is already on line {earlier}; make ids unique")
         first_line.setdefault(utterance.id, number)
         utterances.append(utterance)
     if not utterances and not problems:
@@ -145,15 +147,15 @@ def read_manifest(path: str | Path, need_audio: bool = True, whole: bool = True)
 
 
 def require_audio(utterances: Iterable[Utterance]) -> list[Utterance]:
-    """The utterances, after a check that each names an audio file that exists. The files are not opened.
+    """Check that each utterance names an audio file that exists, and return the utterances. The files are not opened.
 
-    Raises DataError with every utterance that does not, as `file:line: ...` where it was read from a manifest.
+    Raises DataError with every utterance that does not, as `file:line: ...` if it was read from a manifest.
     """
     lines_of = functools.cache(lambda path: dict(read_lines(path, form=str)))
     utterances, problems = list(utterances), []
     for utterance in utterances:
         row = {}
-        if utterance.audio is None and utterance.place:  # the line says which key is missing, and what looks like it
+        if utterance.audio is None and utterance.place:  # the line shows which key is missing or misspelt
             path, _, number = utterance.place.rpartition(":")
             row = _row(lines_of(path).get(int(number), "{}"))[0] or {}
         if problem := _audio_problem(utterance.audio, row):
@@ -164,7 +166,7 @@ def require_audio(utterances: Iterable[Utterance]) -> list[Utterance]:
 
 
 def _row(line: str) -> tuple[dict | None, list[str]]:
-    """The JSON object of a line, or None and what is wrong."""
+    """The JSON object of a line and no problems, or None and the problem."""
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
@@ -175,11 +177,12 @@ def _row(line: str) -> tuple[dict | None, list[str]]:
 
 
 def _dialect(row: Mapping) -> str:
+    """The dialect of a line, judged by its keys."""
     return "nemo" if "audio_filepath" in row else "slam-llm" if {"key", "target"} & row.keys() else "adapt"
 
 
 def _missing(key: str, row: Mapping) -> str:
-    """The problem that a line has no value for one of our keys: names the key of its dialect, and a near miss."""
+    """The problem of a line without a value for a key of this toolkit, with a similar key of the line if it has one."""
     keys = DIALECTS[_dialect(row)]
     near = difflib.get_close_matches(keys[key], row.keys() - set(keys.values()), 1)
     hint = f"did you mean it by `{near[0]}`?" if near else "add it"
@@ -187,22 +190,25 @@ def _missing(key: str, row: Mapping) -> str:
 
 
 def _audio_problem(audio: Path | None, row: Mapping) -> str | None:
+    """The problem of a line whose audio file does not exist or is not named; None without a problem."""
     if audio is None:
-        told_already = row.get(DIALECTS[_dialect(row)]["audio"]) is not None  # it is there, but not a text
-        return None if told_already else _missing("audio", row)
+        has_value = row.get(DIALECTS[_dialect(row)]["audio"]) is not None  # `_values` reports that it is no text
+        return None if has_value else _missing("audio", row)
     if not audio.is_file():
         return f"no audio file {str(audio)!r}; paths are relative to the manifest's folder"
     return None
 
 
-def _utterance(row: dict, folder: Path, whole: bool, place: str) -> tuple[Utterance | None, Path | None, list[str]]:
-    """The utterance of a line, its audio file, and what is wrong with the line; None for an utterance with problems."""
+def _utterance(
+    row: dict, folder: Path, whole_files: bool, place: str
+) -> tuple[Utterance | None, Path | None, list[str]]:
+    """The utterance of a line, its audio file, and the problems of the line; with problems, the utterance is None."""
     dialect = _dialect(row)
     values, problems = _values(row, dialect)
     audio = folder / values["audio"] if "audio" in values else None
     if "id" not in values and audio:
         values["id"] = nfc(audio.stem)
-    if whole and row.get("offset"):
+    if whole_files and row.get("offset"):
         problems.append(f"`offset` is {row['offset']!r}: the audio of a part of a file; cut the parts into files")
     if "id" not in values and dialect == "nemo":
         problems.append("neither `id` nor `audio_filepath` names the utterance; add one")
@@ -212,16 +218,16 @@ def _utterance(row: dict, folder: Path, whole: bool, place: str) -> tuple[Uttera
     phrases = row.get("phrases")
     if phrases is not None and not (isinstance(phrases, list) and all(isinstance(p, str) for p in phrases)):
         problems.append(f'`phrases` is {_shown(phrases)}; write ["…", "…"]')
-    about = {
+    labels = {
         "voice": row.get("voice", row.get("speaker")),
         "language": row.get("language", row.get("lang")),
         "domain": row.get("domain"),
     }
-    for key, value in about.items():
+    for key, value in labels.items():
         if value is not None and not isinstance(value, str):
             problems.append(f"`{key}` is {value!r}; write a text in quotes")
         elif value is not None:
-            about[key] = nfc(value)
+            labels[key] = nfc(value)
     if problems:
         return None, audio, problems
     utterance = Utterance(
@@ -229,7 +235,7 @@ def _utterance(row: dict, folder: Path, whole: bool, place: str) -> tuple[Uttera
         values["text"],
         audio,
         None if entities is None else tuple(Entity(nfc(e["text"]), nfc(e.get("type", "term"))) for e in entities),
-        **about,
+        **labels,
         phrases=None if phrases is None else tuple(map(nfc, phrases)),
         place=place,
     )
@@ -237,18 +243,18 @@ def _utterance(row: dict, folder: Path, whole: bool, place: str) -> tuple[Uttera
 
 
 def _values(row: Mapping, dialect: str) -> tuple[dict[str, str], list[str]]:
-    """id, audio and text of a line, those that it has, and what is wrong with them. Audio may be missing."""
+    """Those of id, audio and text that a line has, and their problems. Audio may be missing."""
     values, problems = {}, []
-    for ours, theirs in DIALECTS[dialect].items():
-        value = row.get(theirs)
-        if ours == "id" and _is_id(value):
+    for key, dialect_key in DIALECTS[dialect].items():
+        value = row.get(dialect_key)
+        if key == "id" and _is_id(value):
             value = str(value)
-        if isinstance(value, str) and (value.strip() or ours == "text"):
-            values[ours] = value if ours == "audio" else nfc(value)
+        if isinstance(value, str) and (value.strip() or key == "text"):
+            values[key] = value if key == "audio" else nfc(value)
         elif value is not None:
-            problems.append(f"`{theirs}` is {value!r}; write a text in quotes")
-        elif ours == "text" or (ours == "id" and dialect != "nemo"):
-            problems.append(_missing(ours, row))
+            problems.append(f"`{dialect_key}` is {value!r}; write a text in quotes")
+        elif key == "text" or (key == "id" and dialect != "nemo"):
+            problems.append(_missing(key, row))
     return values, problems
 
 
@@ -267,26 +273,27 @@ def prepare(
 ) -> Corpus:
     """Normalise domain text, drop empty, duplicate and leaked lines, and draw `dev_lines` lines for development.
 
-    `held_out` are transcripts that the text must not contain (test, development and guard sets). The result's `leaks`
-    are the distinct lines dropped for that. Raises DataError if fewer than twice `dev_lines` lines remain.
+    held_out: transcripts that the text must not contain (test, development and guard sets). seed: of the draw. The
+    result's `leaks` are the distinct lines that occur in `held_out`. Raises DataError if fewer than twice `dev_lines`
+    lines remain.
 
     >>> prepare(["Louder", "louder", "stop", "next song", "skip"], str.lower, ["Stop"], 1, seed=0)
     Corpus(train=('louder', 'skip'), dev=('next song',), duplicates=1, leaks=('stop',))
     """
-    held = {normalise(line) for line in held_out}
-    kept: dict[str, None] = {}
+    transcripts = {normalise(line) for line in held_out}
+    unique: dict[str, None] = {}
     leaks: dict[str, None] = {}
     duplicates = 0
     for line in map(normalise, lines):
         if not line:
             continue
-        if line in held:
+        if line in transcripts:
             leaks[line] = None
-        elif line in kept:
+        elif line in unique:
             duplicates += 1
         else:
-            kept[line] = None
-    texts = list(kept)
+            unique[line] = None
+    texts = list(unique)
     if len(texts) < max(1, 2 * dev_lines):
         raise DataError(
             f"text: {len(texts):,} lines are left ({duplicates:,} duplicates and {len(leaks):,} lines of held-out sets"
@@ -307,7 +314,7 @@ def _is_id(key: object) -> bool:
 
 
 def read_hypotheses(path: str | Path) -> dict[str, str]:
-    """Text by id from a JSONL of `{"id", "text"}`. A last line without its newline is left out if it is not whole.
+    """Text by id from a JSONL of `{"id", "text"}`. A last line that is cut off in the middle is left out.
 
     Raises DataError with every other bad line and every duplicate id.
     """
@@ -320,7 +327,7 @@ def read_hypotheses(path: str | Path) -> dict[str, str]:
         try:
             row = json.loads(line)
         except ValueError:
-            # A run that was killed while it wrote leaves such a last line; anywhere else it is a fault.
+            # A process that was killed while it wrote leaves such a last line; anywhere else it is an error.
             if number < len(lines):
                 problems.append(f'{path}:{number}: not {{"id": "…", "text": "…"}}; delete the line')
             continue
@@ -330,7 +337,7 @@ def read_hypotheses(path: str | Path) -> dict[str, str]:
             continue
         key, text = nfc(str(key)), nfc(text)
         if key in hypotheses:
-            problems.append(f"{path}:{number}: id {key!r} is there twice; delete one of its lines")
+            problems.append(f"{path}:{number}: id {key!r} occurs twice; delete one of its lines")
         hypotheses[key] = text
     if problems:
         raise DataError(*problems)
@@ -346,7 +353,7 @@ def durations(utterances: Iterable[Utterance]) -> dict[str, float]:
         try:
             seconds[utterance.id] = soundfile.info(utterance.audio).duration
             if not seconds[utterance.id]:
-                problems.append(f"{utterance.audio}: holds no samples; record it again, or take it out of the manifest")
+                problems.append(no_samples(utterance.audio))
         except UNREADABLE:
             problems.append(unreadable(utterance.audio))
     if problems:

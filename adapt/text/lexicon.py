@@ -1,4 +1,4 @@
-"""Lexicons: entity lists, one entry per line. A plain list of phrases is a lexicon, too."""
+"""Lexicons (entity lists, one entry per line; a plain list of phrases is one too), and mentions of their entities."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapt.errors import DataError
-from adapt.text.corpus import Entity, read_bytes, read_lines
+from adapt.text.corpus import Entity, Utterance, read_bytes, read_lines
 
 COLUMNS = ("written", "type", "spoken", "weight")
 
@@ -18,7 +18,7 @@ Phrase = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Entry:
-    """One entity: its written form, its type, its spoken forms, and the weight of its boost (1: the default)."""
+    """One entity: its written form, its type, its spoken forms, and a factor of its bonus in lexicon boosting."""
 
     written: str
     type: str = "term"
@@ -47,8 +47,11 @@ class Mention:
 
 @dataclass(frozen=True)
 class PhraseIndex:
-    """A lexicon for `find_mentions`: by normalised phrase its entry and all forms of that entity, and by first word the
-    lengths of the phrases, longest first."""
+    """A lexicon as `find_mentions` searches it.
+
+    entries: the entry of each normalised phrase. forms: all forms of the entity of each phrase. lengths: by first word,
+    the lengths of the phrases in words, longest first.
+    """
 
     entries: dict[Phrase, Entry]
     forms: dict[Phrase, frozenset[Phrase]]
@@ -94,8 +97,8 @@ def read_lexicon(path: str | Path) -> Lexicon:
         entry = Entry(row["written"], row.get("type", "term"), spoken, weight)
         key = (entry.written, entry.type)
         if key in entries:
-            known = entries[key][0]
-            problems.append(f"{place}: {key[0]!r} ({key[1]}) is already on line {known}; delete one")
+            earlier = entries[key][0]
+            problems.append(f"{place}: {key[0]!r} ({key[1]}) is already on line {earlier}; delete one")
             continue
         entries[key] = (number, entry)
     if not entries and not problems:
@@ -111,10 +114,10 @@ def phrase_index(lexicon: Lexicon, normalise: Callable[[str], str]) -> PhraseInd
     entries: dict[Phrase, Entry] = {}
     forms: dict[Phrase, frozenset[Phrase]] = {}
     for entry in lexicon.entries:
-        own = frozenset(p for form in (entry.written, *entry.spoken) if (p := tuple(normalise(form).split())))
-        for phrase in own:
+        of_entry = frozenset(p for form in (entry.written, *entry.spoken) if (p := tuple(normalise(form).split())))
+        for phrase in of_entry:
             entries.setdefault(phrase, entry)
-            forms[phrase] = forms.get(phrase, frozenset()) | own
+            forms[phrase] = forms.get(phrase, frozenset()) | of_entry
     lengths: dict[str, set[int]] = {}
     for phrase in entries:
         lengths.setdefault(phrase[0], set()).add(len(phrase))
@@ -149,9 +152,9 @@ def place_entities(
 ) -> tuple[list[Mention], int]:
     """Find the words of annotated entities in a normalised reference.
 
-    Returns their mentions in the order of the words, and how many entities have no place there because the reference
-    does not contain their words, or too few times. Longer entities are placed first, so that "queen" does not take its
-    word out of "dancing queen".
+    Returns their mentions in the order of the words, and the number of entities whose words the reference does not
+    contain, or not often enough. Longer entities are placed first, so that "queen" does not take its word from "dancing
+    queen".
 
     >>> entities = [Entity("Queen", "a"), Entity("Dancing Queen", "t")]
     >>> place_entities("dancing queen by queen".split(), entities, str.lower)
@@ -173,6 +176,19 @@ def place_entities(
         else:
             unplaced += 1
     return sorted(mentions, key=lambda m: m.start), unplaced
+
+
+def reference_mentions(
+    words: Sequence[str], utterance: Utterance, index: PhraseIndex | None, normalise: Callable[[str], str]
+) -> tuple[list[Mention], int]:
+    """The mentions in the normalised words of a reference, and the number of its entities that have no place there.
+
+    They are the annotated entities of the utterance or, if it is not annotated, those that the lexicon finds. index:
+    None: no lexicon.
+    """
+    if utterance.entities is not None:
+        return place_entities(words, utterance.entities, normalise)
+    return (find_mentions(words, index) if index else []), 0
 
 
 def entities_in(lines: Iterable[str], phrases: PhraseIndex, normalise: Callable[[str], str]) -> frozenset[str]:

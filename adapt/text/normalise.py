@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 
 class _Characters(dict[int, str | None]):
-    """`str.translate` table, filled as characters occur: keeps them, drops them (None) or makes them a space."""
+    """A table for `str.translate`, filled as characters occur: None drops one; others stay or become a space."""
 
     def __missing__(self, code: int) -> str | None:
         char, category = chr(code), unicodedata.category(chr(code))

@@ -1,4 +1,4 @@
-"""More domain text: copies of its sentences with other entities of the lexicon in place of their own."""
+"""Copies of the sentences of the domain text, with other entities of the lexicon in place of those in the sentence."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def swap_entities(
 ) -> list[str]:
     """`copies` of each normalised line that has a mention, with every mention replaced by an entry of its type.
 
-    All entries of a type are used about equally often, each in one of its spoken forms if the lexicon has any. The
-    result holds no line twice and no line of `lines`.
+    All entries of a type are used about equally often, each in one of its spoken forms if the lexicon has any. seed: of
+    the draws. The result holds no line twice and no line of `lines`.
 
     >>> from adapt.text.lexicon import Entry
     >>> queen, abba = Entry("Queen", "artist"), Entry("ABBA", "artist", ("abba", "a b b a"))
@@ -25,8 +25,8 @@ def swap_entities(
 
     >>> swap_entities(["play queen"], Lexicon("m", "", (queen, Entry("!!!", "artist"))), str.casefold, 2, seed=0)
     ['play !!!']
-    >>> bare = lambda text: text.casefold().strip("!")
-    >>> swap_entities(["play queen"], Lexicon("m", "", (queen, Entry("!!!", "artist"))), bare, 2, seed=0)
+    >>> without_marks = lambda text: text.casefold().strip("!")
+    >>> swap_entities(["play queen"], Lexicon("m", "", (queen, Entry("!!!", "artist"))), without_marks, 2, seed=0)
     []
     """
     index, rng = phrase_index(lexicon, normalise), random.Random(seed)

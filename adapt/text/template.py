@@ -2,7 +2,7 @@ r"""The prompt template: the text around the slot where audio embeddings go, and
 
     USER: <p:Transcribe speech to text. ><speech><p:4>\n ASSISTANT:
 
-- `<speech>` is the slot. A template without it has the slot in front.
+- `<speech>` is the slot. In a template without it, the slot comes first.
 - `<p:4>` stands for four learnable tokens.
 - `<p:some text>` stands for as many learnable tokens as the text has; they start as the embeddings of the text.
 - `\n` is a new line.
@@ -49,7 +49,7 @@ def parse(template: str) -> list[Segment]:
     >>> [(s.kind, s.text or s.count) for s in parse("USER: <p:2><speech><p:now>.")]
     [('text', 'USER: '), ('learned', 2), ('speech', 0), ('learned', 'now'), ('text', '.')]
     """
-    found: list[Segment] = []
+    segments: list[Segment] = []
     problems, place, text = [], 0, ""
 
     def fault(column: int, problem: str) -> None:
@@ -58,33 +58,33 @@ def parse(template: str) -> list[Segment]:
     def flush() -> None:
         nonlocal text
         if text:
-            found.append(Segment(TEXT, text))
+            segments.append(Segment(TEXT, text))
         text = ""
 
     if template.startswith(CHAT_MARK):
-        found.append(Segment(CHAT))
+        segments.append(Segment(CHAT))
         place = len(CHAT_MARK)
     while place < len(template):
         if template.startswith(SLOT, place):
             flush()
-            if any(segment.kind == SPEECH for segment in found):
+            if any(segment.kind == SPEECH for segment in segments):
                 fault(place, f"a second {SLOT}; keep one")
-            found.append(Segment(SPEECH))
+            segments.append(Segment(SPEECH))
             place += len(SLOT)
         elif template.startswith(_LEARNED, place):
             flush()
             inside, end, plain = _until_closed(template, place + len(_LEARNED))
             if end is None or (plain and inside.endswith(SLOT[:-1])):
-                fault(place, f"{_LEARNED!r} is not closed; write `>` after it, or `\\<` for a plain `<`")
+                fault(place, f"{_LEARNED!r} is not closed; write `>` at its end, or `\\<` for a plain `<`")
                 break
             if plain and re.fullmatch(r"\d+", inside):
                 if not int(inside):
                     fault(place, "no learnable tokens; write how many, or a text that they start as")
-                found.append(Segment(LEARNED, count=int(inside)))
+                segments.append(Segment(LEARNED, count=int(inside)))
             elif not inside:
                 fault(place, "neither a number nor a text; write <p:4> or <p:some text>")
             else:
-                found.append(Segment(LEARNED, inside))
+                segments.append(Segment(LEARNED, inside))
             place = end
         else:
             char, place = _char(template, place)
@@ -92,9 +92,9 @@ def parse(template: str) -> list[Segment]:
     flush()
     if problems:
         raise RecipeError(*problems)
-    if not any(segment.kind == SPEECH for segment in found):
-        found.insert(int(template.startswith(CHAT_MARK)), Segment(SPEECH))
-    return found
+    if not any(segment.kind == SPEECH for segment in segments):
+        segments.insert(int(template.startswith(CHAT_MARK)), Segment(SPEECH))
+    return segments
 
 
 def _char(template: str, place: int) -> tuple[str, int]:
@@ -108,7 +108,7 @@ def _char(template: str, place: int) -> tuple[str, int]:
 
 
 def _until_closed(template: str, place: int) -> tuple[str, int | None, bool]:
-    """The text up to the next plain `>`, the place after that (None: there is none), and whether it has no escape."""
+    """The text up to the next plain `>`, the place after that (None: not closed), whether the text has no escape."""
     text, begin = "", place
     while place < len(template):
         if template[place] == ">":
@@ -156,17 +156,17 @@ def read_template(text: str, folder: Path = Path()) -> str:
         return text
     path = folder / text
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, IsADirectoryError):
         raise RecipeError(f"{path}: no such file; write a template, or name its YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not YAML: {str(error).splitlines()[0]}; correct it") from None
-    found = found.get("dataset_config", found) if isinstance(found, dict) else None
-    if not isinstance(found, dict) or not isinstance(found.get("prompt"), str):
+    content = content.get("dataset_config", content) if isinstance(content, dict) else None
+    if not isinstance(content, dict) or not isinstance(content.get("prompt"), str):
         raise RecipeError(
             f"{path}: holds no `prompt`; write `prompt: ...` and, if there is text around it, `prompt_template: ...`"
         )
-    prompt, around = found["prompt"], found.get("prompt_template")
+    prompt, around = content["prompt"], content.get("prompt_template")
     if around is None:
         return prompt
     if not isinstance(around, str) or "{prompt}" not in around:

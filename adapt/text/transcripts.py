@@ -1,4 +1,4 @@
-"""Read reference and hypothesis files for scoring; the format is recognised from the lines."""
+"""Read reference and hypothesis files for scoring. The format is recognised from the lines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RARE = "rare"  # type of the entities that come from a list of rare words
 def read_references(path: str | Path) -> list[Utterance]:
     """Utterances of a file in any of these formats; it may be compressed (`.gz`).
 
-    - JSONL manifest: ours, SLAM-LLM's or NeMo's (`corpus.read_manifest`)
+    - JSONL manifest of this toolkit, SLAM-LLM or NeMo (`corpus.read_manifest`)
     - biasing TSV of fbai-speech: `id<TAB>text<TAB>["rare", "words"]<TAB>["distractors", …]`; each occurrence of a
       rare word is an entity of type `rare`; the distractors are not used
     - TSV: `id<TAB>text`
@@ -27,7 +27,7 @@ def read_references(path: str | Path) -> list[Utterance]:
     """
     lines = read_lines(path)
     if lines and lines[0][1].startswith("{"):
-        return read_manifest(path, need_audio=False, whole=False)
+        return read_manifest(path, need_audio=False, whole_files=False)
     utterances, problems = _rows(path, lines)
     if duplicates := _duplicates([u.id for u in utterances]):
         problems.append(f"{path}: {duplicates}; give each utterance its own")
@@ -53,6 +53,7 @@ def read_hypothesis_texts(path: str | Path) -> dict[str, str]:
 
 
 def _keys(line: str) -> set[str]:
+    """The keys of a JSON object; empty for a line that is not one."""
     try:
         row = json.loads(line)
     except ValueError:
@@ -61,14 +62,14 @@ def _keys(line: str) -> set[str]:
 
 
 def _predicted(path: str | Path, lines: list[tuple[int, str]]) -> dict[str, str]:
-    """Text by id of JSON lines of NeMo or SLAM-LLM."""
+    """Text by id of JSON lines of NeMo or SLAM-LLM. Raises DataError with every bad line and for duplicate ids."""
     texts: dict[str, str] = {}
     problems, ids = [], []
     for number, line in lines:
         try:
             row = json.loads(line)
-            named = next((row[name] for name in ("id", "key") if row.get(name) not in (None, "")), None)
-            key = nfc(str(Path(row["audio_filepath"]).stem if named is None else named))
+            value = next((row[name] for name in ("id", "key") if row.get(name) not in (None, "")), None)
+            key = nfc(str(Path(row["audio_filepath"]).stem if value is None else value))
             text = next(row[name] for name in ("pred_text", "pred", "target", "text") if name in row)
             texts[key] = text.strip()
         except (ValueError, TypeError, KeyError, AttributeError, StopIteration):
@@ -83,12 +84,12 @@ def _predicted(path: str | Path, lines: list[tuple[int, str]]) -> dict[str, str]
 
 
 def _rows(path: str | Path, lines: list[tuple[int, str]]) -> tuple[list[Utterance], list[str]]:
-    """Utterances of trn, TSV, biasing TSV or Kaldi lines, and what is wrong with the other lines."""
+    """Utterances of trn, TSV, biasing TSV or Kaldi lines, and the problems of the other lines."""
     utterances, problems = [], []
     if lines and all("\t" not in line and _TRN.match(line) for _, line in lines):
         for _, line in lines:
-            found = _TRN.match(line)
-            utterances.append(Utterance(found["id"], found["text"].strip()))
+            match = _TRN.match(line)
+            utterances.append(Utterance(match["id"], match["text"].strip()))
         return utterances, problems
     for number, line in lines:
         if "\t" not in line:  # Kaldi text, or a TSV line whose text is empty
@@ -115,7 +116,7 @@ def _words(cell: str) -> frozenset[str] | None:
 
 
 def _duplicates(ids: list[str]) -> str | None:
-    """What is wrong with duplicate ids: the first of them and how many more there are; None if ids are unique."""
+    """The problem of duplicate ids: the first of them and the number of others; None if all ids are unique."""
     seen: set[str] = set()
     duplicates: dict[str, None] = {}
     for key in ids:
@@ -124,5 +125,5 @@ def _duplicates(ids: list[str]) -> str | None:
         seen.add(key)
     if not duplicates:
         return None
-    more = f" and {len(duplicates) - 1:,} more" if len(duplicates) > 1 else ""
-    return f"id {next(iter(duplicates))!r}{more} not unique"
+    others = f" and {len(duplicates) - 1:,} more" if len(duplicates) > 1 else ""
+    return f"id {next(iter(duplicates))!r}{others} not unique"

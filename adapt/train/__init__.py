@@ -1,1 +1,1 @@
-"""Training: the two stages of adaptation, and the base model's own stages."""
+"""Training: the stages of adaptation, and the stages that build a base."""

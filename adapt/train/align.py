@@ -1,4 +1,4 @@
-"""Align encoder, projector and decoder on real audio."""
+"""Train projector, decoder and encoder together on real audio."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from peft.tuners.lora import LoraModel
 
 from adapt.model.adapter import linear_layers
 from adapt.model.composed import ComposedForSpeechRecognition
-from adapt.model.speech_llm import SpeechLLM, paths, token_loss
+from adapt.model.speech_llm import SpeechLLM, greedy_paths, token_loss
 from adapt.recipe.base import Align
 from adapt.train.common import mean_loss
 from adapt.train.ctc import ctc_ids, ctc_loss
 from adapt.train.explicit import EXPLICIT, SlotBatch
 from adapt.train.fit import fit
 from adapt.train.perturb import perturbed
-from adapt.train.speech import Speech, batches, readable_batch
+from adapt.train.speech import Speech, Spoken, batches, readable_batch
 from adapt.train.unit_selection import UnitInventory, build_inventory
 
 SHORT_FIRST = 0.2  # first share of the steps, in which batches go from short recordings to all of them
@@ -43,12 +43,13 @@ def align(
 ) -> list[dict]:
     """Train the projector to output embeddings that the decoder reads, then decoder and encoder with it; in place.
 
-    texts: sentences for the simulated slots. temperature: of sampling languages. LoRA is merged at the end. Returns the
-    log; ten times in a training a row has `dev_loss`, and `other_loss`, which is the loss with the audio of another
-    recording in the slot. A decoder that ignores its slot has the same loss with both.
+    texts: sentences for the simulated slots. temperature: of sampling languages. folder, seed, bf16, workers: as in
+    `fit`. LoRA is merged at the end. Returns the log; ten times in a training a row has `dev_loss`, and `other_loss`,
+    the loss with the audio of another recording in the slot. A decoder that ignores its slot has the same loss with
+    both.
     """
     model = speech_llm.model
-    draw = batches(
+    recordings_of = batches(
         speech,
         steps=settings.steps,
         batch_seconds=settings.batch_seconds,
@@ -66,7 +67,7 @@ def align(
     with speech_llm.plain_attention():
         history = fit(
             model,
-            _batches(speech_llm, speech, draw, texts, inventory, settings, seed),
+            _batches(speech_llm, speech, recordings_of, texts, inventory, settings, seed),
             _loss(speech_llm, decoder_weights, settings, seed),
             steps=settings.steps,
             groups=groups,
@@ -87,17 +88,20 @@ def align(
 
 @torch.no_grad()
 def frame_inventory(speech_llm: SpeechLLM, speech: Speech, recordings: int, seed: int) -> UnitInventory:
-    """The inventory of unit selection from at most so many perturbed recordings; its embeddings are encoder frames."""
+    """The inventory of unit selection, whose embeddings are encoder frames, from perturbed recordings.
+
+    recordings: the number to use at most, drawn with `seed`.
+    """
     encoder = speech_llm.model.encoder.eval()
-    chosen = sorted(random.Random(seed).sample(speech.items, min(recordings, len(speech.items))))
+    drawn = sorted(random.Random(seed).sample(speech.items, min(recordings, len(speech.items))))
 
     def paths_texts_frames() -> Iterator[tuple[str, str, torch.Tensor]]:
-        for number, (items, samples, lengths) in enumerate(Speech(chosen, speech.max_bad, speech.bad).in_order()):
+        for number, (items, samples, lengths) in enumerate(Speech(drawn, speech.max_bad, speech.bad).in_order()):
             inputs, mask = perturbed(encoder, samples.to(encoder.device), lengths.to(encoder.device), seed=number)
             frames, counts = encoder.frames(inputs, mask)
             rows = (row[:count].clone() for row, count in zip(frames.cpu(), counts.tolist(), strict=True))
             texts = ["".join(c for c in item.text if c in encoder.config.alphabet) for item in items]
-            yield from zip(paths(encoder, frames, counts), texts, rows, strict=True)
+            yield from zip(greedy_paths(encoder, frames, counts), texts, rows, strict=True)
 
     return build_inventory(paths_texts_frames())
 
@@ -105,7 +109,7 @@ def frame_inventory(speech_llm: SpeechLLM, speech: Speech, recordings: int, seed
 def _trained_decoder(
     model: ComposedForSpeechRecognition, settings: Align
 ) -> tuple[LoraModel | None, list[torch.nn.Parameter]]:
-    """The LoRA put on the decoder, if there is one, and the decoder's parameters to train."""
+    """The LoRA that is put on the decoder, or None, and the parameters of the decoder to train."""
     if settings.decoder == "frozen":
         return None, []
     if settings.decoder == "full":
@@ -119,21 +123,21 @@ def _trained_decoder(
 def _batches(
     speech_llm: SpeechLLM,
     speech: Speech,
-    draw: Callable,
+    recordings_of: Callable[[int], list[Spoken]],
     texts: Sequence[str],
     inventory: UnitInventory | None,
     settings: Align,
     seed: int,
 ) -> Callable[[int], dict]:
-    """Batches of recordings, and of sentences with simulated slots.
+    """The function that returns a batch: recordings, and sentences with simulated slots.
 
-    The sentences are as long as the transcripts in the batch, or padding to the longest would fill it.
+    The sentences are about as long as the transcripts in the batch, so that little padding is needed.
     """
     alphabet, by_length = speech_llm.model.encoder.config.alphabet, sorted(texts, key=len)
 
     def batch_of(step: int) -> dict:
         rng = random.Random(seed * 3_000_017 + step)
-        items, batch = readable_batch(draw, speech, step)
+        items, batch = readable_batch(recordings_of, speech, step)
         transcripts = [item.text for item in items]
         first = bisect_left(by_length, min(map(len, transcripts)), key=len)
         last = bisect_right(by_length, max(map(len, transcripts)), key=len)
@@ -153,7 +157,7 @@ def _batches(
 def _loss(
     speech_llm: SpeechLLM, decoder_weights: Sequence[torch.nn.Parameter], settings: Align, seed: int
 ) -> Callable[[torch.nn.Module, dict], torch.Tensor]:
-    """The transcript's loss, with the CTC loss while the encoder is trained, and the explicit loss."""
+    """The loss function: the transcript's loss, the CTC loss while the encoder is trained, and the explicit loss."""
     model, encoder = speech_llm.model, speech_llm.model.encoder
     explicit = EXPLICIT[settings.explicit]
 
@@ -186,7 +190,7 @@ def _loss(
 
 
 def _evaluation(speech_llm: SpeechLLM, dev: Speech, steps: int) -> Callable[[int, list[dict]], dict]:
-    """Losses on `dev` at every tenth of the steps, with a warning where the decoder ignores its slot."""
+    """The evaluation: losses on `dev` at every tenth of the steps, and a warning if the decoder ignores its slot."""
     model = speech_llm.model
 
     def evaluate(step: int, history: list[dict]) -> dict:
@@ -199,19 +203,19 @@ def _evaluation(speech_llm: SpeechLLM, dev: Speech, steps: int) -> Callable[[int
             with torch.no_grad():
                 embeddings += model.get_audio_features(*inputs)
             targets += [speech_llm.target_ids(item.text) for item in items]
-        own = mean_loss(speech_llm, embeddings, targets)
-        other = mean_loss(speech_llm, [*embeddings[1:], embeddings[0]], targets)
+        dev_loss = mean_loss(speech_llm, embeddings, targets)
+        other_loss = mean_loss(speech_llm, [*embeddings[1:], embeddings[0]], targets)
         model.train()
-        if step > 0.4 * steps and other - own < 0.05:
+        if step > 0.4 * steps and other_loss - dev_loss < 0.05:
             log.warning(
                 "align: step %d of %d, and the decoder ignores the audio (loss %.2f, with other audio %.2f); usual "
-                "causes: an encoder that recognises nothing yet, or a decoder too small to learn this without "
-                "llm.read_steps",
+                "causes: an encoder that recognises nothing yet, or a small decoder that was not trained to read "
+                "simulated letters first",
                 step,
                 steps,
-                own,
-                other,
+                dev_loss,
+                other_loss,
             )
-        return {"dev_loss": own, "other_loss": other}
+        return {"dev_loss": dev_loss, "other_loss": other_loss}
 
     return evaluate

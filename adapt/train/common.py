@@ -1,4 +1,4 @@
-"""What the trainings share: paired audio, batches of similar length, the development loss, the best checkpoint."""
+"""Shared by several trainings: paired audio, batches of similar length, the development loss, the best checkpoint."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import torch
 
 from adapt.model.speech_llm import IGNORED, SpeechLLM, token_loss
 
-EXAMPLES = 12  # recordings whose audio embeddings are kept with a new model, for soft prompts to start from
+EXAMPLES = 12  # recordings whose audio embeddings are saved with a new model, as initial values of soft prompts
 
 
 @dataclass(frozen=True)
 class PairedAudio:
-    """Utterances with transcripts, as a training takes them; a field that it does not use is empty.
+    """Utterances with transcripts. A field that a training does not use is empty.
 
     targets: token ids of each transcript. embeddings: audio embeddings `[slots, hidden]` of each utterance. samples:
-    mono audio at 16 kHz, where the audio embeddings change in training. letters: each transcript as places in the
-    alphabet of the encoder's CTC head.
+    mono audio at 16 kHz, if the audio embeddings change in training. letters: each transcript as indices into
+    the alphabet of the encoder's CTC head.
     """
 
     targets: Sequence[Sequence[int]]
@@ -33,8 +33,8 @@ class PairedAudio:
 class TrainingResult:
     """The outcome of a training.
 
-    log: one row a report, `{"step", "loss"}` or `{"step", "dev_loss"}`, the latter with `guard_loss` where there is a
-    guard set. best_step: the step whose weights were kept; 0 is the start, before any training.
+    log: rows `{"step", "loss"}` of the training and `{"step", "dev_loss"}` of the evaluations, the latter with
+    `guard_loss` if there is a guard set. best_step: the step whose weights were kept; 0: before any training.
     """
 
     log: list[dict]
@@ -47,7 +47,7 @@ def by_length(rows: Sequence[Sequence]) -> list[int]:
 
 
 def draw(rng: random.Random, ordered: Sequence[int], count: int, place: float) -> list[int]:
-    """`count` of the indices near `place` (0 to 1) in `ordered`, with replacement: similar lengths need little padding.
+    """Draw `count` of the indices near `place` (0 to 1) in `ordered`, with replacement. They have similar lengths.
 
     ordered: indices by length, as `by_length` returns them.
     """
@@ -64,7 +64,7 @@ def labelled_batches(
 ) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
     """All rows in batches of similar length: their indices, and logits and labels as `token_loss` takes them.
 
-    embeddings: what the slot holds in each row; None leaves the prompt out.
+    embeddings: those in the slot of each row, `[slots, hidden]`; None leaves the prompt out.
     """
     order = by_length(targets)
     for start in range(0, len(order), batch_size):

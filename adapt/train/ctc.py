@@ -8,17 +8,17 @@ import torch
 import torch.nn.functional as F
 
 from adapt.model.encoders import CtcEncoder
-from adapt.model.speech_llm import BLANK, paths
+from adapt.model.speech_llm import BLANK, greedy_paths
 from adapt.train.speech import Speech
 
 
 def ctc_ids(text: str, alphabet: str) -> list[int]:
-    """Places of the characters of `text` in `alphabet`, without those that it does not hold."""
-    return [place for character in text if (place := alphabet.find(character)) >= 0]
+    """Indices of the characters of `text` in `alphabet`; characters that it lacks are left out."""
+    return [index for character in text if (index := alphabet.find(character)) >= 0]
 
 
 def padded(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
-    """The rows as one tensor `[rows, longest]`, filled with `value` behind the shorter ones."""
+    """The rows as one tensor `[rows, longest]`, padded with `value`."""
     return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)
 
 
@@ -46,10 +46,10 @@ def greedy(path: str) -> str:
 
 @torch.no_grad()
 def ctc_texts(encoder: CtcEncoder, speech: Speech) -> tuple[list[str], list[str]]:
-    """References and greedy CTC hypotheses of every recording."""
+    """The transcripts and the greedy CTC hypotheses of all recordings that can be read."""
     references, hypotheses = [], []
     for items, samples, lengths in speech.in_order():
         frames, counts = encoder.frames(*encoder.inputs(samples.to(encoder.device), lengths.to(encoder.device)))
-        hypotheses += map(greedy, paths(encoder, frames, counts))
+        hypotheses += map(greedy, greedy_paths(encoder, frames, counts))
         references += [item.text for item in items]
     return references, hypotheses

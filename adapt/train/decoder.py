@@ -23,10 +23,10 @@ from adapt.train.common import (
     mean_loss,
 )
 from adapt.train.fit import fit, uses_bf16
-from adapt.train.pseudo_audio import Source, fill_slots
+from adapt.train.pseudo_audio import PseudoAudioInputs, fill_slots
 from adapt.train.unit_selection import UnitInventory
 
-CACHED_BYTES = 2**29  # the most that the base's logits on replayed audio may take, to be computed only once
+CACHED_BYTES = 2**29  # the base's logits on replayed audio are cached if they take no more memory than this
 
 BaseLogits = Callable[[Sequence[int], torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -49,11 +49,12 @@ def tune_decoder(
 ) -> TrainingResult:
     """Train a LoRA of the decoder on the sentences `train`, and write it to `out` as an adapter called `name`.
 
-    settings: its `pseudo_audio` is a row of PSEUDO_AUDIO, not `auto`. soft_prompt, inventory: what that row needs, else
-    None. replayed: source audio for the share `replay` of each batch, where the decoder is also held to the output
-    distribution of the base (KL divergence with the weight `anchor`). The checkpoint with the lowest loss on `dev` is
-    kept, among those that raise the loss on `guard` (source audio) by at most `guard_tolerance`; step 0, the base
-    itself, is one of them. folder: for checkpoints. precision: auto, fp32 or bf16.
+    dev: sentences. settings: its `pseudo_audio` is a key of PSEUDO_AUDIO, not `auto`. soft_prompt, inventory: inputs of
+    that kind of pseudo audio; None if it has no such input. replayed: source audio for the share `replay` of each
+    batch; on it, the KL divergence from the base, with the weight `anchor`, is added to the loss. guard: source audio;
+    None: no guard set. The checkpoint with the lowest loss on `dev` is kept, among those that raise the loss on `guard`
+    by at most `guard_tolerance`; step 0, the base itself, is one of them. folder: for checkpoints. precision: auto,
+    fp32 or bf16.
     """
     has_anchor = bool(replayed and settings.anchor and _replayed_rows(settings, replayed))
     cached = _cached_base_logits(speech_llm, replayed) if has_anchor else None
@@ -61,14 +62,14 @@ def tune_decoder(
     model = adapter.add_lora(speech_llm, settings.rank, settings.alpha, settings.dropout)
     if settings.activations == "recomputed":
         speech_llm.model.get_decoder().gradient_checkpointing_enable({"use_reentrant": False})
-    source = Source(speech_llm, settings.noise, soft_prompt, inventory)
+    inputs = PseudoAudioInputs(speech_llm, settings.noise, soft_prompt, inventory)
     base_logits = _base_logits(speech_llm, model, cached) if has_anchor else None
-    evaluate = _evaluation(model, source, dev, guard, settings, folder, seed)
+    evaluate = _evaluation(model, inputs, dev, guard, settings, folder, seed)
     with speech_llm.plain_attention():
         log = fit(
             model,
             _batches(train, replayed, settings, seed),
-            _loss(source, train, replayed, base_logits, settings),
+            _loss(inputs, train, replayed, base_logits, settings),
             steps=settings.steps,
             groups=[{"params": [p for p in model.parameters() if p.requires_grad], "lr": settings.learning_rate}],
             warmup=settings.warmup_steps,
@@ -90,12 +91,12 @@ def tune_decoder(
 
 
 def _replayed_rows(settings: Decoder, replayed: PairedAudio | None) -> int:
-    """How many utterances of replayed audio a batch has."""
+    """The number of replayed utterances in a batch."""
     return round(settings.batch_size * settings.replay) if replayed else 0
 
 
 def _batches(train: Sequence[str], replayed: PairedAudio | None, settings: Decoder, seed: int) -> Callable[[int], dict]:
-    """Batches of indices: of sentences and of replayed utterances, each of similar length, and a seed of the noise."""
+    """The function that returns a batch: indices of sentences and replayed utterances of similar length, and a seed."""
     replayed_rows = _replayed_rows(settings, replayed)
     ordered, replayed_ordered = by_length(train), by_length(replayed.embeddings) if replayed else []
 
@@ -103,10 +104,10 @@ def _batches(train: Sequence[str], replayed: PairedAudio | None, settings: Decod
         rng = random.Random(seed * 1_000_003 + step)
         place = rng.random()
         rows = draw(rng, ordered, settings.batch_size - replayed_rows, place)
-        again = draw(rng, replayed_ordered, replayed_rows, place) if replayed_rows else []
+        replayed_indices = draw(rng, replayed_ordered, replayed_rows, place) if replayed_rows else []
         return {
             "rows": torch.tensor(rows),
-            "replayed": torch.tensor(again, dtype=torch.long),
+            "replayed": torch.tensor(replayed_indices, dtype=torch.long),
             "noise": rng.random(),
         }
 
@@ -114,28 +115,28 @@ def _batches(train: Sequence[str], replayed: PairedAudio | None, settings: Decod
 
 
 def _loss(
-    source: Source,
+    inputs: PseudoAudioInputs,
     train: Sequence[str],
     replayed: PairedAudio | None,
     base_logits: BaseLogits | None,
     settings: Decoder,
 ) -> Callable[[torch.nn.Module, dict], torch.Tensor]:
-    """The loss of the targets, and with `base_logits` the divergence from the base on the replayed utterances."""
-    speech_llm = source.speech_llm
+    """The loss function: the loss of the targets and, with `base_logits`, the divergence on replayed audio."""
+    speech_llm = inputs.speech_llm
     targets = [speech_llm.target_ids(text) for text in train]
 
     def loss_of(tuned: torch.nn.Module, batch: dict) -> torch.Tensor:
-        rows, again = batch["rows"].tolist(), batch["replayed"].tolist()
+        rows, replayed_indices = batch["rows"].tolist(), batch["replayed"].tolist()
         rng = random.Random(batch["noise"])
-        embeddings = fill_slots(settings.pseudo_audio, source, [train[i] for i in rows], rng)
-        embeddings += [replayed.embeddings[i] for i in again]
-        wanted = [targets[i] for i in rows] + [replayed.targets[i] for i in again]
-        embeds, mask, labels = speech_llm.training_batch(embeddings, wanted)
+        embeddings = fill_slots(settings.pseudo_audio, inputs, [train[i] for i in rows], rng)
+        embeddings += [replayed.embeddings[i] for i in replayed_indices]
+        batch_targets = [targets[i] for i in rows] + [replayed.targets[i] for i in replayed_indices]
+        embeds, mask, labels = speech_llm.training_batch(embeddings, batch_targets)
         logits, labels = speech_llm.labelled(embeds, mask, labels, through=tuned)
         loss = token_loss(logits, labels)
-        if again and base_logits:
+        if replayed_indices and base_logits:
             first = len(rows)
-            base = base_logits(again, embeds[first:], mask[first:], labels[first:])
+            base = base_logits(replayed_indices, embeds[first:], mask[first:], labels[first:])
             loss = loss + settings.anchor * _divergence(base, _at_labels(logits[first:], labels[first:]))
         return loss
 
@@ -144,17 +145,17 @@ def _loss(
 
 def _evaluation(
     model: peft.PeftModel,
-    source: Source,
+    inputs: PseudoAudioInputs,
     dev: Sequence[str],
     guard: PairedAudio | None,
     settings: Decoder,
     folder: Path,
     seed: int,
 ) -> Callable[[int, list[dict]], dict]:
-    """Losses on `dev`, always with the same pseudo audio, and on `guard`; saves the best weights in `folder/best`."""
-    speech_llm = source.speech_llm
+    """The evaluation: losses on `dev`, with the same pseudo audio each time, and on `guard`; saves the best weights."""
+    speech_llm = inputs.speech_llm
     dev_targets = [speech_llm.target_ids(text) for text in dev]
-    dev_embeddings = fill_slots(settings.pseudo_audio, source, dev, random.Random(seed))
+    dev_embeddings = fill_slots(settings.pseudo_audio, inputs, dev, random.Random(seed))
 
     def evaluate(step: int, log: list[dict]) -> dict:
         model.eval()
@@ -171,35 +172,35 @@ def _evaluation(
 
 @torch.no_grad()
 def _cached_base_logits(speech_llm: SpeechLLM, replayed: PairedAudio) -> list[torch.Tensor] | None:
-    """Logits `[target tokens, vocabulary]` of each replayed utterance; None where they take more than CACHED_BYTES."""
+    """The base's logits `[target tokens, vocabulary]` of each replayed utterance; None if they exceed CACHED_BYTES."""
     width = speech_llm.vocabulary * speech_llm.model.dtype.itemsize
     if width * sum(map(len, replayed.targets)) > CACHED_BYTES:
         return None
-    found: dict[int, torch.Tensor] = {}
+    logits_of: dict[int, torch.Tensor] = {}
     for rows, logits, labels in labelled_batches(speech_llm, replayed.embeddings, replayed.targets):
         counts = [len(replayed.targets[i]) for i in rows]
-        found |= dict(zip(rows, _at_labels(logits, labels).split(counts), strict=True))
-    return [found[i] for i in range(len(found))]
+        logits_of |= dict(zip(rows, _at_labels(logits, labels).split(counts), strict=True))
+    return [logits_of[i] for i in range(len(logits_of))]
 
 
 def _base_logits(speech_llm: SpeechLLM, model: peft.PeftModel, cached: list[torch.Tensor] | None) -> BaseLogits:
-    """What gives the base's logits `[target tokens, vocabulary]` of replayed utterances.
+    """The function that returns the base's logits `[target tokens, vocabulary]` of replayed utterances.
 
-    It takes their indices, their rows, their mask and their labels, and uses `cached`, or the model without its LoRA.
+    It takes their indices, rows, mask and labels. It uses `cached`; None: the model without its LoRA.
     """
 
-    def of(indices: Sequence[int], rows: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def logits_of(indices: Sequence[int], rows: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         if cached:
             return torch.cat([cached[i] for i in indices])
         with torch.no_grad(), model.disable_adapter():
             logits = speech_llm.forward(rows, mask, keep=labels.shape[1], through=model)
         return _at_labels(logits, labels)
 
-    return of
+    return logits_of
 
 
 def _at_labels(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Those of `logits [batch, length, vocabulary]` that predict a label: `[tokens, vocabulary]`."""
+    """The logits `[tokens, vocabulary]` that predict a label, of `logits [batch, length, vocabulary]`."""
     return logits[:, :-1][labels[:, 1:] != IGNORED]
 
 

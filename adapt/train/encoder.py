@@ -33,11 +33,12 @@ def train_encoder(
 ) -> list[dict]:
     """Train the parameters of `encoder` that require a gradient; in place.
 
-    temperature: of sampling languages. Returns the log; ten times in a training a row has the greedy `wer` on `dev`.
-    The first steps use short recordings because with those CTC sooner outputs characters and not blanks alone.
+    temperature: of sampling languages. folder, seed, bf16, workers: as in `fit`. Returns the log; ten times in a
+    training a row has the greedy `wer` on `dev`. The first steps use short recordings, with which CTC learns sooner to
+    output characters and not only blanks.
     """
     steps, alphabet = settings.steps, encoder.config.alphabet
-    draw = batches(
+    recordings_of = batches(
         speech,
         steps=steps,
         batch_seconds=settings.batch_seconds,
@@ -50,7 +51,7 @@ def train_encoder(
     is_trained = any(parameter.requires_grad for parameter in encoder.encoder.parameters())
 
     def batch_of(step: int) -> dict:
-        items, batch = readable_batch(draw, speech, step)
+        items, batch = readable_batch(recordings_of, speech, step)
         return {**batch, "targets": [ctc_ids(item.text, alphabet) for item in items], "step": step}
 
     def loss_of(encoder: CtcEncoder, batch: dict) -> torch.Tensor:
@@ -79,7 +80,7 @@ def train_encoder(
 
 
 def _evaluation(encoder: CtcEncoder, dev: Speech, steps: int, every: int) -> Callable[[int, list[dict]], dict]:
-    """Greedy WER on `dev` at every multiple of `every`, with a warning where all hypotheses stay empty."""
+    """The evaluation: greedy WER on `dev` at every multiple of `every`, and a warning if all hypotheses stay empty."""
 
     def evaluate(step: int, history: list[dict]) -> dict:
         if step == 0 or step % every:

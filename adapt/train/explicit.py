@@ -16,7 +16,7 @@ from adapt.train.pseudo_audio import symbol_ids
 
 @dataclass(frozen=True)
 class SlotBatch:
-    """The slots of a batch, as an explicit loss takes them.
+    """The slots of a batch: the input of an explicit loss.
 
     audio_embeddings: `[batch, slots, hidden]`. lengths: slots of each row `[batch]`. targets: token ids of each
     transcript. ctc_logits: of the encoder frames, `[batch, frames, characters + 1]`.
@@ -48,9 +48,9 @@ def letter_distance(batch: SlotBatch) -> torch.Tensor:
     """
     symbols, config = symbol_ids(batch.speech_llm), batch.speech_llm.model.config
     letters = batch.token_embeddings[[symbols[c] for c in [*config.alphabet, BLANK]]]
-    wanted = batch.ctc_logits.detach().float().softmax(-1) @ letters
-    wanted = F.pad(wanted, (0, 0, 0, -wanted.shape[1] % config.stack)).unflatten(1, (-1, config.stack)).mean(2)
-    distance = (batch.audio_embeddings.float() - wanted).square().sum(-1)[batch.inside].mean()
+    expected = batch.ctc_logits.detach().float().softmax(-1) @ letters
+    expected = F.pad(expected, (0, 0, 0, -expected.shape[1] % config.stack)).unflatten(1, (-1, config.stack)).mean(2)
+    distance = (batch.audio_embeddings.float() - expected).square().sum(-1)[batch.inside].mean()
     return distance / letters.square().sum(-1).mean()
 
 
@@ -58,11 +58,13 @@ def token_ctc(batch: SlotBatch) -> torch.Tensor:
     """CTC over tokens: the logits are ten times the cosines to the token embeddings, and padding is the blank."""
     table = F.normalize(batch.token_embeddings, dim=-1)
     logits = 10 * F.normalize(batch.audio_embeddings.float(), dim=-1) @ table.T
-    tokens = [target[:-1] for target in batch.targets]  # without the end of sentence, which may be the padding too
+    tokens = [
+        target[:-1] for target in batch.targets
+    ]  # without the end of sentence, whose token may also be the padding
     return ctc_loss(logits, batch.lengths, tokens, batch.speech_llm.tokenizer.pad_token_id)
 
 
-# The choices of `align.explicit`.
+# The losses by name. None: no explicit loss.
 EXPLICIT: dict[str, Callable[[SlotBatch], torch.Tensor] | None] = {
     "none": None,
     "letters": letter_distance,

@@ -21,10 +21,12 @@ from transformers.utils import logging
 
 from adapt.errors import TrainingError
 
-EXPLODED = 3.0  # times the first loss, or 3 nats where that was below 1
+EXPLODED = 3.0  # factor of the first loss, or of 1 nat if that is larger, above which a loss has exploded
 
 
 class _Batches(torch.utils.data.Dataset):
+    """The batches as a dataset, one item for each step."""
+
     def __init__(self, batch_of: Callable[[int], dict], steps: int):
         self.batch_of, self.steps = batch_of, steps
 
@@ -36,11 +38,15 @@ class _Batches(torch.utils.data.Dataset):
 
 
 class _Arguments(TrainingArguments):
-    place_model_on_device = False  # it is on its device already, with more parameters than those in training
+    """Arguments that keep Trainer from moving the model and from splitting batches."""
+
+    place_model_on_device = False  # it is there already, with parameters that Trainer does not see
     n_gpu = 1  # with more, Trainer would split each batch, which is one item here
 
 
 class _StepTrainer(Trainer):
+    """A Trainer whose loss is a function of model and batch, and which takes the batches in order."""
+
     def __init__(self, model, arguments, *args, loss_of: Callable[..., torch.Tensor], **kwargs):
         super().__init__(model, arguments, *args, **kwargs)
         self.loss_of = loss_of
@@ -52,7 +58,7 @@ class _StepTrainer(Trainer):
         return super()._prepare_input(data)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        with self.accelerator.autocast():  # not every loss calls the forward that Trainer has wrapped
+        with self.accelerator.autocast():  # Trainer wraps `forward` alone, which not every loss calls
             return self.loss_of(model, inputs)
 
     def _get_train_sampler(self, train_dataset=None):
@@ -78,7 +84,7 @@ class _Progress(TrainerCallback):
             initial=state.global_step,
             desc=self.label,
             bar_format=form,
-            smoothing=0.03,  # an evaluation or a pause must not turn minutes into hours
+            smoothing=0.03,  # an evaluation or a pause changes the estimated time only a little
             file=sys.stderr,
         )
         if self.evaluate and not state.global_step:
@@ -99,7 +105,7 @@ class _Progress(TrainerCallback):
             if not logs["loss"] < EXPLODED * max(1.0, first):
                 raise TrainingError(
                     f"{self.label}: the loss exploded, from {first:.2f} to {logs['loss']:.2f} at step "
-                    f"{state.global_step}; the usual cause is a learning rate too high: lower it"
+                    f"{state.global_step}; the usual cause is a too high learning rate: lower it"
                 )
 
     def on_train_end(self, args, state, control, **kwargs):
@@ -107,7 +113,7 @@ class _Progress(TrainerCallback):
 
 
 def uses_bf16(precision: str, device: torch.device) -> bool:
-    """Whether `precision` (auto, fp32 or bf16) means bf16 on `device`; auto does where the hardware has bf16.
+    """Whether `precision` (auto, fp32 or bf16) means bf16 on `device`; auto does if the hardware has bf16.
 
     >>> uses_bf16("bf16", torch.device("cpu")), uses_bf16("fp32", torch.device("cpu"))
     (True, False)
@@ -119,7 +125,7 @@ def uses_bf16(precision: str, device: torch.device) -> bool:
 
 
 def warmup_cosine(steps: int, warmup: int) -> Callable[[int], float]:
-    """Learning-rate factor at each step: linear from 0 over `warmup` steps, then a cosine down to 0.
+    """The function that returns the learning-rate factor of a step: linear in `warmup`, then a cosine down to 0.
 
     >>> factor = warmup_cosine(100, 10)
     >>> factor(0), factor(10), round(factor(55), 2)
@@ -154,12 +160,13 @@ def fit(
 ) -> list[dict]:
     """Train `model` for `steps` batches, and return the log: rows of `{"step", "loss", ...}`.
 
-    `batch_of(i)` makes batch `i` (a dictionary of tensors and plain values), and `loss_of(model, batch)` its loss.
-    groups: parameter groups of the optimiser with their peak learning rates (`params`, `lr`). warmup: steps. At step 0
-    and every `save_every` steps `evaluate(step, log)` adds its figures to the log. Every `save_every` steps `stop(log)`
-    may end the training, and a checkpoint goes to `folder`, from which the next call with the same folder resumes.
-    workers: processes that prepare batches; 0 for none. Raises `TrainingError` where the loss grows to EXPLODED times
-    its first value, or is no number.
+    `batch_of(i)` returns batch `i` (a dictionary of tensors and plain values), and `loss_of(model, batch)` its loss.
+    groups: parameter groups of the optimiser with their peak learning rates (`params`, `lr`). warmup: in steps. At step
+    0 and every `save_every` steps, `evaluate(step, log)` adds its figures to the log; None: no evaluation. Every
+    `save_every` steps, `stop(log)` may end the training, and a checkpoint is written to `folder`, from which the next
+    call with the same folder resumes. label: names the training in its progress bar and errors. bf16: mixed precision.
+    workers: processes that prepare batches; 0: the training process itself. Raises `TrainingError` if the loss exceeds
+    EXPLODED times its first value, or is not a number.
     """
     folder.mkdir(parents=True, exist_ok=True)
     logging.set_verbosity_error()  # Trainer logs every file that it saves
@@ -186,7 +193,8 @@ def fit(
     return trainer.state.log_history
 
 
-def _arguments(folder: Path, steps: int, save_every: int, workers: int, **more) -> TrainingArguments:
+def _arguments(folder: Path, steps: int, save_every: int, workers: int, **others) -> TrainingArguments:
+    """The arguments of Trainer. others: passed on to it."""
     return _Arguments(
         output_dir=str(folder),
         max_steps=steps,
@@ -201,13 +209,13 @@ def _arguments(folder: Path, steps: int, save_every: int, workers: int, **more) 
         dataloader_prefetch_factor=4 if workers else None,
         dataloader_pin_memory=False,
         max_grad_norm=1.0,
-        logging_nan_inf_filter=False,  # it would log the mean in place of a loss that is no number
-        **more,
+        logging_nan_inf_filter=False,  # with it, Trainer hides a loss that is not a number
+        **others,
     )
 
 
 def _last_whole_checkpoint(folder: Path) -> str | None:
-    """The newest complete checkpoint of Trainer; incomplete ones, which a kill has left, are deleted."""
+    """The newest complete checkpoint of Trainer; None without one. Incomplete ones, left by a kill, are deleted."""
     for checkpoint in folder.glob("checkpoint-*"):
         try:
             json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))  # the last file to be written

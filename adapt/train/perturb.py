@@ -1,4 +1,4 @@
-"""Perturbation of speech, on the device of the training and anew each time that an utterance is used."""
+"""Perturbation of speech on the device of the training, different each time that an utterance is used."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from adapt.model.encoders import CtcEncoder
 from adapt.model.features import SAMPLE_RATE
 
-HALF_SECOND = SAMPLE_RATE // 2  # lengths are multiples: a Fourier transform is planned, slowly, for each new length
+HALF_SECOND = SAMPLE_RATE // 2  # lengths are multiples of it: planning a Fourier transform for a new length is slow
 ROOM = SAMPLE_RATE * 3 // 10  # samples of the longest room impulse response
-MARGIN = SAMPLE_RATE * 8 // 10  # mean samples of silence around the speech, in batches that have any
+MARGIN = SAMPLE_RATE * 8 // 10  # mean number of samples of silence around the speech, in batches with silence
 
 
 def _uniform(like: torch.Tensor, low: float, high: float, generator: torch.Generator) -> torch.Tensor:
@@ -21,15 +21,15 @@ def _uniform(like: torch.Tensor, low: float, high: float, generator: torch.Gener
 def _with_margins(
     samples: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """In half of the batches, up to 2 MARGIN of white noise before and after each row, as quiet as its quietest part.
+    """In half of the batches, add up to 2 MARGIN of white noise around each row, as quiet as its quietest part.
 
-    All rows of a batch get equally much, or padding to the longest would fill it; the part that comes before is drawn
-    for each row.
+    All rows of a batch get the same amount, so that padding stays small; the part before the speech is drawn for each
+    row.
     """
     lengths = lengths.to(samples.device)[:, None]
-    one = samples[:1]
-    silence = MARGIN * (_uniform(one, 0, 1, generator) + _uniform(one, 0, 1, generator))
-    silence = (silence * (_uniform(one, 0, 1, generator) < 0.5)).long()
+    first_row = samples[:1]
+    silence = MARGIN * (_uniform(first_row, 0, 1, generator) + _uniform(first_row, 0, 1, generator))
+    silence = (silence * (_uniform(first_row, 0, 1, generator) < 0.5)).long()
     before = (silence * _uniform(samples, 0, 1, generator)).long()
     longer = lengths + silence
     size = -(-int(longer.max()) // HALF_SECOND) * HALF_SECOND
@@ -45,17 +45,19 @@ def _floor(samples: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     """Root mean square of the quietest 20 ms of each row, `[batch, 1]`."""
     size = SAMPLE_RATE // 50
     power = F.pad(samples, (0, -samples.shape[1] % size)).unflatten(1, (-1, size)).square().mean(-1)
-    whole = torch.arange(1, power.shape[1] + 1, device=samples.device)[None] * size <= lengths
-    return power.masked_fill(~whole, torch.inf).amin(1, keepdim=True).nan_to_num(posinf=0.0).sqrt()
+    complete = torch.arange(1, power.shape[1] + 1, device=samples.device)[None] * size <= lengths
+    return power.masked_fill(~complete, torch.inf).amin(1, keepdim=True).nan_to_num(posinf=0.0).sqrt()
 
 
 def perturb_audio(
     samples: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Silence around the speech (half of the batches), room reverberation (a fifth of the rows), spectral tilt (half of
-    the rows), and coloured noise at 10 to 40 dB SNR (half of the rows).
+    """Add silence around the speech, room reverberation, spectral tilt and coloured noise.
 
-    samples: float32 `[batch, length]`, zero beyond `lengths`. Returns the same, with the new lengths.
+    Silence: half of the batches. Reverberation: a fifth of the rows. Tilt: half of the rows. Noise: half of the rows,
+    at 10 to 40 dB SNR.
+
+    samples: float32 `[batch, length]`, zero beyond `lengths`. Returns samples and lengths of the same form.
     """
     samples, lengths = _with_margins(samples, lengths, generator)
     batch, length = samples.shape
@@ -93,7 +95,7 @@ def perturb_audio(
 def perturb_features(
     features: torch.Tensor, mask: torch.Tensor, generator: torch.Generator, share: float = 0.3
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Vocal-tract warp and time stretch of a `share` of the rows, then SpecAugment (1904.08779) of all rows.
+    """Apply vocal-tract warp and time stretch to a `share` of the rows, then SpecAugment (1904.08779) to all rows.
 
     Takes `features [batch, frames, bins]` and their boolean `mask [batch, frames]`, and returns the same with other
     lengths. The warp scales the mel bins by 0.88 to 1.14 (they are nearly logarithmic, so that this shifts the
@@ -138,7 +140,7 @@ def perturbed(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The perturbed input of the encoder and its mask, as `encoder.inputs` returns them; a function of seed and device.
 
-    Only inputs of log-mel features get warp, stretch and masks.
+    Warp, stretch and masks apply only to log-mel features. samples, lengths: as in `perturb_audio`.
     """
     generator = torch.Generator(samples.device).manual_seed(seed)
     with torch.autocast(samples.device.type, enabled=False):

@@ -1,6 +1,6 @@
-"""Pseudo audio: what the slot holds in place of audio embeddings while the decoder is trained on text alone.
+"""Pseudo audio: vectors in the slot in place of audio embeddings, while the decoder is trained on text alone.
 
-A new kind is one function and one row of PSEUDO_AUDIO, besides its choice of `decoder.pseudo_audio` in the recipe.
+To add a kind, write a function, its row in PSEUDO_AUDIO, and its choice of `decoder.pseudo_audio` in the recipe.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from adapt.train.unit_selection import UnitInventory
 
 
 @dataclass(frozen=True)
-class Source:
-    """What the functions of PSEUDO_AUDIO use.
+class PseudoAudioInputs:
+    """Inputs of the functions of PSEUDO_AUDIO.
 
-    noise: share of the letters of a simulated slot that are disturbed, 0 to 1. soft_prompt: pseudo audio embeddings
-    `[length, hidden]`; None for kinds without one. inventory: for unit selection; None simulates with the embeddings
-    of single-letter tokens, one or two frames a letter.
+    noise: mean share of the letters of a simulated slot that are changed at random, 0 to 1. soft_prompt: `[length,
+    hidden]`; None for kinds that use none. inventory: for unit selection; None simulates with the embeddings of
+    single-letter tokens, one or two frames a letter.
     """
 
     speech_llm: SpeechLLM
@@ -32,12 +32,12 @@ class Source:
     inventory: UnitInventory | None = None
 
 
-def disturbed(text: str, alphabet: str, noise: float, rng: random.Random) -> str:
-    """`text` with letters substituted (half of those disturbed), deleted (a quarter) and inserted (a quarter).
+def with_noise(text: str, alphabet: str, noise: float, rng: random.Random) -> str:
+    """`text` with letters substituted (half of the changes), deleted (a quarter) and inserted (a quarter).
 
-    The share that is disturbed is drawn for each sentence, between 0 and twice `noise`.
+    The share of changed letters is drawn for each sentence, between 0 and twice `noise`.
 
-    >>> disturbed("go on", "gon ", 0.0, random.Random(1)), disturbed("go on", "gon ", 0.4, random.Random(2))
+    >>> with_noise("go on", "gon ", 0.0, random.Random(1)), with_noise("go on", "gon ", 0.4, random.Random(2))
     ('go on', 'ggonoo')
     """
     noise *= 2 * rng.random()
@@ -54,10 +54,10 @@ def disturbed(text: str, alphabet: str, noise: float, rng: random.Random) -> str
     return "".join(letters)
 
 
-def timed(letters: str, rng: random.Random) -> str:
-    """A CTC path of `letters` at 25 frames a second, with the durations and blanks of the built-in model.
+def with_durations(letters: str, rng: random.Random) -> str:
+    """A CTC path of `letters` at 25 frames a second, with durations and blanks like those of the built-in model.
 
-    >>> timed("hello", random.Random(1))
+    >>> with_durations("hello", random.Random(1))
     'hhel_loo_______'
     """
     frames: list[str] = []
@@ -71,13 +71,15 @@ def timed(letters: str, rng: random.Random) -> str:
 
 
 def symbol_ids(speech_llm: SpeechLLM) -> dict[str, int]:
-    """Token id of each character of the CTC alphabet, space included, and of the blank (`_`), which is the padding.
+    """Token id of each character of the CTC alphabet, space included, and of the blank (`_`): the padding token.
 
-    Raises `ModelError` where the tokenizer has no token for a character alone.
+    Raises `ModelError` if the tokenizer has no token for a character alone.
     """
     tokenizer, alphabet = speech_llm.tokenizer, speech_llm.model.config.alphabet
     if missing := unspelled(tokenizer, alphabet):
-        raise ModelError(f"{speech_llm.name}: no single-letter token for {missing[0]!r}; use pseudo_audio: soft-prompt")
+        raise ModelError(
+            f"{speech_llm.name}: no single-letter token for {missing[0]!r}; use a soft prompt as pseudo audio"
+        )
     ids = {character: tokenizer.convert_tokens_to_ids(_token_of(character)) for character in alphabet}
     return {**ids, BLANK: tokenizer.pad_token_id}
 
@@ -89,58 +91,60 @@ def unspelled(tokenizer: PreTrainedTokenizerBase, alphabet: str) -> str:
 
 
 def _token_of(character: str) -> str:
+    """The token of a character alone, as sentencepiece writes it."""
     return "▁" if character == " " else character
 
 
-def simulated_path(source: Source, text: str, rng: random.Random) -> str:
+def simulated_path(inputs: PseudoAudioInputs, text: str, rng: random.Random) -> str:
     """A CTC path, one symbol a frame, such as an encoder might output for `text`."""
-    return timed(_letters(source, text, rng), rng)
+    return with_durations(_letters(inputs, text, rng), rng)
 
 
-def simulated_ids(source: Source, text: str, rng: random.Random) -> list[int]:
+def simulated_ids(inputs: PseudoAudioInputs, text: str, rng: random.Random) -> list[int]:
     """The token id of each symbol of a `simulated_path`."""
-    ids = symbol_ids(source.speech_llm)
-    return [ids[c] for c in simulated_path(source, text, rng)]
+    ids = symbol_ids(inputs.speech_llm)
+    return [ids[c] for c in simulated_path(inputs, text, rng)]
 
 
-def _letters(source: Source, text: str, rng: random.Random) -> str:
-    alphabet = source.speech_llm.model.config.alphabet
-    return disturbed("".join(c for c in text if c in alphabet), alphabet, source.noise, rng)
+def _letters(inputs: PseudoAudioInputs, text: str, rng: random.Random) -> str:
+    """The letters of `text` that the CTC alphabet has, with noise."""
+    alphabet = inputs.speech_llm.model.config.alphabet
+    return with_noise("".join(c for c in text if c in alphabet), alphabet, inputs.noise, rng)
 
 
-def simulate(source: Source, text: str, rng: random.Random) -> torch.Tensor:
-    """A simulated slot for each sentence: by unit selection, or without an inventory of single-letter tokens."""
-    if source.inventory:
-        return source.inventory.select(_letters(source, text, rng), rng)
-    return source.speech_llm.embed(simulated_ids(source, text, rng)).detach()
+def simulate(inputs: PseudoAudioInputs, text: str, rng: random.Random) -> torch.Tensor:
+    """A simulated slot for each sentence: by unit selection or, without an inventory, from single-letter tokens."""
+    if inputs.inventory:
+        return inputs.inventory.select(_letters(inputs, text, rng), rng)
+    return inputs.speech_llm.embed(simulated_ids(inputs, text, rng)).detach()
 
 
-def soft_prompt(source: Source, text: str, rng: random.Random) -> torch.Tensor:
+def soft_prompt(inputs: PseudoAudioInputs, text: str, rng: random.Random) -> torch.Tensor:
     """The soft prompt, the same for every sentence (2412.06967)."""
-    return source.soft_prompt
+    return inputs.soft_prompt
 
 
-def soft_prompt_and_simulate(source: Source, text: str, rng: random.Random) -> torch.Tensor:
+def soft_prompt_and_simulate(inputs: PseudoAudioInputs, text: str, rng: random.Random) -> torch.Tensor:
     """The soft prompt, then the simulated slot."""
-    return torch.cat([source.soft_prompt, simulate(source, text, rng)])
+    return torch.cat([inputs.soft_prompt, simulate(inputs, text, rng)])
 
 
-def mixed(source: Source, text: str, rng: random.Random) -> torch.Tensor:
+def mixed(inputs: PseudoAudioInputs, text: str, rng: random.Random) -> torch.Tensor:
     """The soft prompt or a simulated slot, drawn for each sentence."""
-    return rng.choice([soft_prompt, simulate])(source, text, rng)
+    return rng.choice([soft_prompt, simulate])(inputs, text, rng)
 
 
-def empty(source: Source, text: str, rng: random.Random) -> torch.Tensor:
+def empty(inputs: PseudoAudioInputs, text: str, rng: random.Random) -> torch.Tensor:
     """The prompt with an empty slot."""
-    return source.speech_llm.empty_slot
+    return inputs.speech_llm.empty_slot
 
 
-def none(source: Source, text: str, rng: random.Random) -> None:
+def none(inputs: PseudoAudioInputs, text: str, rng: random.Random) -> None:
     """No prompt at all: the text alone."""
     return None
 
 
-PSEUDO_AUDIO: dict[str, Callable[[Source, str, random.Random], torch.Tensor | None]] = {
+PSEUDO_AUDIO: dict[str, Callable[[PseudoAudioInputs, str, random.Random], torch.Tensor | None]] = {
     "soft-prompt": soft_prompt,
     "simulate": simulate,
     "soft-prompt+simulate": soft_prompt_and_simulate,
@@ -150,6 +154,8 @@ PSEUDO_AUDIO: dict[str, Callable[[Source, str, random.Random], torch.Tensor | No
 }
 
 
-def fill_slots(kind: str, source: Source, texts: Sequence[str], rng: random.Random) -> list[torch.Tensor | None]:
+def fill_slots(
+    kind: str, inputs: PseudoAudioInputs, texts: Sequence[str], rng: random.Random
+) -> list[torch.Tensor | None]:
     """Pseudo audio embeddings `[slots, hidden]` of `kind` for each text; None for no prompt."""
-    return [PSEUDO_AUDIO[kind](source, text, rng) for text in texts]
+    return [PSEUDO_AUDIO[kind](inputs, text, rng) for text in texts]

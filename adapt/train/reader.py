@@ -1,4 +1,4 @@
-"""Train a decoder on text alone: as a language model, and to read letters that its slot holds."""
+"""Train a decoder on text alone: as a language model, and to read simulated letters in its slot."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from adapt.recipe.base import Llm
 from adapt.train.common import by_length, mean_loss
 from adapt.train.ctc import padded
 from adapt.train.fit import fit
-from adapt.train.pseudo_audio import Source, simulated_ids, simulated_path, symbol_ids
+from adapt.train.pseudo_audio import PseudoAudioInputs, simulated_ids, simulated_path, symbol_ids
 
-NOISE = 0.12  # share of the letters in the slot that are disturbed
+NOISE = 0.12  # mean share of the letters in the slot that are changed at random
 
-LabelledPrompt = tuple[list[int], list[int]]  # token ids of a prompt with its slot filled, and their labels
+LabelledPrompt = tuple[list[int], list[int]]  # token ids of a prompt with letters in its slot, and their labels
 
 
 def train_reader(
@@ -37,10 +37,11 @@ def train_reader(
     """Train the decoder on sentences; in place. Returns the log, with rows of `dev_loss`.
 
     reads: False trains a language model, with an empty slot, for `lm_steps`. True trains it for `read_steps` with each
-    sentence in its slot, letter by letter and with `noise`, the shortest sentences first.
+    sentence in its slot, letter by letter and with `noise`, the shortest sentences first. folder, seed, bf16, workers:
+    as in `fit`.
     """
     steps, rate = (settings.read_steps, settings.read_rate) if reads else (settings.lm_steps, settings.lm_rate)
-    decoder, source = speech_llm.model.language_model, Source(speech_llm, noise)
+    decoder, inputs = speech_llm.model.language_model, PseudoAudioInputs(speech_llm, noise)
 
     def loss_of(model: torch.nn.Module, batch: dict) -> torch.Tensor:
         rows = speech_llm.rows(batch["input_ids"])
@@ -51,7 +52,7 @@ def train_reader(
     def evaluate(step: int, history: list[dict]) -> dict:
         decoder.eval()
         rng = random.Random(0)
-        embeddings = [speech_llm.embed(simulated_ids(source, text, rng) if reads else []) for text in dev]
+        embeddings = [speech_llm.embed(simulated_ids(inputs, text, rng) if reads else []) for text in dev]
         loss = mean_loss(speech_llm, embeddings, dev_targets)
         decoder.train()
         return {"dev_loss": loss}
@@ -59,7 +60,7 @@ def train_reader(
     with speech_llm.plain_attention():
         return fit(
             decoder,
-            _batches(source, texts, steps, settings.batch_size, seed, reads),
+            _batches(inputs, texts, steps, settings.batch_size, seed, reads),
             loss_of,
             steps=steps,
             groups=[{"params": list(decoder.parameters()), "lr": rate}],
@@ -76,14 +77,17 @@ def train_reader(
 
 
 def _batches(
-    source: Source, texts: Sequence[str], steps: int, batch_size: int, seed: int, reads: bool
+    inputs: PseudoAudioInputs, texts: Sequence[str], steps: int, batch_size: int, seed: int, reads: bool
 ) -> Callable[[int], dict]:
-    """Batches of padded token ids and labels: prompts with their slot filled or empty, and their sentences."""
-    speech_llm = source.speech_llm
+    """The function that returns a batch of padded token ids and labels: prompts, each followed by its sentence.
+
+    reads: whether the slot has the letters of the sentence, or is empty.
+    """
+    speech_llm = inputs.speech_llm
     targets = [speech_llm.target_ids(text) for text in texts]
     shortest_first = by_length(texts)
     shuffled = text_batches(targets, batch_size=batch_size, seed=seed)
-    spelled = _spelled_prompts(source) if reads else None
+    spelled = _spelled_prompts(inputs) if reads else None
     empty = [*speech_llm.before, *speech_llm.after]
 
     def batch_of(step: int) -> dict:
@@ -103,16 +107,16 @@ def _batches(
     return batch_of
 
 
-def _spelled_prompts(source: Source) -> Callable[[str, random.Random], LabelledPrompt]:
-    """Prompts with a sentence in their slot, letter by letter.
+def _spelled_prompts(inputs: PseudoAudioInputs) -> Callable[[str, random.Random], LabelledPrompt]:
+    """The function that returns a prompt with a sentence in its slot, letter by letter.
 
-    The slot has labels too: each token of the sentence is to be predicted at the frame of the first letter after it.
-    The loss of the sentence stays flat for some hundreds of steps and then falls; with these labels it falls sooner.
+    The slot has labels too: each token of the sentence is predicted at the frame of the first letter after it. The loss
+    of the sentence stays flat for some hundreds of steps and then falls; with these labels it falls sooner.
     """
-    speech_llm, symbols = source.speech_llm, symbol_ids(source.speech_llm)
+    speech_llm, symbols = inputs.speech_llm, symbol_ids(inputs.speech_llm)
 
     def prompt_of(text: str, rng: random.Random) -> LabelledPrompt:
-        path = simulated_path(source, text, rng)
+        path = simulated_path(inputs, text, rng)
         tokens = speech_llm.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         places = frames_after(path, text, [end for _, end in tokens["offset_mapping"]])
         token_at = {place + 1: token for place, token in zip(places, tokens["input_ids"], strict=True)}
@@ -124,7 +128,7 @@ def _spelled_prompts(source: Source) -> Callable[[str, random.Random], LabelledP
 
 
 def text_batches(targets: Sequence[Sequence[int]], *, batch_size: int, seed: int = 1) -> Callable[[int], list[int]]:
-    """Indices of targets of similar length, a batch a step; every target once before any occurs twice."""
+    """The function that returns the batch of a step: indices of targets of similar length, each once in an epoch."""
     order = by_length(targets)
     groups = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
@@ -140,7 +144,7 @@ def text_batches(targets: Sequence[Sequence[int]], *, batch_size: int, seed: int
 def frames_after(path: str, text: str, ends: Sequence[int]) -> list[int]:
     """For each of `ends`, the frame of a CTC path of `text` in which the letter after `text[:end]` begins.
 
-    It is the length of the path where no letter follows. Path and text are aligned by edit distance.
+    It is the length of the path if no letter follows. Path and text are aligned by edit distance.
 
     >>> frames_after("hhe_y_  yyo__", "hey you", [3, 7])
     [6, 13]
@@ -149,6 +153,6 @@ def frames_after(path: str, text: str, ends: Sequence[int]) -> list[int]:
     stretches = Levenshtein.opcodes(text, "".join(path[i] for i in starts))
     places = []
     for end in ends:
-        stretch = next(found for found in stretches if end <= found.src_end)
+        stretch = next(stretch for stretch in stretches if end <= stretch.src_end)
         places.append(min(stretch.dest_start + end - stretch.src_start, stretch.dest_end))
     return [[*starts, len(path)][place] for place in places]

@@ -1,4 +1,4 @@
-"""Stage 1: learn the soft prompt on the domain text, everything else frozen."""
+"""Stage 1: learn the soft prompt on the domain text, with everything else frozen."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from adapt.train.fit import fit, uses_bf16
 
 
 class _SoftPrompt(torch.nn.Module):
+    """The vectors as the only parameter of a module."""
+
     def __init__(self, vectors: torch.Tensor):
         super().__init__()
         self.vectors = torch.nn.Parameter(vectors)
@@ -36,8 +38,8 @@ def learn_soft_prompt(
 ) -> TrainingResult:
     """Train vectors in the slot on the sentences `train`, and write those with the lowest loss on `dev` to `out`.
 
-    examples: audio embeddings `[slots, hidden]` of real audio, for the `init` that starts from them. folder: for
-    checkpoints. precision: auto, fp32 or bf16.
+    examples: audio embeddings `[slots, hidden]` of real audio, for the `init` choices `audio` and `stats`; () for
+    others. folder: for checkpoints. precision: auto, fp32 or bf16.
     """
     speech_llm.model.requires_grad_(False).eval()
     torch.manual_seed(seed)

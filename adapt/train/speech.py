@@ -1,4 +1,4 @@
-"""Paired speech to train on: read when needed, in batches of similar length; unreadable files are named and skipped."""
+"""Paired speech to train on, in batches of similar length. Unreadable files are reported and skipped."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from typing import NamedTuple
 import soundfile
 import torch
 
-from adapt.errors import UNREADABLE, DataError, unreadable
+from adapt.errors import UNREADABLE, DataError, no_samples, unreadable
 from adapt.model.features import SAMPLE_RATE, pad, read_audio
 from adapt.text.corpus import read_manifest
 
 SHOWN = 10  # problems that are reported one by one
-WINDOW = 0.05  # share of a language's utterances, neighbours by length, that a batch is drawn from
+WINDOW = 0.05  # share of a language's utterances, of similar length, from which a batch is drawn
 log = logging.getLogger(__name__)
 
 
@@ -37,7 +37,10 @@ class Spoken(NamedTuple):
 
 @dataclass
 class Speech:
-    """Recordings, the shortest first. max_bad: so many bad files are skipped. bad: the problem of each so far."""
+    """Recordings, the shortest first.
+
+    max_bad: the largest number of bad files to skip. bad: the problem of each bad file so far.
+    """
 
     items: list[Spoken]
     max_bad: int = 0
@@ -46,7 +49,7 @@ class Speech:
     def audio(self, items: Sequence[Spoken]) -> tuple[list[Spoken], torch.Tensor, torch.Tensor]:
         """Those of `items` that can be read, their samples, float32 `[batch, length]`, and their lengths `[batch]`.
 
-        Raises `DataError` where more than `max_bad` files have been unreadable so far.
+        Raises `DataError` if more than `max_bad` files have been unreadable so far.
         """
         read, rows = [], []
         for item in items:
@@ -60,18 +63,18 @@ class Speech:
         return read, *pad(rows)
 
     def skip(self, problem: str) -> None:
-        """Record and report an unreadable file, each once. Raises `DataError` where there are more than `max_bad`."""
+        """Record and report the problem of a file, once. Raises `DataError` for more than `max_bad` files."""
         if problem in self.bad:
             return
         self.bad.append(problem)
         if len(self.bad) > self.max_bad:
             total = f"{len(self.bad)} recordings cannot be used, {self.max_bad} are allowed"
-            raise DataError(*self.bad[-SHOWN:], f"{total}; mend them or raise data.bad")
+            raise DataError(*self.bad[-SHOWN:], f"{total}; repair them, or allow a larger share of bad files")
         if len(self.bad) <= SHOWN:
             log.warning("%s (skipped, %d so far)", problem, len(self.bad))
 
     def in_order(self, seconds: float = 200.0) -> Iterator[tuple[list[Spoken], torch.Tensor, torch.Tensor]]:
-        """What `audio` returns, for all recordings, shortest first, in batches of about so many padded seconds."""
+        """Batches of all recordings, shortest first, as `audio` returns them. seconds: limit of a batch."""
         batch: list[Spoken] = []
         for item in self.items:
             if batch and (len(batch) + 1) * item.seconds > seconds:
@@ -87,15 +90,15 @@ def read_speech(
 ) -> Speech:
     """The recordings of a manifest that last at most `max_seconds` and have a transcript.
 
-    bad: share of the files that may be missing or unreadable. Raises `DataError` where there are more, each with its
-    reason, and where nothing is left.
+    bad: share of the files that may be missing or unreadable. Raises `DataError` for more of them, each with its
+    reason, and if no recording remains.
     """
     utterances = read_manifest(manifest, need_audio=False)
     speech = Speech([], round(bad * len(utterances)))
     problems = []
     for utterance in utterances:
         if utterance.audio is None:
-            problems.append(f"{manifest}: {utterance.id!r} names no audio; add it or take the line out")
+            problems.append(f"{manifest}: {utterance.id!r} names no audio; add it, or remove the line")
             continue
         try:
             seconds = soundfile.info(utterance.audio).duration
@@ -103,7 +106,7 @@ def read_speech(
             problems.append(unreadable(utterance.audio))
             continue
         if not seconds:
-            problems.append(f"{utterance.audio}: holds no samples; record it again or take it out of the manifest")
+            problems.append(no_samples(utterance.audio))
         elif seconds <= max_seconds and (text := normalise(utterance.text)):
             item = Spoken(seconds, utterance.id, utterance.audio, text, utterance.voice, utterance.language)
             speech.items.append(item)
@@ -126,7 +129,7 @@ def batches(
     short_first: float = 0.0,
     seed: int = 1,
 ) -> Callable[[int], list[Spoken]]:
-    """Batches of recordings of similar length, of about `batch_seconds` with padding; a function of the step.
+    """The function that returns the batch of a step: recordings of similar length, about `batch_seconds` with padding.
 
     The probability of a language with n recordings is proportional to n ** (1 / temperature): 1 keeps the proportions,
     higher values even them out (1907.05019). In the first share `short_first` of the steps, recordings are limited to
@@ -157,10 +160,15 @@ def batches(
     return batch_of
 
 
-def readable_batch(draw: Callable[[int], list[Spoken]], speech: Speech, step: int) -> tuple[list[Spoken], dict]:
-    """The recordings of batch `step` and their audio; those of another batch where none of them can be read."""
+def readable_batch(
+    recordings_of: Callable[[int], list[Spoken]], speech: Speech, step: int
+) -> tuple[list[Spoken], dict]:
+    """The recordings of batch `step` that can be read, and their audio; another batch if none can be read.
+
+    recordings_of: as `batches` returns it. The audio is `{"samples", "lengths"}` as in `Speech.audio`.
+    """
     for attempt in range(100):
-        items, samples, lengths = speech.audio(draw(step + attempt * 1_000_000_007))
+        items, samples, lengths = speech.audio(recordings_of(step + attempt * 1_000_000_007))
         if items:
             return items, {"samples": samples, "lengths": lengths}
     raise AssertionError("unreachable: speech.audio raises where more than max_bad files are unreadable")

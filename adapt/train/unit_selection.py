@@ -2,7 +2,7 @@
 
 The unit is one occurrence of a letter in a recording, and its stretch is the audio embeddings that belong to it. The
 inventory finds units by their letter context. For a target text, units are selected and their stretches concatenated,
-as concatenative speech synthesis does it with audio.
+as concatenative speech synthesis does with audio.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ EDGE = "\n"  # stands before and after a sentence: silence belongs to its first 
 
 
 class Recording(NamedTuple):
-    """text: the transcript between edges. stretches: (first, end) of each letter in the inventory's embeddings."""
+    """A recording in an inventory.
+
+    text: the transcript between edges. stretches: (first, end) of each letter in the embeddings of the inventory.
+    """
 
     text: str
     stretches: list[tuple[int, int]]
@@ -75,7 +78,7 @@ class UnitInventory:
         return self.embeddings[selected]
 
     def _agreement(self, target: str, place: int, recording: int, first: int) -> int:
-        """For how many letters target and recording agree, both neighbours of each letter after the first included."""
+        """The number of letters for which target and recording agree; each after the first with both its neighbours."""
         text, length = self.recordings[recording].text, 1
         while (context := text[first + length : first + length + 3]) and len(context) == 3:
             if context != target[place + length : place + length + 3]:
@@ -97,25 +100,25 @@ def build_inventory(recordings: Iterable[tuple[str, str, torch.Tensor]], stack: 
     letter in whose stretch its first frame is.
     """
     units: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    known, embeddings, offset = [], [], 0
+    with_stretches, embeddings, offset = [], [], 0
     for path, text, vectors in recordings:
         for place, contexts in enumerate(_contexts(text)):
             for context in contexts:
-                units[context].append((len(known), place))
+                units[context].append((len(with_stretches), place))
         stretches = [
             (offset + -(-first // stack), offset + -(-end // stack)) for first, end in _letter_frames(path, text)
         ]
-        known.append(Recording(f"{EDGE}{text}{EDGE}", stretches))
+        with_stretches.append(Recording(f"{EDGE}{text}{EDGE}", stretches))
         embeddings.append(vectors)
         offset += len(vectors)
-    return UnitInventory(dict(units), known, torch.cat(embeddings))
+    return UnitInventory(dict(units), with_stretches, torch.cat(embeddings))
 
 
 def _letter_frames(path: str, text: str) -> list[tuple[int, int]]:
-    """(first, end) of the frames of a CTC path that belong to each letter of its transcript; (0, 0) for none.
+    """(first, end) of the frames of a CTC path that belong to each letter of its transcript; (0, 0) for no frames.
 
-    The collapsed path and the transcript are aligned by edit distance. Blanks belong to the symbol before them, and
-    symbols that the transcript does not have to the letter before them.
+    The collapsed path and the transcript are aligned by edit distance. Blanks belong to the symbol before them. Symbols
+    that the transcript does not have belong to the letter before them.
     """
     runs: list[list] = []  # symbol, first frame, end
     frame = 0

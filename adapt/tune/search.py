@@ -1,7 +1,7 @@
-"""The search for the weights of the parts of fusion, without models and run folders.
+"""The search for the weights of the parts of fusion. It knows neither models nor run folders.
 
-N-best lists are rescored over a grid of weights. The development set is decoded with the best of them, and the new
-n-best lists join the others, until no better weights are found (as in minimum error rate training, Och 2003).
+N-best lists are rescored over a grid of weights. The development set is decoded with the best weights, and the new
+n-best lists are added to the pool, until no better weights are found (as in minimum error rate training, Och 2003).
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from adapt.decode.parts import LENGTH, PARTS, fused_score, part_of
 from adapt.decode.weights import Weights
 from adapt.tune.counts import DevCounts, Judge, total
 
-ROUNDS = 8  # at most so many decodings with the best weights of the grid
+ROUNDS = 8  # the most decodings with the best weights of the grid
 
 
 @dataclass(frozen=True)
 class TunedSystem:
-    """The best weights of a system, its counts with them and without fusion, and the cost of every point tried.
+    """The result of tuning a system.
 
-    surface: (weights, cost). With the decoder the points are those of the grid, over the pooled n-best lists; with the
-    ctc system they are the weights that were decoded.
+    of: the name of the system. weights: the best. counts, base: its counts with these weights, and without fusion.
+    surface: (weights, cost) of every point tried: for systems with the decoder, the points of the grid over the pooled
+    n-best lists; for the ctc system, the weights that were decoded.
     """
 
     of: str
@@ -37,21 +38,23 @@ class TunedSystem:
 
 
 class _Pool:
-    """Every hypothesis of each utterance found so far, with its counts; of equal texts, the one most probable."""
+    """All hypotheses of each utterance so far, with their counts; of equal texts, the most probable one."""
 
     def __init__(self, judges: Sequence[Judge]):
         self._judges = judges
         self._known: list[dict[str, tuple[Hypothesis, DevCounts]]] = [{} for _ in judges]
 
     def add(self, utterance: int, hypothesis: Hypothesis) -> None:
+        """Add a hypothesis of an utterance, given by its index."""
         known = self._known[utterance].get(hypothesis.text)
         if known is None or hypothesis.score(Weights()) > known[0].score(Weights()):
             counts = known[1] if known else self._judges[utterance](hypothesis.text)
             self._known[utterance][hypothesis.text] = (hypothesis, counts)
 
     def arrays(self) -> _PoolArrays:
+        """The pool as arrays."""
         shape = len(self._known), max(map(len, self._known))
-        model, tokens = np.full(shape, -np.inf), np.zeros(shape)  # padding never wins
+        model, tokens = np.full(shape, -np.inf), np.zeros(shape)  # padding is never the best
         totals = {part.key: np.zeros(shape) for part in PARTS if part.kind != LENGTH}
         counts = np.zeros((*shape, len(dataclasses.fields(DevCounts))), np.int64)
         for i, known in enumerate(self._known):
@@ -79,8 +82,9 @@ class _PoolArrays:
 
 
 def grid(active: Sequence[str]) -> list[Weights]:
-    """Every combination of the weights that the parts `active` are tried with."""
-    return [Weights(**dict(zip(active, p, strict=True))) for p in itertools.product(*(part_of(k).grid for k in active))]
+    """Every combination of the weights in the grids of the parts `active`."""
+    points = itertools.product(*(part_of(key).grid for key in active))
+    return [Weights(**dict(zip(active, point, strict=True))) for point in points]
 
 
 def ctc_parts() -> list[str]:
@@ -97,12 +101,12 @@ def search(
 ) -> TunedSystem:
     """Tune the weights of the parts `active`.
 
-    decode: the n-best hypotheses of each utterance, best first. judges: of each utterance (`counts.judges`). of: the
-    name of the system. advance: called after each decoding.
+    decode: returns the n-best hypotheses of each utterance, best first. judges: of each utterance (`counts.judges`).
+    of: the name of the system. advance: called after each decoding.
     """
     pool, decoded = _Pool(judges), {}
 
-    def tried(weights: Weights) -> DevCounts:
+    def counts_of(weights: Weights) -> DevCounts:
         if weights not in decoded:
             nbest = decode(weights)
             for utterance, hypotheses in enumerate(nbest):
@@ -112,8 +116,8 @@ def search(
             advance()
         return decoded[weights]
 
-    base = tried(Weights())
-    tried(Weights(**{key: part_of(key).start for key in active}))
+    base = counts_of(Weights())
+    counts_of(Weights(**{key: part_of(key).start for key in active}))
     points = grid(active)
     for _ in range(ROUNDS):
         arrays = pool.arrays()
@@ -121,11 +125,10 @@ def search(
         ranked = [points[i] for i in np.argsort(costs, kind="stable")]
         if ranked[0] in decoded and not decoded[ranked[0]].refused(base):
             break
-        # An n-best list does not show what a beam would lose. If the decoding refuses the point that the lists promise
-        # most of, the next one may do better.
+        # N-best lists do not show search errors. If decoding refutes their best point, the next best is tried.
         if (untried := next((weights for weights in ranked if weights not in decoded), None)) is None:
             break
-        tried(untried)
+        counts_of(untried)
     best = min((w for w in decoded if w != Weights()), key=lambda w: decoded[w].cost(base))
     return TunedSystem(of, dataclasses.asdict(best), decoded[best], base, _surface(active, points, costs))
 
@@ -135,24 +138,25 @@ def search_ctc(
     judges: Sequence[Judge],
     advance: Callable[[], object] = lambda: None,
 ) -> TunedSystem:
-    """As `search`, for the ctc system, whose search gives no separate scores: one weight after the other."""
+    """As `search`, for the ctc system, whose search gives no separate scores: the weights are tuned one by one."""
     decoded: dict[Weights, DevCounts] = {}
 
-    def tried(weights: Weights) -> float:
+    def cost_of(weights: Weights) -> float:
         if weights not in decoded:
             decoded[weights] = total([judge(text) for judge, text in zip(judges, decode(weights), strict=True)])
             advance()
         return decoded[weights].cost(decoded[Weights()])
 
     best = Weights()
-    tried(best)
+    cost_of(best)
     for key in ctc_parts():
-        best = min((dataclasses.replace(best, **{key: value}) for value in part_of(key).ctc_grid), key=tried)
-    surface = _surface(ctc_parts(), list(decoded), [tried(weights) for weights in decoded])
+        best = min((dataclasses.replace(best, **{key: value}) for value in part_of(key).ctc_grid), key=cost_of)
+    surface = _surface(ctc_parts(), list(decoded), [cost_of(weights) for weights in decoded])
     return TunedSystem("ctc", dataclasses.asdict(best), decoded[best], decoded[Weights()], surface)
 
 
 def _surface(
     active: Sequence[str], points: Sequence[Weights], costs: Sequence[float]
 ) -> list[tuple[dict[str, float], float]]:
+    """The weights of the parts `active` at each point, with its cost."""
     return [({k: getattr(w, k) for k in active}, cost) for w, cost in zip(points, costs, strict=True)]

@@ -1,10 +1,9 @@
-"""The stage `tune` of a run: the weights of each system on the development set, into `lm/tuned.json`."""
+"""Stage `tune`: tune the weights of each system on the development set, and write them to `lm/tuned.json`."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from adapt.decode.weights import Weights
 from adapt.errors import RecipeError
 from adapt.model.bases import has_ctc
 from adapt.model.features import read_audio
+from adapt.model.speech_llm import SpeechLLM
 from adapt.recipe.domain import Transcribe
 from adapt.run import read_json, write_json
 from adapt.stages import plan
@@ -33,12 +33,12 @@ from adapt.text.normalise import NORMALISERS
 from adapt.tune.counts import DevCounts, Judge, judges
 from adapt.tune.search import ROUNDS, TunedSystem, ctc_parts, search, search_ctc
 
-COMBINATIONS = (("lm",), ("boost",), ("lm", "ilm", "boost", "reward"))  # of parts that are tuned together
+COMBINATIONS = (("lm",), ("boost",), ("lm", "ilm", "boost", "reward"))  # parts that are tuned together
 _BAR = "{desc:<10} [{bar:20}] {n_fmt}/{total_fmt} decodings of the development set  {remaining} left"
 
 
 def check(run: Run) -> None:
-    """Raises RecipeError or DataError for what `tune` cannot do with the recipe, before any stage is run."""
+    """Raises RecipeError or DataError, before any stage runs, for a recipe that cannot be tuned."""
     if not run.recipe.data.dev:
         way_out = "name a manifest of the domain to tune on, other than the test set"
         raise RecipeError(f"recipe.yaml: data.dev: missing; {way_out}")
@@ -46,10 +46,10 @@ def check(run: Run) -> None:
 
 
 def tune(run: Run) -> None:
-    """Tune the weights of the base, adapted and ctc systems on `data.dev`: `lm/tuned.json`, which `adapt run` uses.
+    """Tune the weights of the base, adapted and ctc systems on `data.dev`, and write `lm/tuned.json` for `adapt run`.
 
     `data.source_dev`, if the recipe names it, is decoded too, as a guard set. Recordings longer than the base takes at
-    once are left out.
+    once are left out. Raises errors as `check` does.
     """
     check(run)
     recipe = run.recipe
@@ -70,44 +70,45 @@ def tune(run: Run) -> None:
 
 
 def _manifests(run: Run) -> list[Path]:
+    """The manifests that are decoded."""
     return [path for path in (run.recipe.data.dev, run.recipe.data.source_dev) if path]
 
 
 def _combinations(run: Run) -> list[tuple[str, ...]]:
     """COMBINATIONS without boosting if the recipe has no lexicon."""
     lexicon = run.recipe.data.lexicon
-    kept = (tuple(key for key in active if key != "boost" or lexicon) for active in COMBINATIONS)
-    return [active for active in dict.fromkeys(kept) if active]
+    possible = (tuple(key for key in active if key != "boost" or lexicon) for active in COMBINATIONS)
+    return [active for active in dict.fromkeys(possible) if active]
 
 
 def _tune_all(run: Run, scratch: Path) -> None:
-    """Tune each system and write the weights. scratch: keeps the systems that are tuned before a kill."""
+    """Tune each system and write the weights. scratch: folder of the results so far, which survive a kill."""
     dev = _DevSet(run)
-    named = [(of, active) for of in ("base", "adapted") for active in _combinations(run)]
+    searches = [(of, active) for of in ("base", "adapted") for active in _combinations(run)]
     ctc = tuple(ctc_parts()) if has_ctc(run.recipe.base) and _has_pyctcdecode() else ()
     ctc_decodings = 1 + sum(bool(weight) for key in ctc for weight in part_of(key).ctc_grid) if ctc else 0
 
     def tuned(of: str, active: Sequence[str], advance: Callable[[], object]) -> dict:
-        done = scratch / f"{of}-{'-'.join(active)}.json"
-        if not done.exists():
-            write_json(done, dataclasses.asdict(dev.tuned(of, active, advance)))
-        return json.loads(done.read_text(encoding="utf-8"))
+        result = scratch / f"{of}-{'-'.join(active)}.json"
+        if not result.exists():
+            write_json(result, dataclasses.asdict(dev.tuned(of, active, advance)))
+        return read_json(result)
 
-    found = []
-    with tqdm(total=len(named) * (ROUNDS + 2) + ctc_decodings, desc="tune", bar_format=_BAR) as bar:
-        for i, (of, active) in enumerate(named):
-            found.append(tuned(of, active, bar.update))
+    results = []
+    with tqdm(total=len(searches) * (ROUNDS + 2) + ctc_decodings, desc="tune", bar_format=_BAR) as bar:
+        for i, (of, active) in enumerate(searches):
+            results.append(tuned(of, active, bar.update))
             bar.update((i + 1) * (ROUNDS + 2) - bar.n)  # a search that ends early counts with all its rounds
         if ctc:
-            found.append(tuned("ctc", ctc, bar.update))
-    rows = {f"{row['of']} + {name}": row for row in found if (name := label(Weights(**row["weights"])))}
+            results.append(tuned("ctc", ctc, bar.update))
+    rows = {f"{row['of']} + {name}": row for row in results if (name := label(Weights(**row["weights"])))}
     refused = [name for name, row in rows.items() if DevCounts(**row["counts"]).refused(DevCounts(**row["base"]))]
     systems = {name: row for name, row in rows.items() if name not in refused}
     write_json(run.path(plan.TUNED_WEIGHTS), {"systems": systems, "refused": refused})
 
 
 class _DevSet:
-    """The utterances to tune on, and what the models say of them once and for all: audio embeddings and posteriors."""
+    """The utterances to tune on, with their audio embeddings and CTC posteriors, which are computed once."""
 
     def __init__(self, run: Run):
         self.run, recipe = run, run.recipe
@@ -137,13 +138,17 @@ class _DevSet:
         return search(decoding.nbest, self.judges, active, of, advance)
 
     def _decode_ctc(self, weights: Weights) -> list[str]:
+        """The transcripts of the ctc system."""
         fusion = fusion_of(self.run, System("ctc", dataclasses.asdict(weights)))
         rows = zip(self._posteriors[self._model_of["ctc"]], self.utterances, strict=True)
-        return [fusion.decode(row, u.phrases) for row, u in rows]
+        return [fusion.decode(posteriors, u.phrases) for posteriors, u in rows]
 
 
 class _Decoding:
-    """Decodes the utterances of a development set with any weights of one system. posteriors: none without CTC."""
+    """Decodes the utterances to tune on with any weights of one system.
+
+    slots: audio embeddings `[slots, hidden]` of each utterance. posteriors: CTC log posteriors of each; [] without CTC.
+    """
 
     def __init__(
         self,
@@ -159,14 +164,14 @@ class _Decoding:
         self._order = sorted(range(len(slots)), key=lambda i: len(slots[i]))  # batches of similar length
 
     def nbest(self, weights: Weights) -> list[list[Hypothesis]]:
-        """The hypotheses of each utterance, as many as there are beams."""
+        """The `num_beams` best hypotheses of each utterance."""
         fusion = self._fusion.with_weights(dataclasses.replace(weights, ctc=self._ctc_weight))
-        found: list[list[Hypothesis]] = [[] for _ in self._utterances]
+        nbest: list[list[Hypothesis]] = [[] for _ in self._utterances]
         for start in range(0, len(self._order), self._settings.batch_size):
             places = self._order[start : start + self._settings.batch_size]
             for place, hypotheses in zip(places, self._nbest_of(fusion, places), strict=True):
-                found[place] = [self._without_ctc(hypothesis) for hypothesis in hypotheses]
-        return found
+                nbest[place] = [self._without_ctc(hypothesis) for hypothesis in hypotheses]
+        return nbest
 
     def _nbest_of(self, fusion: Fusion, places: Sequence[int]) -> list[list[Hypothesis]]:
         """The hypotheses of one batch."""
@@ -178,13 +183,14 @@ class _Decoding:
         return fusion.score_hypotheses(prompts, nbest, batch)
 
     def _without_ctc(self, hypothesis: Hypothesis) -> Hypothesis:
-        """The hypothesis with its CTC score in that of the model, because the weight of CTC is not tuned."""
+        """The hypothesis with its weighted CTC score added to that of the decoder: the weight of CTC is not tuned."""
         ctc = hypothesis.totals.get("ctc", 0.0)
         totals = {key: value for key, value in hypothesis.totals.items() if key != "ctc"}
         return dataclasses.replace(hypothesis, model=hypothesis.model + self._ctc_weight * ctc, totals=totals)
 
 
 def _has_pyctcdecode() -> bool:
+    """Whether pyctcdecode is installed."""
     try:
         import pyctcdecode  # noqa: F401
     except ImportError:
@@ -192,7 +198,8 @@ def _has_pyctcdecode() -> bool:
     return True
 
 
-def _posteriors(speech_llm, utterances: Sequence[Utterance]) -> list[np.ndarray]:
+def _posteriors(speech_llm: SpeechLLM, utterances: Sequence[Utterance]) -> list[np.ndarray]:
+    """CTC log posteriors `[frames, alphabet + 1]` of each utterance."""
     samples = [read_audio(u.audio) for u in utterances]
     batches = (log_posteriors(speech_llm, samples[start : start + BATCH]) for start in range(0, len(samples), BATCH))
     return list(itertools.chain.from_iterable(batches))

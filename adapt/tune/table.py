@@ -12,21 +12,22 @@ from adapt.tune.counts import REFUSED, DevCounts
 
 def table(run: Run) -> str:
     """For each system its weights, its figures on the development set, and the cost at each value of each weight."""
-    found = read_json(run.path(TUNED_WEIGHTS))
+    tuned = read_json(run.path(TUNED_WEIGHTS))
     lines = []
-    for label, row in found["systems"].items():
+    for label, row in tuned["systems"].items():
         weights = "  ".join(f"{key} {value:g}" for key, value in row["weights"].items() if value)
         lines += [f"{label}: {weights}", f"  dev: {_figures(DevCounts(**row['base']), DevCounts(**row['counts']))}"]
         lines += [f"  {key:<7}{_costs(row['surface'], key)}" for key in row["surface"][0][0]]
     lines.append(
         "After each colon: the cost, WER plus EER, each as a share of its value without fusion (2: no change)."
     )
-    lines.append(f"Costs from {REFUSED:,} up: refused, for false alarms or for harm to the source domain.")
-    lines += [f"{label}: left out, because all weights that were decoded are refused" for label in found["refused"]]
+    lines.append(f"Costs of {REFUSED:,} and more: refused, because of false alarms or harm to the source domain.")
+    lines += [f"{label}: left out, because all weights that were decoded are refused" for label in tuned["refused"]]
     return "\n".join(lines)
 
 
 def _figures(base: DevCounts, counts: DevCounts) -> str:
+    """WER, EER and false alarms without fusion and with the weights."""
     figures = f"WER {100 * base.wer:.1f} -> {100 * counts.wer:.1f}"
     if base.mentions:
         figures += f", EER {100 * base.eer:.1f} -> {100 * counts.eer:.1f}"

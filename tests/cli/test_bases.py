@@ -54,7 +54,7 @@ def test_a_learned_soft_prompt_can_be_the_start_of_another_run(foreign_run, base
     soft_prompt = foreign_run.run / "prompt/soft_prompt.safetensors"
     options = [*CHANGED, "-s", f"prompt.start={soft_prompt}", "-o", tmp_path / "again"]
     again = adapt("decoder", foreign_run.recipe, "--base", base, *options)
-    assert again.exit_code == 0 and "taken as it is" in again.stderr, again.output
+    assert again.exit_code == 0 and "used as given, without training" in again.stderr, again.output
 
 
 def test_simulated_slots_with_a_base_without_a_ctc_head_are_an_error(base, recipe, tmp_path):

@@ -31,7 +31,7 @@ def test_lm_takes_an_arpa_file_in_place_of_an_estimate(lm_run, kind, tmp_path):
     (lm_run.run / arpa).rename(tmp_path / "own.arpa")
     given = adapt("lm", lm_run.recipe, "-o", out, "--from", tmp_path / "own.arpa")
     assert given.exit_code == 0, given.output
-    assert "used this once, the next run estimates its own" in given.stderr
+    assert "used only this time, the next run estimates an LM" in given.stderr
     assert (out / arpa).read_text().strip() == (tmp_path / "own.arpa").read_text().strip()
     own = adapt("lm", lm_run.recipe, "-o", out)
     assert f"lm.{kind} changed" in own.stderr, "the next run estimates its own"

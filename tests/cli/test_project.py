@@ -67,7 +67,7 @@ def test_a_learned_prompt_without_an_adapter_transcribes_as_in_the_run(prompt_ru
 def test_a_learned_prompt_can_be_the_start_of_the_soft_prompt(prompt_run, tmp_path):
     start = f"prompt.start={prompt_run.run / 'project/prompt.safetensors'}"
     taken = adapt("prompt", prompt_run.recipe, "-o", tmp_path / "other", "-s", start)
-    assert taken.exit_code == 0 and "taken as it is" in taken.stderr, taken.output
+    assert taken.exit_code == 0 and "used as given, without training" in taken.stderr, taken.output
 
 
 def test_another_normaliser_learns_the_prompt_again(prompt_run):

@@ -81,7 +81,9 @@ def test_a_recipe_without_recordings_ends_in_an_adapter(recipe, tmp_path):
     none = overrides(*(f"data.{key}=" for key in ("test", "source_test", "source_replay", "source_dev")))
     options = ("-o", tmp_path / "run", *none, "-s", "decoder.pseudo_audio=soft-prompt")
     refused = adapt("run", recipe, *options)
-    assert refused.exit_code == 1 and "no examples of its audio embeddings" in refused.stderr, refused.output
+    assert refused.exit_code == 1 and "prompt.init: 'audio' needs audio embeddings of real audio" in refused.stderr, (
+        refused.output
+    )
     assert "name data.source_replay in the recipe, or set prompt.init to text" in refused.stderr, "the way out"
     done = adapt("run", recipe, *options, "-s", "prompt.init=text")
     assert done.exit_code == 0, f"the way out works: {done.output}"

@@ -9,7 +9,7 @@ from adapt.decode.beam_search import generate
 
 
 def test_one_forward_pass_of_a_prompt_gives_the_tokens_of_plain_beam_search(tiny, noise, monkeypatch):
-    monkeypatch.setattr(beam_search, "ROOM", 5)
+    monkeypatch.setattr(beam_search, "ALLOCATED", 5)
     prompts = [tiny.prompt(slot) for slot in tiny.audio_embeddings(noise)]
     for num_beams in (1, 4):
         plain = []

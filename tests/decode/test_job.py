@@ -9,7 +9,7 @@ import soundfile
 
 from adapt.decode.job import TranscriptionJob, conflict, run_job
 from adapt.decode.parts import DomainNgrams
-from adapt.errors import DataError
+from adapt.errors import DataError, RecipeError
 from adapt.recipe.domain import Transcribe
 
 
@@ -22,11 +22,11 @@ def recordings(noise, tmp_path) -> list[str]:
 
 def test_a_job_gives_its_transcripts_and_skips_those_that_are_in_its_file(tiny, recordings, tmp_path):
     alone = run_job(TranscriptionJob(recordings, base=tiny.name, num_beams=2))
-    assert list(alone.texts) == recordings and alone.kept == 0, "in the order of the files"
+    assert list(alone.texts) == recordings and alone.earlier == 0, "in the order of the files"
     job = TranscriptionJob(recordings, base=tiny.name, num_beams=2, out=tmp_path / "hyps.jsonl")
     assert run_job(job) == alone, "with a file of its own"
     again = run_job(job)
-    assert again.texts == alone.texts and again.kept == len(recordings), "the second time"
+    assert again.texts == alone.texts and again.earlier == len(recordings), "the second time"
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_a_job_gives_its_transcripts_and_skips_those_that_are_in_its_file(tiny, 
 def test_options_that_exclude_each_other_are_an_error(options, problem):
     job = TranscriptionJob(["none.wav"], **options)
     assert problem in conflict(job)
-    with pytest.raises(DataError, match=problem):
+    with pytest.raises(RecipeError, match=problem):
         run_job(job)
 
 

@@ -42,7 +42,7 @@ def test_a_killed_transcription_goes_on_to_the_same_lines(tiny, noise, tmp_path)
 def test_a_file_that_holds_no_transcripts_is_an_error_and_stays_as_it_is(tiny, tmp_path, there):
     out = tmp_path / "notes.jsonl"
     out.write_bytes(there)
-    with pytest.raises(DataError, match="other things than transcripts"):
+    with pytest.raises(DataError, match="other contents than transcripts"):
         transcribe(tiny, [], out)
     assert out.read_bytes() == there
 

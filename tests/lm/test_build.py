@@ -39,10 +39,10 @@ def test_a_large_text_is_estimated_by_lmplz(tiny, tmp_path, monkeypatch):
 def test_an_lm_of_words_is_estimated_or_taken_as_given(tmp_path):
     build_words(["play the song", "play it"], 2, (0,), tmp_path / "lm/words.arpa")
     assert kind(tmp_path / "lm/words.arpa") == "words"
-    build_words([], 2, (0,), tmp_path / "again.arpa", given=tmp_path / "lm/words.arpa")
+    build_words([], 2, (0,), tmp_path / "again.arpa", existing=tmp_path / "lm/words.arpa")
     assert (tmp_path / "again.arpa").read_bytes() == (tmp_path / "lm/words.arpa").read_bytes()
     (tmp_path / "packed.arpa.gz").write_bytes(gzip.compress((tmp_path / "again.arpa").read_bytes()))
-    build_words([], 2, (0,), tmp_path / "unpacked.arpa", given=tmp_path / "packed.arpa.gz")
+    build_words([], 2, (0,), tmp_path / "unpacked.arpa", existing=tmp_path / "packed.arpa.gz")
     assert (tmp_path / "again.arpa").read_bytes() == (tmp_path / "unpacked.arpa").read_bytes()
     build_words(["我 想 听", "我 听"], 2, (0,), tmp_path / "characters.arpa")
     assert kind(tmp_path / "characters.arpa") == "words"

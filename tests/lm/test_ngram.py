@@ -78,7 +78,7 @@ def test_a_file_that_cannot_be_read_is_an_error(tmp_path, model):
         "hello": "not an ARPA file",
         ARPA.format("play", "it"): "its words are not token ids",
         ARPA.format(4, 5).replace("\\end\\", ""): r"ends before",
-        ARPA.format(4, 5).replace("ngram 2=4", "ngram 2=9"): "not the 9 that it announces",
+        ARPA.format(4, 5).replace("ngram 2=4", "ngram 2=9"): "do not match the announced 9",
         ARPA.format(4, 5).replace("-0.3\t4 5", "-0.3\t4 x"): "not a number",
         ARPA.format(4, 5).replace("4 5 4", "4 4 4"): "its context is not",
         "mmap lm http://kheafield.com/code format version 5\n": "a binary of KenLM",

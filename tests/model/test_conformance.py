@@ -42,7 +42,7 @@ from adapt.model.speech_llm import SpeechLLM, token_loss
 from adapt.recipe.domain import Decoder, Project, Prompt
 from adapt.train.common import PairedAudio
 from adapt.train.decoder import tune_decoder
-from adapt.train.project import learn_from_pairs, ready
+from adapt.train.project import learn_from_pairs, trainable_audio_weights
 from adapt.train.soft_prompt import learn_soft_prompt
 
 from .families import BUILDERS, WITHOUT_MODEL, WITHOUT_PROCESSOR
@@ -226,7 +226,7 @@ def test_encoder_projector_and_decoder_can_be_trained(llm, tmp_path):
             there.append(part)
     if kind == "vibevoice_asr":
         with pytest.raises(ModelError, match="runs it without a gradient"):
-            ready(llm, ["encoder"])
+            trainable_audio_weights(llm, ["encoder"])
         there.remove("encoder")
     before = {part: [p.detach().clone() for p in audio_parameters(llm.model, part)] for part in there}
     samples = [np.random.default_rng(i).standard_normal(8_000).astype(np.float32) / 10 for i in range(2)]

@@ -16,7 +16,7 @@ from adapt.recipe.domain import Project
 from adapt.text.template import LEARNED, Segment, parse
 from adapt.train.common import PairedAudio, mean_loss
 from adapt.train.ctc import ctc_ids, ctc_loss
-from adapt.train.project import learn_from_pairs, ready
+from adapt.train.project import learn_from_pairs, trainable_audio_weights
 
 TEMPLATE = "<p:play the song><speech>now <p:3>"
 
@@ -208,13 +208,15 @@ def test_a_kill_during_training_of_the_model_changes_nothing(tiny, noise, tmp_pa
 def test_models_that_cannot_be_trained_or_saved_are_errors_before_training(tiny, tmp_path):
     half = load_speech_llm(tiny.name, "cpu", dtype="bf16")
     with pytest.raises(ModelError, match=r"is in float32, and was loaded in torch.bfloat16"):
-        ready(half, ["llm"])
+        trainable_audio_weights(half, ["llm"])
     tiny.model.to(torch.bfloat16).save_pretrained(tmp_path)
     tiny.tokenizer.save_pretrained(tmp_path)
-    ready(load_speech_llm(str(tmp_path), "cpu"), ["encoder", "projector", "llm"])
-    ready(load_speech_llm(str(tmp_path), "cpu", dtype="bf16"), ["llm"])
-    with pytest.raises(ModelError, match=r"project.projector: torch.bfloat16 is too coarse to train; set dtype: fp32"):
-        ready(load_speech_llm(str(tmp_path), "cpu", dtype="bf16"), ["projector"])
+    trainable_audio_weights(load_speech_llm(str(tmp_path), "cpu"), ["encoder", "projector", "llm"])
+    trainable_audio_weights(load_speech_llm(str(tmp_path), "cpu", dtype="bf16"), ["llm"])
+    with pytest.raises(
+        ModelError, match=r"projector: torch.bfloat16 is too coarse to train; load the model with dtype: fp32"
+    ):
+        trainable_audio_weights(load_speech_llm(str(tmp_path), "cpu", dtype="bf16"), ["projector"])
 
 
 def test_a_chat_template_that_loses_the_users_text_is_an_error(tiny, monkeypatch):

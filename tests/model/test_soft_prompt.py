@@ -22,7 +22,7 @@ from adapt.model.soft_prompt import (
 
 def test_examples_are_the_replayed_ones_or_those_of_the_base(tiny, noise, tmp_path):
     slots = tiny.audio_embeddings(noise)
-    with pytest.raises(ModelError, match="no examples of its audio embeddings; give some of source audio"):
+    with pytest.raises(ModelError, match="has no examples of audio embeddings; give audio embeddings of source audio"):
         slot_examples(tiny)
     assert all(a is b for a, b in zip(slot_examples(tiny, slots), slots, strict=True))
     shutil.copytree(tiny.name, tmp_path / "base")

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from adapt.model import load
+from adapt.model.composed import PROJECTORS
 from adapt.model.learned_prompt import LearnedPrompt
 from adapt.model.soft_prompt import initial
 from adapt.recipe import choices
@@ -30,6 +31,10 @@ def test_normalisers_are_those_of_the_text_room(kind):
 def test_dtypes_are_those_that_a_base_can_be_loaded_in():
     assert choices_of(Recipe, "dtype") == choices.DTYPES
     assert set(choices.DTYPES) - {"auto"} == set(load.DTYPES)
+
+
+def test_projectors_are_those_of_the_model():
+    assert choices_of(BaseRecipe, "align.projector") == tuple(PROJECTORS)
 
 
 def test_each_quantisation_sets_its_number_of_bits(monkeypatch):

@@ -126,7 +126,7 @@ def test_all_problems_are_one_error_in_order_of_lines(folder):
         ("- data\n", "recipe.yaml:1: holds no keys; write"),
         ("data:\n\ttext: a\n", "recipe.yaml:2: not YAML: "),
         ("seed: 1\n---\nseed: 2\n", "recipe.yaml:2: not YAML: "),
-        ("seed: 1\nname: a\0b\n", "recipe.yaml:2: unprintable '\\x00'; take it out"),
+        ("seed: 1\nname: a\0b\n", "recipe.yaml:2: unprintable '\\x00'; remove it"),
         (b"seed: 1\nname: caf\xe9\n", "recipe.yaml:2: byte 0xe9 is not UTF-8"),
         (DATA + "name: ../elsewhere\n", "recipe.yaml:3: name: '../elsewhere' cannot be a name; "),
         (DATA + "base: ./bsae\n", "recipe.yaml:3: base: no such folder: './bsae'"),

@@ -32,13 +32,13 @@ def test_every_field_of_a_section_is_a_documented_key(kind):
 
 @pytest.mark.parametrize("kind", [Recipe, BaseRecipe])
 def test_defaults_lie_in_their_own_range(kind):
-    for key, (spec, wanted) in keys(kind).items():
+    for key, (spec, value_type) in keys(kind).items():
         limits, value = spec.metadata, spec.default
         if value is dc.MISSING or value is None:
-            assert "example" in limits or is_optional(wanted), f"{key}: has neither a default nor an example"
+            assert "example" in limits or is_optional(value_type), f"{key}: has neither a default nor an example"
             continue
         assert value in limits.get("choices", (value,)), key
-        if plain(wanted) in (int, float):
+        if plain(value_type) in (int, float):
             assert limits.get("low", value) <= value <= limits.get("high", value), key
             assert value > limits.get("above", value - 1), key
 
@@ -50,7 +50,7 @@ def test_defaults_lie_in_their_own_range(kind):
         (float, {"low": 0, "high": 1}, "a number from 0 to 1"),
         (float, {"above": 0}, "a number above 0"),
         (str, {"choices": ("a", "b")}, "one of a, b"),
-        (str, {"wanted": "a name"}, "a name"),
+        (str, {"pattern_help": "a name"}, "a name"),
         (Path, {}, "a path"),
     ],
 )

@@ -130,7 +130,7 @@ def test_a_part_of_a_file_is_an_error_where_its_audio_is_needed(tmp_path):
     (tmp_path / "long.wav").touch()
     row = {"audio_filepath": "long.wav", "offset": 3.5, "duration": 1.0, "text": "a"}
     path = write(tmp_path / "nemo.jsonl", row)
-    assert [u.text for u in read_manifest(path, need_audio=False, whole=False)] == ["a"]
+    assert [u.text for u in read_manifest(path, need_audio=False, whole_files=False)] == ["a"]
     for read in (read_manifest, lambda path: read_speech(path, str)):
         with pytest.raises(DataError, match=r"nemo.jsonl:1: `offset` is 3\.5"):
             read(path)

@@ -9,7 +9,7 @@ import torch
 from adapt.model.features import pad
 from adapt.recipe.domain import Decoder
 from adapt.stages.plan import NEEDS_SOFT_PROMPT, SIMULATES
-from adapt.train.pseudo_audio import PSEUDO_AUDIO, Source, fill_slots, simulate, symbol_ids
+from adapt.train.pseudo_audio import PSEUDO_AUDIO, PseudoAudioInputs, fill_slots, simulate, symbol_ids
 from adapt.train.unit_selection import Recording, UnitInventory
 
 
@@ -22,7 +22,7 @@ def test_the_table_has_the_choices_of_the_recipe():
 def test_the_plan_knows_what_each_kind_needs(kind, tiny):
     soft, units = torch.full((5, tiny.hidden), 7.0), torch.full((3, tiny.hidden), 8.0)
     recordings = [Recording("\na\n", [(0, 3)])]
-    source = Source(tiny, 0.0, soft, UnitInventory({"a": [(0, 0)]}, recordings, units))
+    source = PseudoAudioInputs(tiny, 0.0, soft, UnitInventory({"a": [(0, 0)]}, recordings, units))
     filled = fill_slots(kind, source, ["aa"] * 20, random.Random(0))
     rows = torch.cat([row for row in filled if row is not None] or [tiny.empty_slot])
     assert bool((rows == 7.0).all(1).any()) == (kind in NEEDS_SOFT_PROMPT), "a soft prompt"
@@ -30,7 +30,7 @@ def test_the_plan_knows_what_each_kind_needs(kind, tiny):
 
 
 def test_each_kind_fills_the_slot(tiny):
-    source = Source(tiny, 0.0, torch.ones(5, 32))
+    source = PseudoAudioInputs(tiny, 0.0, torch.ones(5, 32))
     filled = {kind: fill_slots(kind, source, ["play it"], random.Random(0))[0] for kind in PSEUDO_AUDIO}
     assert filled["none"] is None and len(tiny.prompt(None)) == 1, "none: no prompt but the beginning of sentence"
     assert len(filled["empty"]) == 0 and len(tiny.prompt(filled["empty"])) == 2, "empty: a prompt without slots"
@@ -55,8 +55,8 @@ def test_a_simulated_slot_concatenates_units_or_single_letter_tokens(tiny, noise
     embeddings = torch.cat(tiny.audio_embeddings(noise))
     recordings = [Recording("\nplay\n", [(0, 2), (1, 2), (3, 3), (2, 4)])]
     inventory = UnitInventory({letter: [(0, place)] for place, letter in enumerate("play")}, recordings, embeddings)
-    slot = simulate(Source(tiny, 0.0, inventory=inventory), "play!", random.Random(1))
+    slot = simulate(PseudoAudioInputs(tiny, 0.0, inventory=inventory), "play!", random.Random(1))
     assert torch.equal(slot, embeddings[[0, 1, 1, 2, 3]]), "with an inventory, the stretches of its units"
-    plain = simulate(Source(tiny, 0.0), "a", random.Random(1))
+    plain = simulate(PseudoAudioInputs(tiny, 0.0), "a", random.Random(1))
     assert torch.equal(plain[0], tiny.embed([symbol_ids(tiny)["a"]])[0]), "without one, a token embedding a frame"
     assert not plain.requires_grad

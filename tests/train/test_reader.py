@@ -7,7 +7,7 @@ import torch
 
 from adapt.recipe.base import Llm
 from adapt.train.ctc import greedy
-from adapt.train.pseudo_audio import symbol_ids, timed
+from adapt.train.pseudo_audio import symbol_ids, with_durations
 from adapt.train.reader import frames_after, text_batches, train_reader
 
 MORE = {"seed": 1, "bf16": False}
@@ -17,7 +17,7 @@ def test_a_letter_is_found_in_the_frame_in_which_it_begins():
     rng = random.Random(1)
     for text in ("all seats wooo", "see eels", "a b"):
         for end in range(1, len(text) + 1):
-            path = timed(text, rng)
+            path = with_durations(text, rng)
             (frame,) = frames_after(path, text, [end])
             assert greedy(path[:frame]) == text[:end].strip()
             complete = frame == len(path)

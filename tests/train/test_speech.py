@@ -38,7 +38,7 @@ def test_bad_files_are_named_counted_and_skipped_up_to_a_limit(manifest, caplog)
     assert len(speech.bad) == 3, "a file that is read again counts once"
     speech.max_bad = 2
     speech.bad = speech.bad[:2]
-    with pytest.raises(DataError, match="3 recordings cannot be used, 2 are allowed; mend them"):
+    with pytest.raises(DataError, match="3 recordings cannot be used, 2 are allowed; repair them"):
         speech.audio(speech.items)
 
 
