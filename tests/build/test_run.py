@@ -20,7 +20,7 @@ def overrides(*values: str) -> list[str]:
 
 def test_a_recipe_becomes_a_speech_llm(adapt, folder, tmp_path):
     out = tmp_path / "out"
-    done = adapt("base", folder, "-o", out, "--explicit", "letters")
+    done = adapt("base", folder, "-o", out, "-s", "align.explicit=letters")
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
     assert lines[0].split() == ["set", "utterances", "ctc", "llm"], "the table has both systems"
@@ -31,7 +31,7 @@ def test_a_recipe_becomes_a_speech_llm(adapt, folder, tmp_path):
     assert lines[4].startswith("mean over languages: ctc"), "the table has the mean over languages"
     assert "monotonicity" in lines[5] and "letters" in lines[5], "the table has the monotonicity of the alignment"
     assert len(list((out / "alignment").glob("*.png"))) >= 6 and (out / "report.html").exists(), "pictures and report"
-    metrics = json.loads(adapt("base", folder, "-o", out, "--explicit", "letters", "--json").stdout)
+    metrics = json.loads(adapt("base", folder, "-o", out, "-s", "align.explicit=letters", "--json").stdout)
     assert {row["system"] for row in metrics["rows"]} == {"ctc", "llm"} and set(metrics["means"]) == {"ctc", "llm"}
     assert set(metrics["monotonicity"]) <= {"tokens", "letters"}
     transcribed = adapt("transcribe", folder / "0.wav", "--base", out / "model", "--num-beams", "1")
@@ -41,7 +41,7 @@ def test_a_recipe_becomes_a_speech_llm(adapt, folder, tmp_path):
 def test_a_stage_is_repeated_where_its_settings_or_recordings_change(adapt, folder, tmp_path):
     out = tmp_path / "out"
     assert adapt("base", "align", folder, "-o", out).exit_code == 0
-    again = adapt("base", "align", folder, "-o", out, "--explicit", "ctc", "-s", "align.stack=3")
+    again = adapt("base", "align", folder, "-o", out, "-s", "align.explicit=ctc", "-s", "align.stack=3")
     assert again.exit_code == 0 and again.stderr.count("as before") == 2, "encoder and read stay"
     assert 'align.explicit changed: "none" -> "ctc"' in again.stderr, "align says why it is repeated"
     reread = adapt("base", "read", folder, "-o", out, "-s", "align.prompt=<speech>")

@@ -60,7 +60,7 @@ def test_mistakes_with_bases_adapters_and_devices(tiny, recipe, tmp_path):
         return result.stderr
 
     assert "unknown 'cdua'" in told("transcribe", audio, *base, "--device", "cdua")
-    assert "is not there" in told("transcribe", audio, *base, "--device", "cuda:99")
+    assert "is not available" in told("transcribe", audio, *base, "--device", "cuda:99")
     assert "not for models built by `adapt base`" in told("transcribe", audio, *base, "--quantise", "4-bit")
     assert "have one name" in told("transcribe", audio, *base, "--adapter", "a=x", "--adapter", "a=y")
     assert "has no name" in told("transcribe", audio, *base, "--adapter", "x", "--adapter", "a=y")

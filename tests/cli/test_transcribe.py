@@ -55,7 +55,7 @@ def test_transcribe_with_all_that_can_be_fused(recipe, tiny, tmp_path):
         (["--lm", lm / "words.arpa"], "not token ids"),
         (["--lm", tmp_path / "x.arpa"], "no such file"),
         (["--rescore", recipe], "cannot be loaded"),
-        (["--decoder", "ctc", "--lm", lm / "tokens.arpa"], "needs words"),
+        (["--decoder", "ctc", "--lm", lm / "tokens.arpa"], "needs an LM over words"),
     ):
         wrong = adapt("transcribe", *common, *options)
         assert wrong.exit_code == 1 and told in wrong.stderr and "Traceback" not in wrong.output
