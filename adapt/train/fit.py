@@ -105,7 +105,7 @@ class _Progress(TrainerCallback):
             if not logs["loss"] < EXPLODED * max(1.0, first):
                 raise TrainingError(
                     f"{self.label}: the loss exploded, from {first:.2f} to {logs['loss']:.2f} at step "
-                    f"{state.global_step}; the usual cause is a too high learning rate: lower it"
+                    f"{state.global_step}; lower the learning rate, which is the usual cause"
                 )
 
     def on_train_end(self, args, state, control, **kwargs):

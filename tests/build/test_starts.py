@@ -104,7 +104,7 @@ def test_recordings_must_not_be_too_long_for_a_whisper_encoder(adapt, folder, tm
     options = ("-o", tmp_path / "out", "-s", "encoder.start=./w", "-s", "data.max_seconds=3")
     done = adapt("base", folder, *options)
     assert done.exit_code == 1 and not (tmp_path / "out/encoder").exists()
-    assert f"data.max_seconds: 3, and '{folder}/w' takes at most 2; give at most that" in done.stderr
+    assert f"data.max_seconds: 3, but '{folder}/w' takes at most 2; give at most that" in done.stderr
 
 
 def test_letters_that_a_decoder_lacks_are_added_and_trained_or_an_error(adapt, folder, tmp_path):

@@ -69,7 +69,7 @@ def test_a_folder_without_a_recipe_is_an_error(tmp_path):
 # Words in capitals stand for paths.
 MISTAKES = [
     ("transcribe AUDIO --base BASE --device cdua", "unknown 'cdua'"),
-    ("transcribe AUDIO --base BASE --device cuda:99", "is not there"),
+    ("transcribe AUDIO --base BASE --device cuda:99", "is not available"),
     ("transcribe AUDIO --base BASE --quantise 4-bit", "not for models built by `adapt base`"),
     ("transcribe AUDIO --base BASE --adapter a=x --adapter a=y", "have one name"),
     ("transcribe AUDIO --base BASE --adapter x --adapter a=y", "has no name"),

@@ -72,7 +72,7 @@ def test_a_finished_file_of_transcripts_is_left_as_it_is(recipe, tiny, tmp_path)
         (["--lm", "lm/words.arpa"], "not token ids"),
         (["--lm", "lm/none.arpa"], "no such file"),
         (["--rescore", "lm"], "cannot be loaded"),
-        (["--decoder", "ctc", "--lm", "lm/tokens.arpa"], "needs words"),
+        (["--decoder", "ctc", "--lm", "lm/tokens.arpa"], "needs an LM over words"),
     ],
 )
 def test_an_lm_of_the_wrong_kind_is_an_error(lm_run, monkeypatch, wrong, problem):

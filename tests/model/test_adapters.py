@@ -131,7 +131,7 @@ def test_a_folder_without_a_speech_llm_is_an_error_of_one_line(tiny, tmp_path):
     transformers.WhisperConfig().save_pretrained(tmp_path / "whisper")
     refused("not supported: a 'whisper' model, encoder-decoder", tmp_path / "whisper")
     (tmp_path / "it/config.json").write_text("{}")
-    refused("its config.json does not say which model it is")
+    refused("its config.json names no model type")
     voxtral_realtime(tmp_path / "realtime")
     refused("adds audio to its text embeddings", tmp_path / "realtime")
     BUILDERS["qwen2_audio"](tmp_path / "qwen")
