@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from adapt.model.bases import built_in, config_of, find_base, parameters
 from adapt.recipe.domain import Recipe
 from adapt.stages import plan
+from adapt.stages.checks import fusion_problems
 from adapt.stages.manifests import Manifests
 from adapt.text.corpus import Corpus
 from adapt.text.lexicon import PhraseIndex, entities_in, phrase_index, read_lexicon, reference_mentions
@@ -49,6 +50,8 @@ def check(recipe: Recipe) -> list[Finding]:
         findings.append(_lexicon(recipe, manifests, corpus, index))
     if recipe.data.dev:
         findings.append(_coverage(recipe, manifests, corpus, index))
+    for problem in fusion_problems(recipe, [plan.fusion_weights(recipe)]):
+        findings.append(Finding("fail", "fusion", problem))
     if plan.learns_from_pairs(recipe) and not recipe.data.paired:
         findings.append(Finding("fail", "paired", "none; name data.paired, or leave out the section project"))
     for name, key in {**plan.SETS, "paired": "paired", "replay": "source_replay", "guard": "source_dev"}.items():

@@ -32,14 +32,14 @@ class _Group(click.Group):
             click.echo(f"{error.filename}: {error.strerror}; check the path and its permissions", err=True)
             sys.exit(1)
         except KeyboardInterrupt:
-            click.echo("stopped; run the same command to continue", err=True)
+            click.echo("\nstopped; run the same command to continue", err=True)
             sys.exit(130)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="adapt-asr")
 def main() -> None:
-    """Adapt a speech LLM to a new domain with text alone.
+    """Adapt a speech LLM to a new domain with text and entity lists.
 
     A recipe is a folder with a recipe.yaml, which names the domain text, an entity list and test recordings.
 

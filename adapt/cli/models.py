@@ -65,7 +65,12 @@ def base(words: tuple[str, ...], overrides: tuple[str, ...], out: Path | None, d
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--adapter-only", is_flag=True, help="Write the LoRA alone, for engines that take one.")
-@click.option("-o", "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder.  [default: RUN/export]")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder.  [default: RUN/export, or RUN/export-adapter]",
+)
 def export(run: Path, adapter_only: bool, out: Path | None) -> None:
     """Write the adapted model as a model without an adapter.
 
@@ -75,7 +80,7 @@ def export(run: Path, adapter_only: bool, out: Path | None) -> None:
     """
     from adapt.export import export as write
 
-    folder = write(run, out or run / "export", adapter_only)
+    folder = write(run, out or run / ("export-adapter" if adapter_only else "export"), adapter_only)
     click.echo(folder)
     if not adapter_only:
         click.echo(f"Use it: adapt transcribe AUDIO --base {folder}", err=True)

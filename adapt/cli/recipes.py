@@ -65,7 +65,8 @@ def check(
     else:
         for finding in findings:
             click.echo(f"{finding.verdict:<5} {finding.about:<12} {finding.text}")
-        click.echo(f"Next: adapt run {recipe or 'RECIPE'}{f' --base {base}' if base else ''}")
+        options = [f" -s {override}" for override in overrides] + ([f" --base {base}"] if base else [])
+        click.echo(f"Next: adapt run {recipe or 'RECIPE'}{''.join(options)}")
     if any(finding.verdict == "fail" for finding in findings):
         sys.exit(1)
 
@@ -93,6 +94,7 @@ def run(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str, 
     """
     from adapt import pipeline
     from adapt.stages import plan
+    from adapt.stages.systems import transcribe_command
 
     with opened_run(recipe, overrides, out, device) as opened:
         if opened.path(plan.TUNED_WEIGHTS).exists():
@@ -106,7 +108,7 @@ def run(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str, 
             click.echo(f"{table}\n\nReport: {opened.path('report.html')}")
         else:
             click.echo("Nothing is scored: the recipe names neither data.test nor data.source_test.")
-        click.echo(f"Use it: adapt transcribe AUDIO --base {opened.start} --adapter {opened.path(plan.ADAPTER)}")
+        click.echo(f"Use it: {transcribe_command(opened)}")
 
 
 @click.command()

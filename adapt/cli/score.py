@@ -89,4 +89,5 @@ def score(
         for system, lines in texts.items():
             save_hypotheses(out, name, system, lines)
         save_scores(out, scores, sets)
+        click.echo(f"Report: {out / 'report.html'}", err=True)
     click.echo(json.dumps(scores.to_json(), indent=2, ensure_ascii=False) if as_json else scores.table())

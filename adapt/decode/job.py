@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from adapt.model.speech_llm import SpeechLLM
 
 DEFAULT_ADAPTER = "default"  # the name of a single adapter without a name
+MANIFESTS = (".jsonl", ".json")  # how the names of manifests end
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,11 @@ def conflict(job: TranscriptionJob) -> str | None:
         )
     if job.ilm and len(job.adapters) > 1:
         return "--ilm subtracts the internal LM of one decoder, but there are several adapters; give one --adapter"
+    if job.lm_weight != DomainNgrams.start and not job.lm:
+        return "--lm-weight: no LM that it weighs; give --lm too, or leave it out"
+    manifests = any(name.endswith(MANIFESTS) for name in job.audio)  # their utterances may bring phrases to boost
+    if job.boost is not None and not job.lexicon and not manifests:
+        return "--boost: no phrases that it weighs; give --lexicon too, or leave it out"
     if job.nbest > job.num_beams:
         return f"--nbest {job.nbest}: more than the {job.num_beams} beams; give --num-beams {job.nbest}"
     return None
@@ -131,7 +137,7 @@ def read_utterances(audio: Sequence[str]) -> list[Utterance]:
     """
     utterances: list[Utterance] = []
     for name in audio:
-        if name.endswith((".jsonl", ".json")):
+        if name.endswith(MANIFESTS):
             utterances += read_manifest(Path(name))
         else:
             utterances.append(Utterance(nfc(name), "", Path(name)))

@@ -8,9 +8,23 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from adapt.errors import RecipeError
+from adapt.recipe.domain import Recipe
 from adapt.stages.context import Run
 from adapt.text.lexicon import Entry, read_lexicon
 from adapt.text.normalise import NORMALISERS
+
+
+def fusion_problems(recipe: Recipe, weights: Iterable[dict[str, float]]) -> list[str]:
+    """What is wrong with the weights of the systems, by part: a part without its input. One problem an entry."""
+    parts_of_systems = [{key for key, weight in of_system.items() if weight} for of_system in weights]
+    parts, problems = set().union(*parts_of_systems), []
+    if "source" in parts and not (recipe.lm.source or recipe.data.source_replay):
+        problems.append("fusion.source: no text of the source domain; name lm.source or data.source_replay")
+    if "boost" in parts and not recipe.data.lexicon:
+        problems.append("fusion.boost: no lexicon to boost; name data.lexicon")
+    if any("reward" in keys and not keys & {"lm", "source", "boost"} for keys in parts_of_systems):
+        problems.append("fusion.reward: alone it has no effect; give fusion.lm, source or boost too, or leave it out")
+    return problems
 
 
 def check_fusion(run: Run, weights: Iterable[dict[str, float]], manifests: Iterable[Path]) -> None:
@@ -21,18 +35,10 @@ def check_fusion(run: Run, weights: Iterable[dict[str, float]], manifests: Itera
     from adapt.lm.phrases import tokenise
     from adapt.model.load import load_tokenizer
 
-    recipe, problems = run.recipe, []
-    parts_of_systems = [{key for key, weight in of_system.items() if weight} for of_system in weights]
-    parts = set().union(*parts_of_systems)
-    if "source" in parts and not (recipe.lm.source or recipe.data.source_replay):
-        problems.append("fusion.source: no text of the source domain; name lm.source or data.source_replay")
-    if "boost" in parts and not recipe.data.lexicon:
-        problems.append("fusion.boost: no lexicon to boost; name data.lexicon")
-    if any("reward" in keys and not keys & {"lm", "source", "boost"} for keys in parts_of_systems):
-        problems.append("fusion.reward: alone it has no effect; give fusion.lm, source or boost too, or leave it out")
-    if problems:
+    recipe, weights = run.recipe, list(weights)
+    if problems := fusion_problems(recipe, weights):
         raise RecipeError(*(f"recipe.yaml: {problem}" for problem in problems))
-    if "boost" in parts:
+    if any(of_system.get("boost") for of_system in weights):
         tokenizer, _ = load_tokenizer(recipe.base)
         encode = functools.partial(tokenizer.encode, add_special_tokens=False)
         phrases = (u.phrases or () for path in manifests for u in run.manifests.utterances(path))

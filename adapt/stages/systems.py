@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapt.model.bases import has_ctc
+from adapt.recipe.domain import Transcribe
 from adapt.run import read_json
 from adapt.stages import plan
 from adapt.stages.context import Run
@@ -93,6 +96,26 @@ def fusion_of(run: Run, system: System) -> Fusion | CtcFusion | None:
         internal = llm.prompt(load_soft_prompt(files["ilm"], llm)) if "ilm" in files else llm.prompt_without_audio()
     inputs = {"lm": files.get("lm"), "source": files.get("source"), "boost": lexicon, "ilm": internal}
     return Fusion(llm, weights, inputs, normalise=normalise)
+
+
+def transcribe_command(run: Run) -> str:
+    """The command that transcribes as the last system does, or, if it has no options for all parts, without fusion."""
+    recipe, system = run.recipe, list(systems(run).values())[-1]
+    words = ["adapt", "transcribe", "AUDIO", "--base", run.start, "--adapter", run.path(plan.ADAPTER)]
+    weights = {key: weight for key, weight in (system.weights or {}).items() if weight}
+    if system.of == "adapted" and weights and weights.keys() <= {"lm", "ilm", "boost"}:
+        files = _inputs_of(run, system)
+        if "ilm" in files:  # with the soft prompt in its slot, which has no option
+            return shlex.join(map(str, words))
+        words += ["--lm", files["lm"], "--lm-weight", f"{weights['lm']:g}"] if "lm" in weights else []
+        words += ["--ilm", f"{weights['ilm']:g}"] if "ilm" in weights else []
+        if "boost" in weights:
+            words += ["--lexicon", os.path.relpath(files["boost"]), "--boost", f"{weights['boost']:g}"]
+    if has_ctc(recipe.base) and recipe.transcribe.ctc_weight != Transcribe.ctc_weight:
+        words += ["--ctc-weight", f"{recipe.transcribe.ctc_weight:g}"]
+    if recipe.transcribe.num_beams != Transcribe.num_beams:
+        words += ["--num-beams", recipe.transcribe.num_beams]
+    return shlex.join(map(str, words))
 
 
 def system_model(run: Run, of: str) -> SpeechLLM:

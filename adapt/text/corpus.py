@@ -297,7 +297,7 @@ def prepare(
     if len(texts) < max(1, 2 * dev_lines):
         raise DataError(
             f"text: {len(texts):,} lines are left ({duplicates:,} duplicates and {len(leaks):,} lines of held-out sets"
-            f" dropped), too few for {dev_lines:,} development lines; add text or lower `dev_lines`"
+            f" dropped), too few for {dev_lines:,} development lines; add text or lower data.dev_lines"
         )
     dev = set(random.Random(seed).sample(range(len(texts)), dev_lines))
     return Corpus(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
+
+from adapt.text.corpus import read_hypotheses
 
 from ..session import adapt, write_manifest
 from .conftest import Finished, overrides
@@ -121,3 +124,24 @@ def test_a_phrase_that_cannot_be_written_is_an_error_before_training(recipe, tmp
     wrong = adapt(name, recipe, "-o", tmp_path / "run", *options)
     assert wrong.exit_code == 1 and "phrases: 'Beyonc\u00e9' cannot" in wrong.stderr, wrong.output
     assert not (tmp_path / "run/adapter").exists(), "nothing is trained"
+
+
+def test_the_command_that_run_prints_transcribes_as_its_last_system(fused_run, tmp_path):
+    settings = overrides("fusion.lm=0.2", "fusion.ilm=0.1", "fusion.boost=1", "transcribe.max_new_tokens=120")
+    run = adapt("run", fused_run.recipe, "-o", fused_run.run, *settings)
+    assert run.exit_code == 0, run.output
+    (line,) = [line for line in run.stdout.splitlines() if line.startswith("Use it: adapt ")]
+    assert "--lexicon" in line and "--lm-weight" in line, "the parts of fusion are in it"
+    out = tmp_path / "again.jsonl"
+    words = [fused_run.recipe / "test.jsonl" if word == "AUDIO" else word for word in shlex.split(line)[2:]]
+    done = adapt(*words, "--out", out)
+    assert done.exit_code == 0, done.output
+    (last,) = (fused_run.run / "hyps").glob("target.adapted + *.jsonl")
+    assert read_hypotheses(out) == read_hypotheses(last)
+
+
+def test_check_names_a_part_of_fusion_without_its_input(recipe):
+    checked = adapt("check", recipe, "-s", "fusion.boost=0.5", "-s", "data.lexicon=")
+    assert checked.exit_code == 1
+    assert "fusion.boost: no lexicon to boost" in checked.stdout
+    assert checked.stdout.splitlines()[-1].endswith("-s fusion.boost=0.5 -s data.lexicon="), "Next repeats the options"

@@ -57,7 +57,7 @@ def test_a_recording_that_changes_between_two_runs_is_transcribed_again(finished
 
 def test_the_card_of_an_adapter_holds_its_scores_unless_it_was_trained_since(finished_run):
     recipe, out = finished_run.recipe, finished_run.run
-    card = out / "export/README.md"
+    card = out / "export-adapter/README.md"
     assert adapt("export", out, "--adapter-only").exit_code == 0
     assert "| target | adapted |" in card.read_text(), "the scored adapter"
     assert adapt("decoder", recipe, "-o", out, "-s", "decoder.steps=1").exit_code == 0
