@@ -133,7 +133,7 @@ def test_the_command_that_run_prints_transcribes_as_its_last_system(fused_run, t
     (line,) = [line for line in run.stdout.splitlines() if line.startswith("Use it: adapt ")]
     assert "--lexicon" in line and "--lm-weight" in line, "the parts of fusion are in it"
     out = tmp_path / "again.jsonl"
-    words = [fused_run.recipe / "test.jsonl" if word == "AUDIO" else word for word in shlex.split(line)[2:]]
+    words = [fused_run.recipe / "test.jsonl" if word == "AUDIO" else word for word in shlex.split(line)[3:]]
     done = adapt(*words, "--out", out)
     assert done.exit_code == 0, done.output
     (last,) = (fused_run.run / "hyps").glob("target.adapted + *.jsonl")
