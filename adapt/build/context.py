@@ -7,13 +7,14 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from adapt.errors import ModelError
 from adapt.recipe.base import BaseRecipe
 from adapt.run import RunFolder, StageResult, read_json
-from adapt.text.corpus import read_manifest, read_text
+from adapt.stages.manifests import Manifests
+from adapt.text.corpus import read_text
 from adapt.text.normalise import NORMALISERS
 
 
@@ -28,6 +29,7 @@ class Build:
     folder: RunFolder
     device: str = "auto"
     report: Callable[[StageResult, str], None] = lambda result, note: None
+    manifests: Manifests = field(default_factory=Manifests)
 
     def path(self, *parts: str) -> Path:
         """A path in the run folder."""
@@ -51,7 +53,7 @@ class Build:
         """A hash of the ids and file sizes of all training and development recordings, which are too many to read."""
         digest = hashlib.sha256()
         for manifest in (self.recipe.data.train, self.recipe.data.dev):
-            for utterance in read_manifest(manifest, need_audio=False):
+            for utterance in self.manifests.utterances(manifest):
                 audio = utterance.audio
                 size = audio.stat().st_size if audio and audio.exists() else None
                 digest.update(f"{utterance.id}\t{size}\n".encode())
@@ -72,13 +74,19 @@ class Build:
         from adapt.train.speech import read_speech
 
         data = self.recipe.data
-        return read_speech(manifest, NORMALISERS[data.normaliser], max_seconds=data.max_seconds, bad=data.bad)
+        return read_speech(
+            manifest,
+            NORMALISERS[data.normaliser],
+            utterances=self.manifests.utterances(manifest),
+            max_seconds=data.max_seconds,
+            bad=data.bad,
+        )
 
     def texts(self) -> list[str]:
         """The distinct sentences of the transcripts and of data.text, normalised."""
         data = self.recipe.data
         normalise = NORMALISERS[data.normaliser]
-        transcripts = [normalise(u.text) for u in read_manifest(data.train, need_audio=False)]
+        transcripts = [normalise(u.text) for u in self.manifests.utterances(data.train)]
         sentences = [normalise(line) for line in read_text(data.text)] if data.text else []
         return [text for text in dict.fromkeys([*transcripts, *sentences]) if text]
 

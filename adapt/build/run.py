@@ -23,7 +23,7 @@ def run_until(build: Build, last: str) -> object:
     check_shapes(build.recipe)
     parse(build.recipe.align.prompt)
     if last == "test":
-        test_set(build.recipe)
+        test_set(build)
     for name, stage in STAGES.items():
         result = stage(build)
         if name == last:

@@ -10,13 +10,12 @@ from pathlib import Path
 
 from adapt.build.context import Build
 from adapt.errors import ModelError, RecipeError
-from adapt.recipe.base import BaseRecipe
 from adapt.recipe.load import dump
 from adapt.run import read_json, write_json
 from adapt.score.files import hypotheses_path
 from adapt.score.results import Scores
 from adapt.stages.transcribe import transcription
-from adapt.text.corpus import Utterance, read_hypotheses, read_manifest
+from adapt.text.corpus import Utterance, read_hypotheses
 from adapt.text.normalise import NORMALISERS
 
 SYSTEMS = ("ctc", "llm")
@@ -52,11 +51,11 @@ class BaseScores:
         return "\n".join([*lines, self.scores.signature])
 
 
-def test_set(recipe: BaseRecipe) -> list[Utterance]:
+def test_set(build: Build) -> list[Utterance]:
     """The test utterances. Raises RecipeError if the recipe names none."""
-    if not recipe.data.test:
+    if not build.recipe.data.test:
         raise RecipeError("recipe.yaml: data.test: missing; name a manifest to score")
-    return read_manifest(recipe.data.test)
+    return build.manifests.spoken(build.recipe.data.test)
 
 
 def test(build: Build) -> BaseScores:
@@ -69,7 +68,7 @@ def test(build: Build) -> BaseScores:
     from adapt.score.scoring import score_systems
 
     recipe = build.recipe
-    utterances = test_set(recipe)
+    utterances = test_set(build)
     load_model = functools.cache(functools.partial(_load, build))
     texts = {system: _transcripts(build, system, utterances, load_model) for system in SYSTEMS}
     _alignment_stage(build, utterances, load_model)

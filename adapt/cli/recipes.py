@@ -261,7 +261,7 @@ def tune(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str,
     from adapt.tune.table import table
 
     with opened_run(recipe, overrides, out, device) as opened:
-        tuning.check(opened)
+        tuning.check_tuning(opened)
         pipeline.adapt(opened)
         pipeline.lm(opened)
         tuning.tune(opened)

@@ -110,7 +110,7 @@ def run_job(job: TranscriptionJob) -> Transcripts:
         raise RecipeError(problem)
     utterances = read_utterances(job.audio)
     speech_llm = load(job)
-    fusion = fusion_of(job, speech_llm, utterances)
+    fusion = job_fusion(job, speech_llm, utterances)
     options = {} if job.ctc_weight is None else {"ctc_weight": job.ctc_weight}
     with tempfile.TemporaryDirectory() as folder:
         out = job.out or Path(folder) / "hyps.jsonl"
@@ -167,7 +167,7 @@ def load(job: TranscriptionJob) -> SpeechLLM:
     return llm
 
 
-def fusion_of(
+def job_fusion(
     job: TranscriptionJob, speech_llm: SpeechLLM, utterances: Sequence[Utterance]
 ) -> Fusion | CtcFusion | None:
     """The fusion of the options: a `CtcFusion` for --decoder ctc, else a `Fusion`; None without fusion."""

@@ -244,7 +244,7 @@ class Lm:
 
 
 @dc.dataclass(frozen=True)
-class Fusion:
+class FusionWeights:
     """Weights of what beam search adds to the decoder's scores; 0 leaves a part out. `adapt tune` finds weights."""
 
     lm: float = field(default=0.0, metadata={"help": "weight of the domain n-gram LM (shallow fusion)", "low": 0})
@@ -353,6 +353,6 @@ class Recipe(Common):
     prompt: Prompt = Prompt()
     decoder: Decoder = Decoder()
     lm: Lm = Lm()
-    fusion: Fusion = Fusion()
+    fusion: FusionWeights = FusionWeights()
     transcribe: Transcribe = Transcribe()
     score: Score = Score()

@@ -48,9 +48,9 @@ def entity_errors(
     in the hypothesis where the reference has the entity in none of its forms. index: the lexicon; None: mentions have
     no other forms, and false alarms are not counted.
 
-    >>> from adapt.score.wer import align
+    >>> from adapt.score.wer import align_words
     >>> ref, hyp = "play let it be".split(), "play let it now be".split()
-    >>> entity_errors(ref, hyp, align(ref, hyp), [Mention(1, 4, "track", "Let It Be")])
+    >>> entity_errors(ref, hyp, align_words(ref, hyp), [Mention(1, 4, "track", "Let It Be")])
     ... # doctest: +NORMALIZE_WHITESPACE
     EntityErrors(judged=(JudgedMention(mention=Mention(start=1, end=4, type='track', written='Let It Be'),
                                        wrong=True, start=1, end=5),),

@@ -43,10 +43,10 @@ class WordErrors:
     chars: int
 
 
-def align(ref: Words, hyp: Words) -> list[Op]:
+def align_words(ref: Words, hyp: Words) -> list[Op]:
     """Align the words of one utterance with the fewest edits. Use `align_all` for many utterances: it is faster.
 
-    >>> align("play hello by adele".split(), "please play yellow by".split())
+    >>> align_words("play hello by adele".split(), "please play yellow by".split())
     ... # doctest: +NORMALIZE_WHITESPACE
     [Op(kind='insert', ref_start=0, ref_end=0, hyp_start=0, hyp_end=1),
      Op(kind='equal', ref_start=0, ref_end=1, hyp_start=1, hyp_end=2),
@@ -125,7 +125,7 @@ def count(ref: Words, hyp: Words, ops: Iterable[Op]) -> WordErrors:
     """Count the errors of one utterance: words from its alignment, characters as the Levenshtein distance.
 
     >>> ref, hyp = "play hello".split(), "play yellow please".split()
-    >>> count(ref, hyp, align(ref, hyp))
+    >>> count(ref, hyp, align_words(ref, hyp))
     WordErrors(substitutions=1, deletions=0, insertions=1, words=2, char_errors=9, chars=10)
     """
     errors = {"equal": 0, "substitute": 0, "delete": 0, "insert": 0}

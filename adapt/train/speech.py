@@ -17,7 +17,7 @@ import torch
 
 from adapt.errors import UNREADABLE, DataError, no_samples, unreadable
 from adapt.model.features import SAMPLE_RATE, pad, read_audio
-from adapt.text.corpus import read_manifest
+from adapt.text.corpus import Utterance, read_manifest
 
 SHOWN = 10  # problems that are reported one by one
 WINDOW = 0.05  # share of a language's utterances, of similar length, from which a batch is drawn
@@ -86,14 +86,19 @@ class Speech:
 
 
 def read_speech(
-    manifest: Path, normalise: Callable[[str], str], *, max_seconds: float = float("inf"), bad: float = 0.0
+    manifest: Path,
+    normalise: Callable[[str], str],
+    *,
+    utterances: Sequence[Utterance] | None = None,
+    max_seconds: float = float("inf"),
+    bad: float = 0.0,
 ) -> Speech:
     """The recordings of a manifest that last at most `max_seconds` and have a transcript.
 
-    bad: share of the files that may be missing or unreadable. Raises `DataError` for more of them, each with its
-    reason, and if no recording remains.
+    utterances: those of the manifest; None: they are read. bad: share of the files that may be missing or unreadable.
+    Raises `DataError` for more of them, each with its reason, and if no recording remains.
     """
-    utterances = read_manifest(manifest, need_audio=False)
+    utterances = read_manifest(manifest, need_audio=False) if utterances is None else utterances
     speech = Speech([], round(bad * len(utterances)))
     problems = []
     for utterance in utterances:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from adapt.score.entity import entity_errors
-from adapt.score.wer import align, count
+from adapt.score.wer import align_words, count
 from adapt.text.corpus import Utterance
 from adapt.text.lexicon import PhraseIndex, reference_mentions
 
@@ -91,7 +91,7 @@ def judges(
 
         def judge(text: str) -> DevCounts:
             hyp = tuple(normalise(text).split())
-            ops = align(ref, hyp)
+            ops = align_words(ref, hyp)
             words, entities = count(ref, hyp, ops), entity_errors(ref, hyp, ops, mentions, index)
             errors, alarms = words.substitutions + words.deletions + words.insertions, entities.false_alarms or 0
             if source:

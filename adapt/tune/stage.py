@@ -37,7 +37,7 @@ COMBINATIONS = (("lm",), ("boost",), ("lm", "ilm", "boost", "reward"))  # parts 
 _BAR = "{desc:<10} [{bar:20}] {n_fmt}/{total_fmt} decodings of the development set  {remaining} left"
 
 
-def check(run: Run) -> None:
+def check_tuning(run: Run) -> None:
     """Raises RecipeError or DataError, before any stage runs, for a recipe that cannot be tuned."""
     if not run.recipe.data.dev:
         way_out = "name a manifest of the domain to tune on, other than the test set"
@@ -51,7 +51,7 @@ def tune(run: Run) -> None:
     `data.source_dev`, if the recipe names it, is decoded too, as a guard set. Recordings longer than the base takes at
     once are left out. Raises errors as `check` does.
     """
-    check(run)
+    check_tuning(run)
     recipe = run.recipe
     settings = {
         "fusion": {"ilm_slot": recipe.fusion.ilm_slot},

@@ -87,7 +87,7 @@ def bootstrap() -> dict:
     import numpy as np
 
     from adapt.score.bootstrap import resample
-    from adapt.score.wer import align, count
+    from adapt.score.wer import align_words, count
 
     rng = random.Random(1)
     refs = [[rng.choice("abcdefgh") for _ in range(10)] for _ in range(10_000)]
@@ -97,7 +97,7 @@ def bootstrap() -> dict:
 
     def rescore() -> None:
         for i in rng.choices(range(10_000), k=10_000):
-            count(refs[i], hyps[i], align(refs[i], hyps[i]))
+            count(refs[i], hyps[i], align_words(refs[i], hyps[i]))
 
     ours, once = interleaved(lambda: resample(stats, 1000, 1), rescore, 5)
     return {"name": "bootstrap", "ours_s": ours, "plain_s": 1000 * once, "ratio": ours / (1000 * once)}

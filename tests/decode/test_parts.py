@@ -13,7 +13,7 @@ from adapt.decode import parts
 from adapt.decode.hypothesis import Hypothesis
 from adapt.decode.parts import LENGTH, PARTS, fused_score, label
 from adapt.decode.weights import Weights
-from adapt.recipe.domain import Fusion as FusionSection
+from adapt.recipe.domain import FusionWeights
 from adapt.tune import search
 from adapt.tune.counts import DevCounts
 
@@ -22,7 +22,7 @@ def test_weights_and_recipe_have_the_keys_of_the_parts():
     keys = {part.key for part in PARTS}
     assert len(keys) == len(PARTS), "two parts have one key"
     assert {field.name for field in dataclasses.fields(Weights)} == keys, "the fields of Weights"
-    section = {field.name for field in dataclasses.fields(FusionSection)} - {"ilm_slot"}
+    section = {field.name for field in dataclasses.fields(FusionWeights)} - {"ilm_slot"}
     assert section == keys - {"ctc"}, "the keys of the recipe's section; the weight of CTC is in `transcribe`"
 
 

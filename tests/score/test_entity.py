@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from adapt.score.entity import entity_errors
-from adapt.score.wer import align
+from adapt.score.wer import align_words
 from adapt.text.lexicon import Entry, Lexicon, Mention, find_mentions, phrase_index
 
 INDEX = phrase_index(
@@ -51,7 +51,7 @@ INDEX = phrase_index(
 )
 def test_errors_of_mentions(ref, hyp, wrong, biased_errors, false_alarms):
     ref, hyp = ref.split(), hyp.split()
-    errors = entity_errors(ref, hyp, align(ref, hyp), find_mentions(ref, INDEX), INDEX)
+    errors = entity_errors(ref, hyp, align_words(ref, hyp), find_mentions(ref, INDEX), INDEX)
     assert [judged.wrong for judged in errors.judged] == wrong
     assert errors.false_alarms == false_alarms
     if ref:
@@ -61,7 +61,7 @@ def test_errors_of_mentions(ref, hyp, wrong, biased_errors, false_alarms):
 def test_annotated_entities_need_no_lexicon():
     words = ["from", "queen", "to", "dancing", "queen"]
     mentions = [Mention(1, 2, "artist", "Queen"), Mention(3, 5, "track", "Dancing Queen")]
-    errors = entity_errors(words, words[:4], align(words, words[:4]), mentions)
+    errors = entity_errors(words, words[:4], align_words(words, words[:4]), mentions)
     assert [judged.wrong for judged in errors.judged] == [False, True]
     assert errors.false_alarms is None, "false alarms need a lexicon"
 
@@ -69,7 +69,7 @@ def test_annotated_entities_need_no_lexicon():
 def test_wrong_mentions_equal_the_definition(random_pairs):
     for ref, hyp in random_pairs(500, seed=1):
         ref, hyp = ref.split(), hyp.split()
-        ops = align(ref, hyp)
+        ops = align_words(ref, hyp)
         for start, end in itertools.combinations(range(len(ref) + 1), 2):
             wrong = any(
                 start < op.ref_start < end

@@ -6,7 +6,7 @@ import jiwer
 import pytest
 from rapidfuzz.distance import Levenshtein
 
-from adapt.score.wer import BATCH, Op, align, align_all, align_is21, count
+from adapt.score.wer import BATCH, Op, align_all, align_is21, align_words, count
 
 WORDS = ["play", "é", "it", "a", "queen"]
 
@@ -19,16 +19,16 @@ def pairs():
 
 
 def test_batches_align_each_pair_as_alone(pairs):
-    assert list(align_all(pairs)) == [align(ref, hyp) for ref, hyp in pairs]
+    assert list(align_all(pairs)) == [align_words(ref, hyp) for ref, hyp in pairs]
     assert list(align_all([])) == []
-    assert next(align_all(iter(pairs))) == align(*pairs[0]), "pairs may come from a generator"
+    assert next(align_all(iter(pairs))) == align_words(*pairs[0]), "pairs may come from a generator"
 
 
 def test_alignments_are_those_of_jiwer_for_the_texts(pairs):
     theirs = jiwer.process_words([" ".join(ref) for ref, _ in pairs], [" ".join(hyp) for _, hyp in pairs])
     for (ref, hyp), chunks in zip(pairs, theirs.alignments, strict=True):
         fields = [tuple(vars(chunk).values()) for chunk in chunks]
-        assert align(ref, hyp) == fields, (ref, hyp)
+        assert align_words(ref, hyp) == fields, (ref, hyp)
 
 
 def test_alignments_have_the_fewest_edits_and_lead_from_one_side_to_the_other(pairs):
@@ -50,7 +50,7 @@ def test_characters_are_those_of_jiwer(pairs):
             assert count(ref, hyp, []).char_errors == theirs.substitutions + theirs.deletions + theirs.insertions
 
 
-@pytest.mark.parametrize("aligned", [align, align_is21])
+@pytest.mark.parametrize("aligned", [align_words, align_is21])
 def test_an_empty_side_is_all_insertions_or_deletions(aligned):
     assert aligned([], []) == []
     assert aligned(["a"], []) == [Op("delete", 0, 1, 0, 0)]
