@@ -124,10 +124,10 @@ def test_a_killed_alignment_resumes_and_ends_in_the_same_weights(adapt, folder, 
     assert one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one), "the same weights"
 
 
-def test_an_unknown_stage_or_a_missing_test_set_is_an_error_before_any_training(adapt, folder):
+def test_an_unknown_stage_or_a_missing_test_set_is_an_error_before_any_training(adapt, folder, tmp_path):
     done = adapt("base", "allign", folder)
     assert done.exit_code == 2 and "a stage is one of encoder, read, align, test" in done.stderr
-    done = adapt("base", "test", folder, "-s", "data.test=")
+    done = adapt("base", "test", folder, "-s", "data.test=", "-o", tmp_path / "run")
     assert done.exit_code == 1 and "data.test: missing; name a manifest to score" in done.stderr
 
 
