@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapt.model.bases import has_ctc
-from adapt.recipe.domain import Transcribe
+from adapt.recipe.domain import DomainData, Recipe, Transcribe
 from adapt.run import read_json
 from adapt.stages import plan
 from adapt.stages.context import Run
@@ -103,18 +103,24 @@ def transcribe_command(run: Run) -> str:
     recipe, system = run.recipe, list(systems(run).values())[-1]
     words = ["adapt", "transcribe", "AUDIO", "--base", run.start, "--adapter", run.path(plan.ADAPTER)]
     weights = {key: weight for key, weight in (system.weights or {}).items() if weight}
-    if system.of == "adapted" and weights and weights.keys() <= {"lm", "ilm", "boost"}:
-        files = _inputs_of(run, system)
-        if "ilm" in files:  # with the soft prompt in its slot, which has no option
-            return shlex.join(map(str, words))
+    files = _inputs_of(run, system)
+    # A source LM, a reward, and an internal LM with the soft prompt in its slot have no option.
+    if system.of == "adapted" and weights.keys() <= {"lm", "ilm", "boost"} and "ilm" not in files:
         words += ["--lm", files["lm"], "--lm-weight", f"{weights['lm']:g}"] if "lm" in weights else []
         words += ["--ilm", f"{weights['ilm']:g}"] if "ilm" in weights else []
         if "boost" in weights:
             words += ["--lexicon", os.path.relpath(files["boost"]), "--boost", f"{weights['boost']:g}"]
-    if has_ctc(recipe.base) and recipe.transcribe.ctc_weight != Transcribe.ctc_weight:
-        words += ["--ctc-weight", f"{recipe.transcribe.ctc_weight:g}"]
-    if recipe.transcribe.num_beams != Transcribe.num_beams:
-        words += ["--num-beams", recipe.transcribe.num_beams]
+    options = {
+        "--num-beams": (recipe.transcribe.num_beams, Transcribe.num_beams),
+        "--normaliser": (recipe.data.normaliser, DomainData.normaliser),
+        "--dtype": (recipe.dtype, Recipe.dtype),
+        "--quantise": (recipe.quantise, Recipe.quantise),
+        "--language": (recipe.language, Recipe.language),
+    }
+    if has_ctc(recipe.base):
+        options["--ctc-weight"] = (recipe.transcribe.ctc_weight, Transcribe.ctc_weight)
+    for option, (value, default) in options.items():
+        words += [option, value] if value != default else []
     return shlex.join(map(str, words))
 
 
