@@ -15,23 +15,20 @@ def align(build: Build) -> StageResult:
     llm = path_or_name(recipe.llm.start) if takes_decoder_as_is(recipe) else str(build.path("llm"))
 
     def work(scratch: Path) -> None:
+        from adapt.model.trained import TRAINED, save_trained
         from adapt.train.align import align as train
 
         speech_llm = _initial_model(build, llm)
-        log = train(
-            speech_llm,
-            build.speech,
-            build.dev,
-            build.texts(),
-            recipe.align,
-            temperature=recipe.data.temperature,
-            folder=scratch,
-            **build.training(),
+        training = {**build.training(), "temperature": recipe.data.temperature}
+        training["frames"] = build.frames(speech_llm.model.encoder)
+        alignment = train(
+            speech_llm, build.speech, build.dev, build.texts(), recipe.align, folder=scratch, **training
         )
         speech_llm.model.eval().save_pretrained(build.path("model"))
         speech_llm.tokenizer.save_pretrained(build.path("model"))
         _save_examples(build, speech_llm)
-        write_json(build.path("model/log.json"), log)
+        write_json(build.path("model/log.json"), alignment.log)
+        save_trained(speech_llm.model, alignment.lora, build.path("model", TRAINED))
 
     inputs = [recipe.data.train, recipe.data.dev, build.path("encoder"), *folder_inputs(llm)]
     inputs += [recipe.data.text] if recipe.data.text else []
@@ -48,10 +45,20 @@ def _initial_model(build: Build, llm_name: str):
     with loading("llm.start", recipe.llm.start or llm_name):
         llm, tokenizer, _ = load_decoder(llm_name, alphabet)
         projector = recipe.llm.start and load_decoder(path_or_name(recipe.llm.start), alphabet)[2]
-    speech_llm = build.compose(llm, tokenizer)
+    speech_llm = build.compose(llm, tokenizer, _units(build, tokenizer))
     if projector and _shapes(projector) == _shapes(speech_llm.model.projector):
         speech_llm.model.projector.load_state_dict(projector.state_dict())
     return speech_llm
+
+
+def _units(build: Build, tokenizer) -> list[int]:
+    """The units of `align.units` that occur in the training transcripts; [] for none."""
+    from adapt.train.units import inventory, unit_writer
+
+    if (kind := build.recipe.align.units) == "none":
+        return []
+    write = unit_writer(kind, tokenizer)
+    return inventory([write(item.text) for item in build.speech.items])
 
 
 def _shapes(module) -> dict:

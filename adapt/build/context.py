@@ -82,6 +82,17 @@ class Build:
             bad=data.bad,
         )
 
+    def frames(self, encoder):
+        """The frames of the training speech by a frozen encoder, a `train.frames.FrameStore`; None if it is trained."""
+        from adapt.train.frames import FrameStore
+
+        if self.recipe.encoder.frozen != "all":
+            return None
+        training = self.training()
+        del training["workers"]
+        limit = self.recipe.data.frames_gb
+        return FrameStore(self.path("frames"), encoder, self.speech, perturbed=True, limit=limit, **training)
+
     def texts(self) -> list[str]:
         """The distinct sentences of the transcripts and of data.text, normalised."""
         data = self.recipe.data
@@ -95,8 +106,11 @@ class Build:
         """The characters of the CTC head that the stage `encoder` wrote."""
         return read_json(self.path("encoder/config.json"))["alphabet"]
 
-    def compose(self, llm, tokenizer):
-        """The speech LLM of the run's encoder, a new projector, and a decoder. llm: a causal LM with its tokenizer."""
+    def compose(self, llm, tokenizer, units=()):
+        """The speech LLM of the run's encoder, a new projector, and a decoder.
+
+        llm: a causal LM with its tokenizer. units: token ids for a CTC head over them.
+        """
         import torch
 
         from adapt.model.compose import compose
@@ -110,6 +124,7 @@ class Build:
             encoder,
             llm,
             tokenizer,
+            units=units,
             stack=settings.stack,
             projector=settings.projector,
             projector_size=settings.projector_size,

@@ -24,17 +24,15 @@ def encoder(build: Build) -> StageResult:
         torch.manual_seed(recipe.seed)
         if settings.start:
             with loading("encoder.start", settings.start):
-                model = load_audio_encoder(settings.start, alphabet)
+                model = load_audio_encoder(settings, alphabet)
         else:
             sizes = ("hidden_size", "layers", "heads", "channels", "subsampling")
             model = conformer(alphabet, **{name: getattr(settings, name) for name in sizes})
         model.to(build.torch_device).freeze(settings.frozen)
         log = []
         if settings.steps:
-            temperature, training = recipe.data.temperature, build.training()
-            log = train_encoder(
-                model, build.speech, build.dev, settings, temperature=temperature, folder=scratch, **training
-            )
+            training = {**build.training(), "frames": build.frames(model), "temperature": recipe.data.temperature}
+            log = train_encoder(model, build.speech, build.dev, settings, folder=scratch, **training)
         model.save_pretrained(build.path("encoder"))
         write_json(build.path("encoder/log.json"), log)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from adapt.errors import ModelError, RecipeError, first_line
 from adapt.model.bases import built_in, find_base
-from adapt.recipe.base import BaseRecipe
+from adapt.recipe.base import BaseRecipe, Encoder
 from adapt.text.template import CHAT, CHAT_MARK, parse
 
 
@@ -47,17 +47,19 @@ def loading(key: str, name: str | None) -> Iterator[None]:
         ) from error
 
 
-def load_audio_encoder(name: str, alphabet: str):
-    """The audio encoder that `encoder.start` names, with a CTC head over `alphabet`."""
+def load_audio_encoder(settings: Encoder, alphabet: str):
+    """The audio encoder that `encoder.start` names, with new upper blocks and a CTC head over `alphabet`."""
     import torch
     from transformers import AutoConfig
 
     from adapt.model.composed import ComposedConfig, ComposedForSpeechRecognition
     from adapt.model.encoders import pretrained, relettered
 
-    source = path_or_name(name)
+    source = path_or_name(settings.start)
     if not isinstance(AutoConfig.from_pretrained(source), ComposedConfig):
-        return pretrained(source, alphabet)
+        upper = {"size": settings.upper_size, "layers": settings.upper_layers, "stack": settings.upper_stack}
+        upper = {**upper, "heads": settings.heads} if settings.upper_layers else None
+        return pretrained(source, alphabet, window=settings.window, upper=upper)
     return relettered(ComposedForSpeechRecognition.from_pretrained(source, dtype=torch.float32).encoder, alphabet)
 
 
@@ -71,7 +73,7 @@ def load_decoder(name: str, alphabet: str):
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     from adapt.model.composed import ComposedConfig, ComposedForSpeechRecognition
-    from adapt.model.tokenizer import with_letters
+    from adapt.model.tokenizer import with_leading_space, with_letters
 
     if isinstance(AutoConfig.from_pretrained(name), ComposedConfig):
         composed = ComposedForSpeechRecognition.from_pretrained(name, dtype=torch.float32)
@@ -79,7 +81,8 @@ def load_decoder(name: str, alphabet: str):
         llm, projector = composed.language_model, composed.projector
     else:
         llm, projector = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32), None
-    return *with_letters(llm, AutoTokenizer.from_pretrained(name), alphabet), projector
+    tokenizer = with_leading_space(AutoTokenizer.from_pretrained(name))
+    return *with_letters(llm, tokenizer, alphabet), projector
 
 
 def check_starts(recipe: BaseRecipe, alphabet: str) -> None:

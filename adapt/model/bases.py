@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from adapt.errors import ModelError, first_line
+from adapt.model.assemble import PARTS, assembled
 from adapt.model.families import OWN_TYPE
 
 ASSETS = Path(__file__).parent.parent / "assets"
@@ -26,7 +27,10 @@ def find_base(name: str) -> Path:
     name: a built-in base, a folder, or `owner/name` or `owner/name@revision` on the hub, which is downloaded. Raises
     `ModelError` if there is no model.
     """
-    path = ASSETS / name if name in built_in() else Path(name)
+    if name in built_in():
+        source = ASSETS / name
+        return assembled(source, fingerprint(name)) if (source / PARTS).exists() else source
+    path = Path(name)
     if not path.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", name):
         return _from_hub(name)
     if not (path / "config.json").exists():
@@ -67,11 +71,16 @@ def config_of(path: Path) -> dict:
     return config if isinstance(config, dict) else {}
 
 
+def described(name: str) -> Path:
+    """The folder that describes a base: as `find_base`, but of a built-in base the one in the package."""
+    return ASSETS / name if name in built_in() else find_base(name)
+
+
 @functools.cache
 def fingerprint(name: str) -> str:
     """A hash of the config, weights and chat template of a base. Raises `ModelError` as `find_base` does."""
     digest = hashlib.sha256()
-    for path in sorted(find_base(name).iterdir()):
+    for path in sorted(described(name).iterdir()):
         if path.suffix in (".json", ".jinja", ".safetensors"):
             with path.open("rb") as content:
                 digest.update(hashlib.file_digest(content, "sha256").digest())
@@ -80,7 +89,7 @@ def fingerprint(name: str) -> str:
 
 def has_ctc(name: str) -> bool:
     """Whether the base is a composed model (`adapt base`) whose encoder has a CTC head."""
-    config = config_of(find_base(name))
+    config = config_of(described(name))
     return config.get("model_type") == OWN_TYPE and config.get("alphabet") != ""
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from adapt.model.composed import ComposedConfig, ComposedForSpeechRecognition
@@ -10,11 +13,16 @@ from adapt.text.template import SLOT
 
 
 def compose(
-    encoder: CtcEncoder, llm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **settings
+    encoder: CtcEncoder,
+    llm: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    units: Sequence[int] = (),
+    **settings,
 ) -> ComposedForSpeechRecognition:
     """A model with the weights of `encoder` and `llm`, and a projector with random weights.
 
-    settings: other fields of `ComposedConfig`, such as `stack`, `projector`, `projector_size`, `prompt`, `max_seconds`
+    units: token ids for a CTC head over them. settings: other fields of `ComposedConfig`, such as `stack`, `projector`, `projector_size`, `prompt`, `max_seconds`
     and `whole_stacks`. In a tokenizer without a padding token, the end of sentence becomes the padding token; in place.
     """
     if tokenizer.pad_token_id is None:
@@ -22,12 +30,18 @@ def compose(
     config = ComposedConfig(
         audio_config=encoder.config.audio_config,
         alphabet=encoder.config.alphabet,
+        upper=encoder.config.upper,
         text_config=llm.config,
         # If the tokenizer has no token for the slot, the id is one beyond its vocabulary.
         audio_token_id=tokenizer.get_vocab().get(SLOT, max(len(tokenizer), llm.config.vocab_size)),
+        units=len(units),
         **settings,
     )
     model = ComposedForSpeechRecognition(config)
     model.encoder.load_state_dict(encoder.state_dict())
     model.language_model.load_state_dict(llm.state_dict())
+    if units:
+        model.unit_ctc.units.copy_(torch.tensor(units))
+    if config.projector == "normalised":
+        model.projector.scale.data.fill_(llm.get_input_embeddings().weight.float().norm(dim=-1).mean())
     return model

@@ -21,16 +21,17 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from adapt.model.encoders import CtcEncoder, CtcEncoderConfig
 from adapt.model.families import OWN_TYPE
+from adapt.model.unit_ctc import UnitCtc
 
 
 class ComposedConfig(PreTrainedConfig):
     """Configuration of a composed speech LLM.
 
-    audio_config, alphabet: those of a `CtcEncoderConfig`. text_config: the config of any causal LM. stack: encoder
+    audio_config, alphabet, upper: those of a `CtcEncoderConfig`. text_config: the config of any causal LM. stack: encoder
     frames in one audio embedding. projector: one of PROJECTORS. projector_size: its hidden width. prompt: the prompt
     template (`text.template`). audio_token_id: the token that stands for an audio embedding in `input_ids`; it need not
     be in the LM's vocabulary. max_seconds: the longest recording that the model was trained on; longer ones are cut.
-    whole_stacks: True drops frames beyond the last full stack, as SLAM-LLM does; False fills that stack with zeros.
+    units: the number of units in the CTC head over the LLM's tokens (`UnitCtc`); 0: no such head. whole_stacks: True drops frames beyond the last full stack, as SLAM-LLM does; False fills that stack with zeros.
     """
 
     model_type = OWN_TYPE
@@ -45,9 +46,11 @@ class ComposedConfig(PreTrainedConfig):
     projector: str = "mlp"
     projector_size: int = 256
     alphabet: str = "abcdefghijklmnopqrstuvwxyz' "
+    upper: dict | None = None
     prompt: str = "<speech>"
     audio_token_id: int = 4
     max_seconds: float = 30.0
+    units: int = 0
     whole_stacks: bool = False
 
 
@@ -78,6 +81,26 @@ class _Mlp(nn.Module):
         return self.linear2(self.linear1(_stacked(frames, self.stack)).relu())
 
 
+class _Normalised(nn.Module):
+    """Stacked frames, then linear, layer normalisation, GELU, linear; all outputs have the norm `scale`.
+
+    `compose` sets the norm to the mean norm of the LLM's token embeddings.
+    """
+
+    def __init__(self, stack: int, width: int, hidden: int, out: int):
+        super().__init__()
+        self.stack = stack
+        self.linear1 = nn.Linear(width * stack, hidden)
+        self.norm = nn.LayerNorm(hidden)
+        self.linear2 = nn.Linear(hidden, out)
+        self.scale = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        """Shapes as in `_Linear.forward`."""
+        hidden = nn.functional.gelu(self.norm(self.linear1(_stacked(frames, self.stack))))
+        return nn.functional.normalize(self.linear2(hidden).float(), dim=-1) * self.scale
+
+
 class _Conv(nn.Module):
     """A convolution over `2 * stack` frames with stride `stack` (neighbours overlap by half), then ReLU, linear."""
 
@@ -101,7 +124,12 @@ def _stacked(frames: torch.Tensor, stack: int) -> torch.Tensor:
     return padded.unflatten(1, (-1, stack)).flatten(2)
 
 
-PROJECTORS: dict[str, type[nn.Module]] = {"linear": _Linear, "mlp": _Mlp, "conv": _Conv}
+PROJECTORS: dict[str, type[nn.Module]] = {
+    "linear": _Linear,
+    "mlp": _Mlp,
+    "conv": _Conv,
+    "normalised": _Normalised,
+}
 
 
 class ComposedForSpeechRecognition(PreTrainedModel, GenerationMixin):
@@ -120,9 +148,11 @@ class ComposedForSpeechRecognition(PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: ComposedConfig):
         super().__init__(config)
-        self.encoder = CtcEncoder(CtcEncoderConfig(audio_config=config.audio_config, alphabet=config.alphabet))
-        width, out = self.encoder.encoder.config.hidden_size, config.text_config.hidden_size
-        self.projector = PROJECTORS[config.projector](config.stack, width, config.projector_size, out)
+        parts = {name: getattr(config, name) for name in ("audio_config", "alphabet", "upper")}
+        self.encoder = CtcEncoder(CtcEncoderConfig(**parts))
+        out = config.text_config.hidden_size
+        self.projector = PROJECTORS[config.projector](config.stack, self.encoder.width, config.projector_size, out)
+        self.unit_ctc = UnitCtc(config.units, out) if config.units else None
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         # The LM ties its weights; saving and loading look for their names here.
         ties = getattr(self.language_model, "_tied_weights_keys", None) or {}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import nn
 from transformers import (
@@ -15,13 +15,13 @@ from transformers import (
     ParakeetFeatureExtractor,
     PreTrainedConfig,
     PreTrainedModel,
-    WhisperFeatureExtractor,
 )
 from transformers.configuration_utils import SubConfigSpec
-from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from adapt.errors import ModelError
-from adapt.model.features import SAMPLE_RATE, log_mel
+from adapt.model.features import SAMPLE_RATE, log_mel, rows
+from adapt.model.upper import UpperBlocks
+from adapt.model.whisper import WindowedWhisper, whisper_frames, whisper_log_mel
 
 Tensors = tuple[torch.Tensor, torch.Tensor]
 
@@ -34,7 +34,7 @@ def _toolkit_log_mel(config: PreTrainedConfig, samples: torch.Tensor, lengths: t
 def _parakeet_log_mel(config: PreTrainedConfig, samples: torch.Tensor, lengths: torch.Tensor) -> Tensors:
     """The features of transformers' Parakeet."""
     inputs = ParakeetFeatureExtractor(feature_size=config.num_mel_bins)(
-        _rows(samples, lengths), sampling_rate=SAMPLE_RATE, return_tensors="pt", device=str(samples.device)
+        rows(samples, lengths), sampling_rate=SAMPLE_RATE, return_tensors="pt", device=str(samples.device)
     )
     return inputs.input_features.to(samples.device), inputs.attention_mask.bool().to(samples.device)
 
@@ -45,20 +45,6 @@ def _waveform(config: PreTrainedConfig, samples: torch.Tensor, lengths: torch.Te
     count = inside.sum(1, keepdim=True)
     centred = (samples - (samples * inside).sum(1, keepdim=True) / count) * inside
     return centred / (centred.square().sum(1, keepdim=True) / count + 1e-7).sqrt(), inside
-
-
-def _whisper_log_mel(config: PreTrainedConfig, samples: torch.Tensor, lengths: torch.Tensor) -> Tensors:
-    """The features of transformers' Whisper, padded to its full length."""
-    extractor = WhisperFeatureExtractor(config.num_mel_bins, chunk_length=2 * config.max_source_positions // 100)
-    inputs = extractor(
-        _rows(samples, lengths), sampling_rate=SAMPLE_RATE, return_tensors="pt", return_attention_mask=True
-    )
-    return inputs.input_features.to(samples.device), inputs.attention_mask.bool().to(samples.device)
-
-
-def _rows(samples: torch.Tensor, lengths: torch.Tensor) -> list[np.ndarray]:
-    """The samples of each recording without padding."""
-    return [row[:n].numpy() for row, n in zip(samples.cpu(), lengths.tolist(), strict=True)]
 
 
 def _parakeet_frames(encoder: PreTrainedModel, inputs: torch.Tensor, mask: torch.Tensor) -> Tensors:
@@ -75,11 +61,6 @@ def _wav2vec_frames(encoder: PreTrainedModel, inputs: torch.Tensor, mask: torch.
     # The first layer normalises over time, padding included; one by one, no recording depends on its batch.
     rows = [encoder(row[None, :n]).last_hidden_state[0] for row, n in zip(inputs, mask.sum(-1).tolist(), strict=True)]
     return nn.utils.rnn.pad_sequence(rows, batch_first=True), lengths
-
-
-def _whisper_frames(encoder: PreTrainedModel, inputs: torch.Tensor, mask: torch.Tensor) -> Tensors:
-    lengths = encoder._get_feat_extract_output_lengths(mask.sum(-1))
-    return encoder(inputs).last_hidden_state[:, : int(lengths.max())], lengths
 
 
 class EncoderFamily(NamedTuple):
@@ -103,7 +84,7 @@ ENCODERS = {
     "wav2vec2": EncoderFamily(_waveform, _wav2vec_frames, ("feature_extractor",)),
     "hubert": EncoderFamily(_waveform, _wav2vec_frames, ("feature_extractor",)),
     "wavlm": EncoderFamily(_waveform, _wav2vec_frames, ("feature_extractor",)),
-    "whisper": EncoderFamily(_whisper_log_mel, _whisper_frames, ("conv1", "conv2")),
+    "whisper": EncoderFamily(whisper_log_mel, whisper_frames, ("conv1", "conv2")),
 }
 NEW_CONFORMER = ENCODERS["parakeet_encoder"]._replace(to_inputs=_toolkit_log_mel)  # of the function `conformer`
 
@@ -112,7 +93,8 @@ class CtcEncoderConfig(PreTrainedConfig):
     """Configuration of a `CtcEncoder`.
 
     audio_config: the config of an encoder of ENCODERS, or a `ParakeetCTCConfig` for a new `conformer`. alphabet: the
-    characters of the CTC head in the order of its outputs; the blank comes last.
+    characters of the CTC head in the order of its outputs; the blank comes last. upper: the arguments of `UpperBlocks`
+    besides `width`; None: no blocks between the encoder and the CTC head.
     """
 
     model_type = "adapt_ctc_encoder"
@@ -120,10 +102,14 @@ class CtcEncoderConfig(PreTrainedConfig):
 
     audio_config: dict | PreTrainedConfig | None = None
     alphabet: str = "abcdefghijklmnopqrstuvwxyz' "
+    upper: dict | None = None
 
 
 class CtcEncoder(PreTrainedModel):
-    """Audio -> frames -> CTC logits over characters. The weights are named as those of `ParakeetForCTC`."""
+    """Audio -> frames -> CTC logits over characters. The weights are named as those of `ParakeetForCTC`.
+
+    The frames are those of the upper blocks, if there are any: audio -> encoder -> lower frames -> blocks -> frames.
+    """
 
     config_class = CtcEncoderConfig
     base_model_prefix = ""
@@ -135,8 +121,21 @@ class CtcEncoder(PreTrainedModel):
     def __init__(self, config: CtcEncoderConfig):
         super().__init__(config)
         self.encoder = _from_config(config.audio_config)
-        self.ctc_head = nn.Conv1d(self.encoder.config.hidden_size, len(config.alphabet) + 1, kernel_size=1)
+        width = self.encoder.config.hidden_size
+        self.upper = UpperBlocks(width, **config.upper) if config.upper else None
+        self.ctc_head = nn.Conv1d(self.width, len(config.alphabet) + 1, kernel_size=1)
         self.post_init()
+
+    @property
+    def frame_rate(self) -> float:
+        """Lower frames in a second."""
+        strides = getattr(self.encoder.config, "conv_stride", None)  # of wav2vec 2.0 and its kin
+        return SAMPLE_RATE / math.prod(strides) if strides else 100 / getattr(self.encoder.config, "subsampling_factor", 2)
+
+    @property
+    def width(self) -> int:
+        """Dimensions of a frame."""
+        return self.upper.size if self.upper else self.encoder.config.hidden_size
 
     @property
     def family(self) -> EncoderFamily:
@@ -150,13 +149,23 @@ class CtcEncoder(PreTrainedModel):
         return inputs.to(self.dtype), mask
 
     def frames(self, inputs: torch.Tensor, mask: torch.Tensor) -> Tensors:
-        """Frames `[batch, frames, hidden]`, zero beyond the end of each utterance, and their counts `[batch]`."""
+        """Frames `[batch, frames, width]`, zero beyond the end of each utterance, and their counts `[batch]`."""
+        return self.upper_frames(*self.lower_frames(inputs, mask))
+
+    def lower_frames(self, inputs: torch.Tensor, mask: torch.Tensor) -> Tensors:
+        """As `frames`, but below the upper blocks: `[batch, frames, hidden]`."""
         frames, lengths = self.family.to_frames(self.encoder, inputs, mask)
-        outside = torch.arange(frames.shape[1], device=frames.device)[None] >= lengths[:, None]
-        return frames.masked_fill(outside[..., None], 0.0), lengths
+        return _zero_beyond(frames, lengths), lengths
+
+    def upper_frames(self, frames: torch.Tensor, lengths: torch.Tensor) -> Tensors:
+        """The frames above `lower_frames`; the same without upper blocks."""
+        if self.upper is None:
+            return frames, lengths
+        frames, lengths = self.upper(frames, lengths)
+        return _zero_beyond(frames, lengths), lengths
 
     def ctc(self, frames: torch.Tensor) -> torch.Tensor:
-        """CTC logits `[batch, frames, characters + 1]` of frames `[batch, frames, hidden]`; the blank comes last."""
+        """CTC logits `[batch, frames, characters + 1]` of frames `[batch, frames, width]`; the blank comes last."""
         return self.ctc_head(frames.transpose(1, 2)).transpose(1, 2)
 
     def forward(self, inputs: torch.Tensor, mask: torch.Tensor) -> Tensors:
@@ -167,18 +176,24 @@ class CtcEncoder(PreTrainedModel):
     def freeze(self, part: str) -> None:
         """Freeze a part of the encoder: `none`, `first` (the modules before its blocks), or `all`.
 
-        The CTC head is never frozen.
+        The upper blocks and the CTC head are never frozen.
         """
         modules = {"none": [], "first": self.family.first, "all": [""]}[part]
         for name in modules:
             self.encoder.get_submodule(name).requires_grad_(False)
 
 
+def _zero_beyond(frames: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """The frames with zeros beyond the end of each utterance."""
+    outside = torch.arange(frames.shape[1], device=frames.device)[None] >= lengths[:, None]
+    return frames.masked_fill(outside[..., None], 0.0)
+
+
 def _from_config(config: PreTrainedConfig) -> PreTrainedModel:
     """An encoder with random weights."""
     if isinstance(config, ParakeetCTCConfig):
         return AutoModel.from_config(config.encoder_config)
-    return WhisperEncoder(config) if config.model_type == "whisper" else AutoModel.from_config(config)
+    return WindowedWhisper(config) if config.model_type == "whisper" else AutoModel.from_config(config)
 
 
 def conformer(
@@ -211,10 +226,10 @@ def conformer(
     return model
 
 
-def pretrained(name: str, alphabet: str) -> CtcEncoder:
+def pretrained(name: str, alphabet: str, *, window: str = "full", upper: dict | None = None) -> CtcEncoder:
     """The audio encoder of a checkpoint, with a CTC head over `alphabet`.
 
-    name: a folder or a name on the hub. A `CtcEncoder` keeps its head as far as `relettered` does; an encoder of
+    name: a folder or a name on the hub. window: of Whisper (`adapt.model.whisper`). upper: as in `CtcEncoderConfig`. A `CtcEncoder` keeps its head as far as `relettered` does; an encoder of
     transformers gets a new head, without the decoder or head of its checkpoint. Raises `ModelError` for model types not
     in ENCODERS.
     """
@@ -227,7 +242,9 @@ def pretrained(name: str, alphabet: str) -> CtcEncoder:
         raise ModelError(f"{name!r}: is a {config.model_type!r} model; give one of {known}")
     encoder = AutoModel.from_pretrained(name, dtype=torch.float32)
     encoder = encoder.get_submodule("encoder") if config.model_type in ("whisper", "parakeet_ctc") else encoder
-    model = CtcEncoder(CtcEncoderConfig(audio_config=encoder.config, alphabet=alphabet))
+    if config.model_type == "whisper":
+        encoder.config.window = window
+    model = CtcEncoder(CtcEncoderConfig(audio_config=encoder.config, alphabet=alphabet, upper=upper))
     model.encoder.load_state_dict(encoder.state_dict())
     return model
 
@@ -241,8 +258,12 @@ def relettered(encoder: CtcEncoder, alphabet: str) -> CtcEncoder:
     old = encoder.config.alphabet
     if set(alphabet) <= set(old):
         return encoder
-    model = CtcEncoder(CtcEncoderConfig(audio_config=encoder.config.audio_config, alphabet=alphabet))
+    model = CtcEncoder(
+        CtcEncoderConfig(audio_config=encoder.config.audio_config, alphabet=alphabet, upper=encoder.config.upper)
+    )
     model.encoder.load_state_dict(encoder.encoder.state_dict())
+    if model.upper:
+        model.upper.load_state_dict(encoder.upper.state_dict())
     for row, old_row in [*((i, old.find(c)) for i, c in enumerate(alphabet)), (-1, len(old))]:
         if old_row >= 0:
             model.ctc_head.weight[row] = encoder.ctc_head.weight[old_row]

@@ -98,6 +98,11 @@ def pad(rows: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
     return batch, torch.tensor([len(row) for row in rows])
 
 
+def rows(samples: torch.Tensor, lengths: torch.Tensor) -> list[np.ndarray]:
+    """The samples of each recording of a batch without the padding: the inverse of `pad`."""
+    return [row[:n].numpy() for row, n in zip(samples.cpu(), lengths.tolist(), strict=True)]
+
+
 def log_mel(samples: torch.Tensor, lengths: torch.Tensor, bins: int = 80) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-mel energies with mean 0 and standard deviation 1 in each bin over each utterance.
 

@@ -55,6 +55,16 @@ def train_tokenizer(sentences: Iterable[str], vocab_size: int, letters: str = ""
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names, additional_special_tokens=SPECIAL)
 
 
+def with_leading_space(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """A byte-level tokenizer that puts a space before every text; others unchanged (in place).
+
+    The first word of a transcript then has the same tokens as inside a sentence, which an LLM knows best.
+    """
+    if tokenizer.is_fast and isinstance(tokenizer.backend_tokenizer.pre_tokenizer, pre_tokenizers.ByteLevel):
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    return tokenizer
+
+
 def unwritable(tokenizer: PreTrainedTokenizerBase, letters: str) -> str:
     """The letters that the tokenizer encodes as unknown; none for a byte-level tokenizer."""
     unknown = tokenizer.unk_token_id

@@ -36,6 +36,10 @@ class SpeechData:
     bad: float = field(
         default=0.01, metadata={"help": "share of the audio files that may be unreadable", "low": 0, "high": 1}
     )
+    frames_gb: float = field(
+        default=20.0,
+        metadata={"help": "most gigabytes that the frames of a frozen encoder may take on disk", "above": 0},
+    )
     temperature: float = field(
         default=1.0,
         metadata={
@@ -66,12 +70,27 @@ class Encoder:
     subsampling: int = field(
         default=4, metadata={"help": "filterbank frames (10 ms each) in one encoder frame, a power of two", "low": 2}
     )
+    window: str = field(
+        default="recording",
+        metadata={
+            "help": "audio that Whisper encodes: the recording, or full (padded to 30 s, as in its own training)",
+            "choices": choices.WINDOWS,
+        },
+    )
     frozen: str = field(
         default="none",
         metadata={
-            "help": "frozen part: none, first (the layers before the blocks), or all but the CTC head",
+            "help": "frozen part: none, first (the layers before the blocks), or all but the upper blocks and the CTC "
+            "head; the frames of a frozen encoder are computed once",
             "choices": choices.ENCODER_FROZEN,
         },
+    )
+    upper_layers: int = field(
+        default=0, metadata={"help": "new Conformer blocks on top of `start`, below the CTC head", "low": 0}
+    )
+    upper_size: int = field(default=256, metadata={"help": "width of the upper blocks", "low": 8})
+    upper_stack: int = field(
+        default=2, metadata={"help": "frames of `start` in one frame of the upper blocks", "low": 1}
     )
     steps: int = field(default=4000, metadata={"help": "optimiser steps; 0 takes `start` as it is", "low": 0})
     batch_seconds: float = field(
@@ -149,9 +168,32 @@ class Align:
         default="lora",
         metadata={"help": "how the decoder is trained", "choices": choices.DECODER_TRAINING},
     )
-    rank: int = field(default=16, metadata={"help": "rank of LoRA, on the attention layers of the decoder", "low": 1})
+    lora_layers: str = field(
+        default="attention",
+        metadata={"help": "linear layers of the decoder that LoRA trains", "choices": choices.LORA_LAYERS},
+    )
+    rank: int = field(default=16, metadata={"help": "rank of LoRA", "low": 1})
     alpha: int = field(default=32, metadata={"help": "scale of LoRA, applied as alpha / rank", "low": 1})
-    steps: int = field(default=2000, metadata={"help": "optimiser steps", "low": 1})
+    units: str = field(
+        default="none",
+        metadata={
+            "help": "units of the LLM for CTC over audio embeddings, a head that stays with the model: none, letters, "
+            "pieces (up to 3 letters), or tokens",
+            "choices": choices.UNITS,
+        },
+    )
+    ctc_steps: int = field(
+        default=0,
+        metadata={
+            "help": "first optimiser steps, in which the projector learns the units by CTC, without the decoder",
+            "low": 0,
+        },
+    )
+    ctc_seconds: float = field(
+        default=120.0, metadata={"help": "audio in a batch of ctc_steps, in seconds, padding included", "above": 0}
+    )
+    ctc_rate: float = field(default=2e-3, metadata={"help": "peak learning rate of ctc_steps", "above": 0})
+    steps: int = field(default=2000, metadata={"help": "optimiser steps with the decoder", "low": 1})
     batch_seconds: float = field(
         default=120.0, metadata={"help": "audio in a batch, in seconds, padding included", "above": 0}
     )
@@ -182,7 +224,7 @@ class Align:
         default="none",
         metadata={
             "help": "additional loss between audio embeddings and token embeddings: none, letters (distance to the "
-            "letters of the CTC posteriors), or ctc (CTC over tokens)",
+            "letters of the CTC posteriors), or ctc (CTC over `units`)",
             "choices": choices.EXPLICIT,
         },
     )

@@ -1,4 +1,4 @@
-"""Train projector, decoder and encoder together on real audio."""
+"""Train projector, decoder and encoder together on real audio, after the projector alone (`train.align_ctc`)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import logging
 import random
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,18 +16,30 @@ from peft.tuners.lora import LoraModel
 
 from adapt.model.adapter import linear_layers
 from adapt.model.composed import ComposedForSpeechRecognition
+from adapt.model.lora_weights import LoraWeights
 from adapt.model.speech_llm import SpeechLLM, greedy_paths, token_loss
 from adapt.recipe.base import Align
+from adapt.train.align_ctc import align_ctc, encoder_parts
 from adapt.train.common import mean_loss
 from adapt.train.ctc import ctc_ids, ctc_loss
 from adapt.train.explicit import EXPLICIT, SlotBatch
 from adapt.train.fit import fit
+from adapt.train.frames import FrameStore, frames_of, spoken_batch
 from adapt.train.perturb import perturbed
-from adapt.train.speech import Speech, Spoken, batches, readable_batch
+from adapt.train.speech import Speech, Spoken, batches
 from adapt.train.unit_selection import UnitInventory, build_inventory
+from adapt.train.units import unit_writer
 
 SHORT_FIRST = 0.2  # first share of the steps, in which batches go from short recordings to all of them
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """The outcome of `align`. log: of the training. lora: that of the decoder, which is merged; None without LoRA."""
+
+    log: list[dict]
+    lora: LoraWeights | None
 
 
 def align(
@@ -40,15 +54,19 @@ def align(
     seed: int,
     bf16: bool,
     workers: int = 0,
-) -> list[dict]:
+    frames: FrameStore | None = None,
+) -> Alignment:
     """Train the projector to output embeddings that the decoder reads, then decoder and encoder with it; in place.
 
     texts: sentences for the simulated slots. temperature: of sampling languages. folder, seed, bf16, workers: as in
-    `fit`. LoRA is merged at the end. Returns the log; ten times in a training a row has `dev_loss`, and `other_loss`,
-    the loss with the audio of another recording in the slot. A decoder that ignores its slot has the same loss with
-    both.
+    `fit`. frames: the lower frames of `speech`, for a frozen encoder; None: they are computed anew in each step. Ten
+    times in a training a row of the log has `dev_loss`, and `other_loss`, the loss with the audio of another recording
+    in the slot. A decoder that ignores its slot has the same loss with both.
     """
     model = speech_llm.model
+    speech = Speech(frames.items) if frames else speech
+    common = {"temperature": temperature, "seed": seed, "bf16": bf16, "workers": workers, "frames": frames}
+    history = align_ctc(speech_llm, speech, dev, settings, folder=folder / "ctc", **common) if settings.ctc_steps else []
     recordings_of = batches(
         speech,
         steps=settings.steps,
@@ -58,32 +76,57 @@ def align(
         seed=seed,
     )
     inventory = frame_inventory(speech_llm, speech, settings.unit_recordings, seed) if settings.simulated else None
-    lora, decoder_weights = _trained_decoder(model, settings)
-    model.requires_grad_(False)
-    model.projector.requires_grad_(True)
-    rates = {"projector": settings.projector_rate, "encoder": settings.encoder_rate}
-    groups = [{"params": list(getattr(model, part).parameters()), "lr": rate} for part, rate in rates.items()]
-    groups += [{"params": decoder_weights, "lr": settings.decoder_rate}] if decoder_weights else []
-    with speech_llm.plain_attention():
-        history = fit(
-            model,
-            _batches(speech_llm, speech, recordings_of, texts, inventory, settings, seed),
-            _loss(speech_llm, decoder_weights, settings, seed),
-            steps=settings.steps,
-            groups=groups,
-            warmup=min(50, settings.steps // 10),
-            folder=folder,
-            save_every=max(1, settings.steps // 20),
-            evaluate=_evaluation(speech_llm, dev, settings.steps),
-            label="align",
-            seed=seed,
-            bf16=bf16,
-            weight_decay=0.01,
-            workers=workers,
-        )
-    if lora:
-        lora.merge_and_unload()
-    return history
+    with _coarse_while_frozen(model, bf16 and settings.decoder != "full"):
+        lora, decoder_weights = _trained_decoder(model, settings)
+        model.requires_grad_(False)
+        model.projector.requires_grad_(True)
+        encoder_weights = [p for part in encoder_parts(model, frames) for p in part.parameters()]
+        groups = [
+            {"params": list(model.projector.parameters()), "lr": settings.projector_rate},
+            {"params": encoder_weights, "lr": settings.encoder_rate},
+            *([{"params": decoder_weights, "lr": settings.decoder_rate}] if decoder_weights else []),
+        ]
+        if model.unit_ctc and settings.explicit == "ctc":
+            model.unit_ctc.requires_grad_(True)
+            groups[0]["params"] += list(model.unit_ctc.parameters())
+        with speech_llm.plain_attention():
+            history += fit(
+                model,
+                _batches(speech_llm, speech, recordings_of, texts, inventory, settings, seed, frames),
+                _loss(speech_llm, decoder_weights, settings, seed, frames),
+                steps=settings.steps,
+                groups=groups,
+                warmup=min(50, settings.steps // 10),
+                folder=folder,
+                save_every=max(1, settings.steps // 20),
+                evaluate=_evaluation(speech_llm, dev, settings.steps),
+                label="align",
+                seed=seed,
+                bf16=bf16,
+                weight_decay=0.01,
+                workers=workers,
+            )
+        weights = LoraWeights.of(lora) if lora else None
+        if lora:
+            lora.unload()
+    if weights:
+        weights.merge_into(model)
+    return Alignment(history, weights)
+
+
+@contextmanager
+def _coarse_while_frozen(model: ComposedForSpeechRecognition, coarse: bool) -> Iterator[None]:
+    """Keep the frozen decoder in bf16 for a training in mixed precision, which otherwise casts it in every step."""
+    if not coarse:
+        yield
+        return
+    fine = {name: weights.clone() for name, weights in model.language_model.state_dict().items()}
+    dtype = model.language_model.dtype
+    model.language_model.to(torch.bfloat16)
+    try:
+        yield
+    finally:
+        model.language_model.to(dtype).load_state_dict(fine)
 
 
 @torch.no_grad()
@@ -114,10 +157,13 @@ def _trained_decoder(
         return None, []
     if settings.decoder == "full":
         return None, list(model.language_model.parameters())
-    layers = linear_layers(model.language_model, "language_model", attention=True)
+    layers = linear_layers(model.language_model, "language_model", attention=settings.lora_layers == "attention")
     config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=layers)
     lora = LoraModel(model, config, "align")
-    return lora, [p for p in model.language_model.parameters() if p.requires_grad]
+    weights = [p for p in model.language_model.parameters() if p.requires_grad]
+    for parameter in weights:
+        parameter.data = parameter.data.float()  # in bf16, small updates would be lost
+    return lora, weights
 
 
 def _batches(
@@ -128,16 +174,18 @@ def _batches(
     inventory: UnitInventory | None,
     settings: Align,
     seed: int,
+    frames: FrameStore | None,
 ) -> Callable[[int], dict]:
     """The function that returns a batch: recordings, and sentences with simulated slots.
 
     The sentences are about as long as the transcripts in the batch, so that little padding is needed.
     """
     alphabet, by_length = speech_llm.model.encoder.config.alphabet, sorted(texts, key=len)
+    write = unit_writer(settings.units, speech_llm.tokenizer) if settings.explicit == "ctc" else lambda text: []
 
     def batch_of(step: int) -> dict:
         rng = random.Random(seed * 3_000_017 + step)
-        items, batch = readable_batch(recordings_of, speech, step)
+        items, batch = spoken_batch(recordings_of, speech, frames, step, seed * 3_000_017 + step)
         transcripts = [item.text for item in items]
         first = bisect_left(by_length, min(map(len, transcripts)), key=len)
         last = bisect_right(by_length, max(map(len, transcripts)), key=len)
@@ -147,6 +195,7 @@ def _batches(
             **batch,
             "letters": [ctc_ids(text, alphabet) for text in transcripts],
             "targets": [speech_llm.target_ids(text) for text in [*transcripts, *sentences]],
+            "units": [write(text) for text in [*transcripts, *sentences]],
             "simulated": [inventory.select(text, rng) for text in sentences],
             "step": step,
         }
@@ -155,22 +204,26 @@ def _batches(
 
 
 def _loss(
-    speech_llm: SpeechLLM, decoder_weights: Sequence[torch.nn.Parameter], settings: Align, seed: int
+    speech_llm: SpeechLLM,
+    decoder_weights: Sequence[torch.nn.Parameter],
+    settings: Align,
+    seed: int,
+    stored: FrameStore | None,
 ) -> Callable[[torch.nn.Module, dict], torch.Tensor]:
     """The loss function: the transcript's loss, the CTC loss while the encoder is trained, and the explicit loss."""
     model, encoder = speech_llm.model, speech_llm.model.encoder
-    explicit = EXPLICIT[settings.explicit]
+    explicit, parts = EXPLICIT[settings.explicit], encoder_parts(model, stored)
 
     def loss_of(_: torch.nn.Module, batch: dict) -> torch.Tensor:
         step = batch["step"]
         encoder_trained = step >= settings.encoder_from * settings.steps
-        encoder.train(encoder_trained)
-        encoder.requires_grad_(encoder_trained)
+        for part in parts:
+            part.train(encoder_trained)
+            part.requires_grad_(encoder_trained)
         model.language_model.train(bool(decoder_weights))
         for parameter in decoder_weights:
             parameter.requires_grad_(step >= settings.decoder_from * settings.steps)
-        inputs, mask = perturbed(encoder, batch["samples"], batch["lengths"], seed=seed * 3_000_017 + step)
-        frames, counts = encoder.frames(inputs, mask)
+        frames, counts = frames_of(encoder, batch, seed=seed * 3_000_017 + step)
         rows = [row[:n].float() for row, n in zip(frames, counts.tolist(), strict=True)]
         rows += [row.to(frames.device) for row in batch["simulated"]]
         lengths = torch.tensor([len(row) for row in rows], device=frames.device)
@@ -183,7 +236,7 @@ def _loss(
             blank = len(encoder.config.alphabet)
             loss = loss + settings.ctc_weight * ctc_loss(logits[: len(counts)], counts, batch["letters"], blank)
         if explicit:
-            loss = loss + explicit(SlotBatch(speech_llm, projected, slots, batch["targets"], logits))
+            loss = loss + explicit(SlotBatch(speech_llm, projected, slots, batch["units"], logits))
         return loss
 
     return loss_of

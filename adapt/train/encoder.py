@@ -13,8 +13,8 @@ from adapt.model.encoders import CtcEncoder
 from adapt.recipe.base import Encoder
 from adapt.train.ctc import ctc_ids, ctc_loss, ctc_texts
 from adapt.train.fit import fit
-from adapt.train.perturb import perturbed
-from adapt.train.speech import Speech, batches, readable_batch
+from adapt.train.frames import FrameStore, frames_of, spoken_batch
+from adapt.train.speech import Speech, batches
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +30,19 @@ def train_encoder(
     seed: int,
     bf16: bool,
     workers: int = 0,
+    frames: FrameStore | None = None,
 ) -> list[dict]:
     """Train the parameters of `encoder` that require a gradient; in place.
 
-    temperature: of sampling languages. folder, seed, bf16, workers: as in `fit`. Returns the log; ten times in a
+    frames: the lower frames of `speech`, for a frozen encoder; None: they are computed anew in each step. temperature:
+    of sampling languages. folder, seed, bf16, workers: as in `fit`. Returns the log; ten times in a
     training a row has the greedy `wer` on `dev`. The first steps use short recordings, with which CTC learns sooner to
     output characters and not only blanks.
     """
     steps, alphabet = settings.steps, encoder.config.alphabet
+    speech = Speech(frames.items) if frames else speech
+    if frames and encoder.upper:
+        encoder.upper.set_statistics(torch.cat(frames.rows(frames.items[:: max(1, len(frames.items) // 200)])))
     recordings_of = batches(
         speech,
         steps=steps,
@@ -51,15 +56,15 @@ def train_encoder(
     is_trained = any(parameter.requires_grad for parameter in encoder.encoder.parameters())
 
     def batch_of(step: int) -> dict:
-        items, batch = readable_batch(recordings_of, speech, step)
+        items, batch = spoken_batch(recordings_of, speech, frames, step, seed * 3_000_017 + step)
         return {**batch, "targets": [ctc_ids(item.text, alphabet) for item in items], "step": step}
 
     def loss_of(encoder: CtcEncoder, batch: dict) -> torch.Tensor:
         encoder.encoder.train(is_trained)
         for norm in norms:
             norm.train(is_trained and batch["step"] < (1 - settings.running_statistics) * steps)
-        inputs, mask = perturbed(encoder, batch["samples"], batch["lengths"], seed=batch["step"])
-        return ctc_loss(*encoder(inputs, mask), batch["targets"], len(alphabet))
+        rows, counts = frames_of(encoder, batch, seed=batch["step"])
+        return ctc_loss(encoder.ctc(rows), counts, batch["targets"], len(alphabet))
 
     return fit(
         encoder,

@@ -18,14 +18,14 @@ from adapt.train.pseudo_audio import symbol_ids
 class SlotBatch:
     """The slots of a batch: the input of an explicit loss.
 
-    audio_embeddings: `[batch, slots, hidden]`. lengths: slots of each row `[batch]`. targets: token ids of each
-    transcript. ctc_logits: of the encoder frames, `[batch, frames, characters + 1]`.
+    audio_embeddings: `[batch, slots, hidden]`. lengths: slots of each row `[batch]`. units: those of each transcript
+    (`train.units`); empty without units. ctc_logits: of the encoder frames, `[batch, frames, characters + 1]`.
     """
 
     speech_llm: SpeechLLM
     audio_embeddings: torch.Tensor
     lengths: torch.Tensor
-    targets: Sequence[Sequence[int]]
+    units: Sequence[Sequence[int]]
     ctc_logits: torch.Tensor
 
     @functools.cached_property
@@ -54,19 +54,18 @@ def letter_distance(batch: SlotBatch) -> torch.Tensor:
     return distance / letters.square().sum(-1).mean()
 
 
-def token_ctc(batch: SlotBatch) -> torch.Tensor:
-    """CTC over tokens: the logits are ten times the cosines to the token embeddings, and padding is the blank."""
-    table = F.normalize(batch.token_embeddings, dim=-1)
-    logits = 10 * F.normalize(batch.audio_embeddings.float(), dim=-1) @ table.T
-    tokens = [
-        target[:-1] for target in batch.targets
-    ]  # without the end of sentence, whose token may also be the padding
-    return ctc_loss(logits, batch.lengths, tokens, batch.speech_llm.tokenizer.pad_token_id)
+def unit_ctc(batch: SlotBatch) -> torch.Tensor:
+    """CTC over the units of the model's `UnitCtc`."""
+    head = batch.speech_llm.model.unit_ctc
+    logits = head(batch.audio_embeddings, batch.speech_llm.model.get_input_embeddings().weight)
+    index = {unit: place for place, unit in enumerate(head.units.tolist())}
+    targets = [[index[unit] for unit in units if unit in index] for units in batch.units]
+    return ctc_loss(logits, batch.lengths, targets, len(head.units))
 
 
 # The losses by name. None: no explicit loss.
 EXPLICIT: dict[str, Callable[[SlotBatch], torch.Tensor] | None] = {
     "none": None,
     "letters": letter_distance,
-    "ctc": token_ctc,
+    "ctc": unit_ctc,
 }

@@ -1,0 +1,34 @@
+"""CTC over units of the LLM: tokens whose embeddings the audio embeddings are compared with."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+START = 10.0  # the initial scale of the cosines
+
+
+class UnitCtc(nn.Module):
+    """CTC logits of audio embeddings: scaled cosines to the embeddings of `units`, and to a trained blank.
+
+    count: the number of units. hidden: dimensions of an embedding. `units` holds their token ids, `[count]`. The
+    embeddings are centred, because those of an LLM point in a common direction.
+    """
+
+    def __init__(self, count: int, hidden: int):
+        super().__init__()
+        self.register_buffer("units", torch.zeros(count, dtype=torch.long))
+        self.blank = nn.Parameter(torch.randn(hidden) * 0.05)
+        self.scale = nn.Parameter(torch.tensor(START))
+        self.bias = nn.Parameter(torch.tensor(0.0))
+
+    def forward(self, audio_embeddings: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+        """Logits `[batch, slots, count + 1]`, the blank last, of `[batch, slots, hidden]`.
+
+        table: the LLM's input embeddings, `[vocabulary, hidden]`.
+        """
+        embeddings = F.normalize(table.detach()[self.units].float(), dim=-1)
+        directions = torch.cat([embeddings - embeddings.mean(0), self.blank[None]])
+        offset = F.pad(self.bias[None], (len(self.units), 0))
+        return self.scale * F.normalize(audio_embeddings.float(), dim=-1) @ directions.T + offset

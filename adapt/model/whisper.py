@@ -1,0 +1,69 @@
+"""Whisper's encoder on windows that are as long as the recordings.
+
+Whisper is trained on windows of 30 s, `window: full`. Its positions are fixed sinusoids, so the encoder also works on a shorter window,
+which costs as much less as it is shorter: `window: recording`, the recording and MARGIN.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+from transformers import PreTrainedConfig, WhisperFeatureExtractor
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from adapt.model.features import SAMPLE_RATE, rows
+
+MARGIN = 30  # filterbank frames (10 ms each) of silence after the recording: without any, its last word suffers
+
+
+class WindowedWhisper(WhisperEncoder):
+    """Whisper's encoder, which also takes windows that are shorter than its 30 s."""
+
+    def windowed(self, features: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
+        """Frames `[batch, ceil(frames / 2), hidden]` of features `[batch, bins, frames]`.
+
+        windows: the features of each row, `[batch]`. What follows them is as if it were not there, so that a row does
+        not depend on its batch.
+        """
+        inside = (torch.arange(features.shape[2], device=features.device) < windows[:, None])[:, None]
+        hidden = F.gelu(self.conv1(features * inside)) * inside
+        hidden = F.gelu(self.conv2(hidden)).transpose(1, 2)
+        hidden = hidden + self.embed_positions.weight[: hidden.shape[1]]
+        outside = torch.arange(hidden.shape[1], device=features.device) >= -(-windows[:, None] // 2)
+        mask = torch.zeros(outside.shape, device=hidden.device, dtype=hidden.dtype)
+        mask = mask.masked_fill(outside, torch.finfo(hidden.dtype).min)[:, None, None]
+        for layer in self.layers:
+            hidden = layer(hidden, mask)
+        return self.layer_norm(hidden)
+
+
+def whisper_log_mel(
+    config: PreTrainedConfig, samples: torch.Tensor, lengths: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The features of transformers' Whisper `[batch, bins, frames]`, and the mask of the recordings in them."""
+    most = 2 * config.max_source_positions  # in filterbank frames
+    size = most
+    if getattr(config, "window", "full") == "recording":
+        size = min(most, -(-int(lengths.max()) // (SAMPLE_RATE // 100)) + MARGIN)
+    extractor = WhisperFeatureExtractor(config.num_mel_bins, chunk_length=most // 100)
+    inputs = extractor(
+        rows(samples, lengths),
+        sampling_rate=SAMPLE_RATE,
+        max_length=size * SAMPLE_RATE // 100,
+        return_tensors="pt",
+        return_attention_mask=True,
+    )
+    return inputs.input_features.to(samples.device), inputs.attention_mask.bool().to(samples.device)
+
+
+def whisper_frames(
+    encoder: WindowedWhisper, inputs: torch.Tensor, mask: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Frames `[batch, frames, hidden]` and their counts `[batch]`."""
+    recorded = mask.sum(-1)
+    lengths = encoder._get_feat_extract_output_lengths(recorded)
+    if getattr(encoder.config, "window", "full") == "recording":
+        frames = encoder.windowed(inputs, (recorded + MARGIN).clamp_max(2 * encoder.config.max_source_positions))
+    else:
+        frames = encoder(inputs).last_hidden_state
+    return frames[:, : int(lengths.max())], lengths

@@ -1,0 +1,126 @@
+"""Train the projector by CTC over units of the LLM's own token embeddings, without the decoder in the loop.
+
+What the projector outputs then lies where the LLM has its tokens, and the decoder reads it within some tens of steps.
+From paired audio through the decoder alone, others report plateaus of thousands of steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import jiwer
+import torch
+
+from adapt.model.composed import ComposedForSpeechRecognition
+from adapt.model.speech_llm import SpeechLLM
+from adapt.recipe.base import Align
+from adapt.train.ctc import ctc_ids, ctc_loss
+from adapt.train.explicit import SlotBatch, unit_ctc
+from adapt.train.fit import fit
+from adapt.train.frames import FrameStore, frames_of, spoken_batch
+from adapt.train.speech import Speech, batches
+from adapt.train.units import unit_writer
+
+
+def encoder_parts(model: ComposedForSpeechRecognition, frames: FrameStore | None) -> list[torch.nn.Module]:
+    """The parts of the encoder that can be trained: all of it, or what lies above stored frames."""
+    encoder = model.encoder
+    if frames is None:
+        return [encoder]
+    return [part for part in (encoder.upper, encoder.ctc_head) if part is not None]
+
+
+def align_ctc(
+    speech_llm: SpeechLLM,
+    speech: Speech,
+    dev: Speech,
+    settings: Align,
+    *,
+    temperature: float,
+    folder: Path,
+    seed: int,
+    bf16: bool,
+    workers: int,
+    frames: FrameStore | None,
+) -> list[dict]:
+    """Train the projector and the model's CTC head over units; in place. Arguments as in `align`.
+
+    With stored frames, the upper blocks of the encoder are trained too, with the CTC loss of their letters. Returns the
+    log; ten times in a training a row has `units_wer`, the WER of the greedy units on `dev`.
+    """
+    model, encoder, steps = speech_llm.model, speech_llm.model.encoder, settings.ctc_steps
+    seconds = settings.ctc_seconds
+    recordings_of = batches(speech, steps=steps, batch_seconds=seconds, temperature=temperature, seed=seed + 1)
+    write = unit_writer(settings.units, speech_llm.tokenizer)
+    upper = encoder_parts(model, frames) if frames else []
+    model.requires_grad_(False)
+    parts = torch.nn.ModuleList([model.projector, model.unit_ctc, *upper])
+    parts.requires_grad_(True)
+
+    def batch_of(step: int) -> dict:
+        items, batch = spoken_batch(recordings_of, speech, frames, step, seed * 5_000_011 + step)
+        letters = [ctc_ids(item.text, encoder.config.alphabet) for item in items]
+        return {**batch, "units": [write(item.text) for item in items], "letters": letters, "step": step}
+
+    def loss_of(_: torch.nn.Module, batch: dict) -> torch.Tensor:
+        rows, counts = frames_of(encoder, batch, seed=seed * 5_000_011 + batch["step"])
+        slots = -(-counts // model.config.stack)
+        logits = encoder.ctc(rows) if upper else None
+        loss = unit_ctc(SlotBatch(speech_llm, model.projector(rows), slots, batch["units"], logits))
+        if upper:
+            letters = ctc_loss(logits, counts, batch["letters"], len(encoder.config.alphabet))
+            loss = loss + settings.ctc_weight * letters
+        return loss
+
+    encoder.eval()
+    return fit(
+        parts,
+        batch_of,
+        loss_of,
+        steps=steps,
+        groups=[
+            {"params": [p for part in parts[:2] for p in part.parameters()], "lr": settings.ctc_rate},
+            {"params": [p for part in upper for p in part.parameters()], "lr": settings.encoder_rate},
+        ],
+        warmup=min(100, steps // 10),
+        folder=folder,
+        save_every=max(1, steps // 20),
+        evaluate=_evaluation(speech_llm, dev, steps),
+        label="units",
+        seed=seed,
+        bf16=bf16,
+        weight_decay=0.01,
+        workers=workers,
+    )
+
+
+def _evaluation(speech_llm: SpeechLLM, dev: Speech, steps: int) -> Callable[[int, list[dict]], dict]:
+    """The evaluation: WER of the greedy units on `dev` at every tenth of the steps."""
+    model = speech_llm.model
+
+    @torch.no_grad()
+    def evaluate(step: int, history: list[dict]) -> dict:
+        if step == 0 or step % max(1, steps // 10):
+            return {}
+        was_training = model.encoder.training
+        model.encoder.eval()
+        references, hypotheses = [], []
+        for items, samples, lengths in dev.in_order():
+            inputs = model.encoder.inputs(samples.to(model.device), lengths.to(model.device))
+            for item, row in zip(items, model.get_audio_features(*inputs), strict=True):
+                references.append(item.text)
+                hypotheses.append(unit_text(speech_llm, row))
+        model.encoder.train(was_training)
+        return {"units_wer": round(jiwer.wer(references, hypotheses), 4)}
+
+    return evaluate
+
+
+@torch.no_grad()
+def unit_text(speech_llm: SpeechLLM, audio_embeddings: torch.Tensor) -> str:
+    """The greedy CTC hypothesis of audio embeddings `[slots, hidden]` in the units of the model."""
+    head = speech_llm.model.unit_ctc
+    best = head(audio_embeddings[None], speech_llm.model.get_input_embeddings().weight)[0].argmax(-1).tolist()
+    units = [unit for place, unit in enumerate(best) if unit < len(head.units) and (place == 0 or unit != best[place - 1])]
+    return " ".join(speech_llm.tokenizer.decode(head.units[units].tolist()).split())
