@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapt.model.bases import built_in, config_of, find_base, parameters
+from adapt.model.bases import built_in, config_of, described, find_base, parameters
 from adapt.recipe.domain import Recipe
 from adapt.stages import plan
 from adapt.stages.checks import fusion_problems
@@ -70,7 +70,7 @@ def check(recipe: Recipe) -> list[Finding]:
 def _base(recipe: Recipe) -> Finding:
     """The name, origin and size of the base."""
     origin = "built in" if recipe.base in built_in() else "folder"
-    size = f"{parameters(find_base(recipe.base)) / 1e6:,.1f} M parameters"
+    size = f"{parameters(described(recipe.base)) / 1e6:,.1f} M parameters"
     return Finding("ok", "base", f"{recipe.base} ({origin}), {size}")
 
 

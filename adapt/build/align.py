@@ -21,9 +21,7 @@ def align(build: Build) -> StageResult:
         speech_llm = _initial_model(build, llm)
         training = {**build.training(), "temperature": recipe.data.temperature}
         training["frames"] = build.frames(speech_llm.model.encoder)
-        alignment = train(
-            speech_llm, build.speech, build.dev, build.texts(), recipe.align, folder=scratch, **training
-        )
+        alignment = train(speech_llm, build.speech, build.dev, build.texts(), recipe.align, folder=scratch, **training)
         speech_llm.model.eval().save_pretrained(build.path("model"))
         speech_llm.tokenizer.save_pretrained(build.path("model"))
         _save_examples(build, speech_llm)
@@ -57,8 +55,8 @@ def _units(build: Build, tokenizer) -> list[int]:
 
     if (kind := build.recipe.align.units) == "none":
         return []
-    write = unit_writer(kind, tokenizer)
-    return inventory([write(item.text) for item in build.speech.items])
+    heard = [item.text for item in build.speech.items]
+    return inventory(list(map(unit_writer(kind, tokenizer, heard), heard)))
 
 
 def _shapes(module) -> dict:

@@ -1,12 +1,16 @@
 """Built-in bases that are made of pretrained parts: found, checked, and put together with what was trained, once.
 
-The package has what was trained (`trained.safetensors`), the config, and `parts.json`: name, revision, size and hashes of
-each part. The whole model is written to a cache folder at first use, and loads from there as any other base does.
+The package has what was trained (`trained.safetensors`), the config, and `parts.json`: the number of `parameters` of
+the whole model, and its `parts`. A part has a name, a revision and megabytes on the hub, the SHA-256 of the hub's
+model.safetensors (`sha256`), the hash of the tensors that the base was trained with (`tensors`, by `tensor_hash`), and
+the name of its folder in ADAPT_PARTS (`folder`). The whole model is written to a cache folder at first use, and loads
+from there as any other base does.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -57,7 +61,7 @@ def _assemble(source: Path, out: Path) -> None:
     from adapt.model.tokenizer import with_leading_space
     from adapt.model.trained import TRAINED, load_trained
 
-    parts = json.loads((source / PARTS).read_text(encoding="utf-8"))
+    parts = json.loads((source / PARTS).read_text(encoding="utf-8"))["parts"]
     folders = {key: _part_folder(source.name, part) for key, part in parts.items()}
     print(f"{source.name}: assembling {' and '.join(p['name'] for p in parts.values())}, once", file=sys.stderr)
     model = ComposedForSpeechRecognition(ComposedConfig.from_pretrained(source))
@@ -110,10 +114,15 @@ def _given_folder(base: str, part: Mapping, parts: Path) -> Path:
 
 
 def _check_hash(base: str, part: Mapping, folder: Path, state: Mapping[str, torch.Tensor]) -> None:
-    """Raises ModelError for weights that the base was not trained with."""
-    if (found := tensor_hash(state)) not in part["hashes"]:
-        problem = f"its weights (hash {found}) are not those that {base} was trained with"
-        raise ModelError(f"{folder}: {problem}; give {part['name']} at revision {part['revision'][:8]}")
+    """Raises ModelError for weights that are neither those of the training nor the file of the hub."""
+    if (found := tensor_hash(state)) == part["tensors"]:
+        return
+    file = folder / "model.safetensors"
+    with file.open("rb") if file.exists() else io.BytesIO() as content:
+        if hashlib.file_digest(content, "sha256").hexdigest() == part["sha256"]:
+            return
+    problem = f"its weights (hash {found}) are not those that {base} was trained with"
+    raise ModelError(f"{folder}: {problem}; give {part['name']} at revision {part['revision'][:8]}")
 
 
 def tensor_hash(state: Mapping[str, torch.Tensor]) -> str:

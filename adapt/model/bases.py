@@ -110,5 +110,7 @@ def tensors(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
 
 
 def parameters(path: Path) -> int:
-    """Number of parameters in the safetensors files of a folder. Raises `ModelError` if there is none."""
+    """Number of parameters of the model in a folder (`described`). Raises `ModelError` if it holds no weights."""
+    if (path / PARTS).exists():
+        return json.loads((path / PARTS).read_text(encoding="utf-8"))["parameters"]
     return sum(math.prod(shape) for _, shape in tensors(path).values())

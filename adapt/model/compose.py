@@ -22,8 +22,9 @@ def compose(
 ) -> ComposedForSpeechRecognition:
     """A model with the weights of `encoder` and `llm`, and a projector with random weights.
 
-    units: token ids for a CTC head over them. settings: other fields of `ComposedConfig`, such as `stack`, `projector`, `projector_size`, `prompt`, `max_seconds`
-    and `whole_stacks`. In a tokenizer without a padding token, the end of sentence becomes the padding token; in place.
+    units: token ids for a CTC head over them. settings: other fields of `ComposedConfig`, such as `stack`, `projector`,
+    `projector_size`, `prompt`, `max_seconds` and `whole_stacks`. In a tokenizer without a padding token, the end of
+    sentence becomes the padding token; in place.
     """
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token

@@ -130,7 +130,9 @@ class CtcEncoder(PreTrainedModel):
     def frame_rate(self) -> float:
         """Lower frames in a second."""
         strides = getattr(self.encoder.config, "conv_stride", None)  # of wav2vec 2.0 and its kin
-        return SAMPLE_RATE / math.prod(strides) if strides else 100 / getattr(self.encoder.config, "subsampling_factor", 2)
+        return (
+            SAMPLE_RATE / math.prod(strides) if strides else 100 / getattr(self.encoder.config, "subsampling_factor", 2)
+        )
 
     @property
     def width(self) -> int:
@@ -229,9 +231,9 @@ def conformer(
 def pretrained(name: str, alphabet: str, *, window: str = "full", upper: dict | None = None) -> CtcEncoder:
     """The audio encoder of a checkpoint, with a CTC head over `alphabet`.
 
-    name: a folder or a name on the hub. window: of Whisper (`adapt.model.whisper`). upper: as in `CtcEncoderConfig`. A `CtcEncoder` keeps its head as far as `relettered` does; an encoder of
-    transformers gets a new head, without the decoder or head of its checkpoint. Raises `ModelError` for model types not
-    in ENCODERS.
+    name: a folder or a name on the hub. window: of Whisper (`adapt.model.whisper`). upper: as in `CtcEncoderConfig`. A
+    `CtcEncoder` keeps its head as far as `relettered` does; an encoder of transformers gets a new head, without the
+    decoder or head of its checkpoint. Raises `ModelError` for model types not in ENCODERS.
     """
     config = AutoConfig.from_pretrained(name)
     if config.model_type == CtcEncoderConfig.model_type:

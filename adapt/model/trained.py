@@ -16,12 +16,12 @@ TRAINED = "trained.safetensors"
 PRETRAINED = ("encoder.encoder.", "language_model.")  # names of the weights of the pretrained parts begin so
 
 
-def save_trained(model: ComposedForSpeechRecognition, lora: LoraWeights | None, path: Path, half: bool = False) -> None:
-    """Write the weights beside the pretrained parts, and the LoRA of the decoder. half: in half precision."""
+def save_trained(model: ComposedForSpeechRecognition, lora: LoraWeights | None, path: Path) -> None:
+    """Write the weights beside the pretrained parts, and the LoRA of the decoder."""
     state = {name: w for name, w in model.state_dict().items() if not name.startswith(PRETRAINED)}
     for layer, halves in (lora.halves if lora else {}).items():
         state |= {f"{layer}.lora_{half_name}": w for half_name, w in zip("AB", halves, strict=True)}
-    state = {n: (w.half() if half and w.is_floating_point() else w).cpu().contiguous() for n, w in state.items()}
+    state = {name: w.cpu().contiguous() for name, w in state.items()}
     save_file(state, path, {"lora_scale": str(lora.scale if lora else 1.0)})
 
 
@@ -34,8 +34,12 @@ def load_trained(model: ComposedForSpeechRecognition, path: Path) -> None:
         names = list(content.keys())
         scale = float((content.metadata() or {})["lora_scale"])
         lora = {name.removesuffix(".lora_A") for name in names if name.endswith(".lora_A")}
-        halves = {n: (content.get_tensor(f"{n}.lora_A").float(), content.get_tensor(f"{n}.lora_B").float()) for n in lora}
-        plain = {name: content.get_tensor(name) for name in names if name.rpartition(".")[2] not in ("lora_A", "lora_B")}
+        halves = {
+            n: (content.get_tensor(f"{n}.lora_A").float(), content.get_tensor(f"{n}.lora_B").float()) for n in lora
+        }
+        plain = {
+            name: content.get_tensor(name) for name in names if name.rpartition(".")[2] not in ("lora_A", "lora_B")
+        }
     state = model.state_dict()
     expected = {name for name in state if not name.startswith(PRETRAINED)}
     wrong = expected ^ plain.keys() or {n for n, w in plain.items() if state[n].shape != w.shape}

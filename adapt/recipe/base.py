@@ -178,7 +178,7 @@ class Align:
         default="none",
         metadata={
             "help": "units of the LLM for CTC over audio embeddings, a head that stays with the model: none, letters, "
-            "pieces (up to 3 letters), or tokens",
+            "pieces (up to 3 letters), tokens, or mixed (tokens for words that are heard often, else pieces)",
             "choices": choices.UNITS,
         },
     )

@@ -31,6 +31,7 @@ from adapt.train.unit_selection import UnitInventory, build_inventory
 from adapt.train.units import unit_writer
 
 SHORT_FIRST = 0.2  # first share of the steps, in which batches go from short recordings to all of them
+EVALUATED = 100  # recordings, at most: with a large LLM an evaluation takes as long as several steps
 log = logging.getLogger(__name__)
 
 
@@ -66,7 +67,9 @@ def align(
     model = speech_llm.model
     speech = Speech(frames.items) if frames else speech
     common = {"temperature": temperature, "seed": seed, "bf16": bf16, "workers": workers, "frames": frames}
-    history = align_ctc(speech_llm, speech, dev, settings, folder=folder / "ctc", **common) if settings.ctc_steps else []
+    history = (
+        align_ctc(speech_llm, speech, dev, settings, folder=folder / "ctc", **common) if settings.ctc_steps else []
+    )
     recordings_of = batches(
         speech,
         steps=settings.steps,
@@ -181,7 +184,8 @@ def _batches(
     The sentences are about as long as the transcripts in the batch, so that little padding is needed.
     """
     alphabet, by_length = speech_llm.model.encoder.config.alphabet, sorted(texts, key=len)
-    write = unit_writer(settings.units, speech_llm.tokenizer) if settings.explicit == "ctc" else lambda text: []
+    heard = [item.text for item in speech.items]
+    write = unit_writer(settings.units, speech_llm.tokenizer, heard) if settings.explicit == "ctc" else lambda text: []
 
     def batch_of(step: int) -> dict:
         rng = random.Random(seed * 3_000_017 + step)
@@ -243,8 +247,12 @@ def _loss(
 
 
 def _evaluation(speech_llm: SpeechLLM, dev: Speech, steps: int) -> Callable[[int, list[dict]], dict]:
-    """The evaluation: losses on `dev` at every tenth of the steps, and a warning if the decoder ignores its slot."""
+    """The evaluation: losses on EVALUATED recordings of `dev` at every tenth of the steps.
+
+    Warns if the decoder ignores its slot.
+    """
     model = speech_llm.model
+    dev = Speech(dev.items[:: -(-len(dev.items) // EVALUATED)], dev.max_bad)
 
     def evaluate(step: int, history: list[dict]) -> dict:
         if step % max(1, steps // 10):

@@ -52,7 +52,7 @@ def align_ctc(
     model, encoder, steps = speech_llm.model, speech_llm.model.encoder, settings.ctc_steps
     seconds = settings.ctc_seconds
     recordings_of = batches(speech, steps=steps, batch_seconds=seconds, temperature=temperature, seed=seed + 1)
-    write = unit_writer(settings.units, speech_llm.tokenizer)
+    write = unit_writer(settings.units, speech_llm.tokenizer, [item.text for item in speech.items])
     upper = encoder_parts(model, frames) if frames else []
     model.requires_grad_(False)
     parts = torch.nn.ModuleList([model.projector, model.unit_ctc, *upper])
@@ -122,5 +122,7 @@ def unit_text(speech_llm: SpeechLLM, audio_embeddings: torch.Tensor) -> str:
     """The greedy CTC hypothesis of audio embeddings `[slots, hidden]` in the units of the model."""
     head = speech_llm.model.unit_ctc
     best = head(audio_embeddings[None], speech_llm.model.get_input_embeddings().weight)[0].argmax(-1).tolist()
-    units = [unit for place, unit in enumerate(best) if unit < len(head.units) and (place == 0 or unit != best[place - 1])]
+    units = [
+        unit for place, unit in enumerate(best) if unit < len(head.units) and (place == 0 or unit != best[place - 1])
+    ]
     return " ".join(speech_llm.tokenizer.decode(head.units[units].tolist()).split())

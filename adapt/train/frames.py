@@ -81,7 +81,9 @@ class FrameStore:
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free / GIGABYTE
         if size > limit:
-            problem = f"those of {seconds / 3600:.1f} h of audio take {size:.1f} GB, more than data.frames_gb: {limit:g}"
+            problem = (
+                f"those of {seconds / 3600:.1f} h of audio take {size:.1f} GB, more than data.frames_gb: {limit:g}"
+            )
             raise DataError(f"frames: {problem}; allow more, or train on fewer recordings")
         if size > free and not self._folder.exists():
             raise DataError(f"{folder}: frames take {size:.1f} GB, but {free:.1f} GB are free; make room")

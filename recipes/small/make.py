@@ -1,19 +1,24 @@
 """Prepare the data of the base `small`: text, and speech in a neural voice and many others.
 
-    python recipes/small/make.py text --data DIR     # DIR holds the corpora that recipes/base/text.py names, and an4
-    python recipes/small/make.py speech --data DIR   # needs the output of `text`
-    adapt base recipes/small
+python recipes/small/make.py text --data DIR     # DIR holds the corpora that recipes/base/text.py names, and an4
+python recipes/small/make.py speech --data DIR   # needs the output of `text`
+adapt base recipes/small
+python recipes/small/make.py pack runs/small     # into adapt/assets/small, in half precision
 """
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import shutil
 import sys
 from multiprocessing import Pool
 from pathlib import Path
 
 import click
+import yaml
+from safetensors import safe_open
 
 HERE = Path(__file__).parent
 DATA = HERE / "data"
@@ -76,7 +81,11 @@ def speech(data: Path, count: int, processes: int) -> None:
     need_voices()
     human_sets(data, DATA)
     held_out = _sentences("held_out")
-    for kind, sentences in {"slt": held_out[:150], "dev-espeak": held_out[500:550], "dev-mbrola": held_out[550:600]}.items():
+    for kind, sentences in {
+        "slt": held_out[:150],
+        "dev-espeak": held_out[500:550],
+        "dev-mbrola": held_out[550:600],
+    }.items():
         held_out_set(sentences, DATA, kind)
     sentences = _sentences("spoken")
     with Pool(processes) as pool:
@@ -90,6 +99,63 @@ def speech(data: Path, count: int, processes: int) -> None:
     write_manifest(DATA, "train", ["train", "human"])
     write_manifest(DATA, "dev", ["dev-espeak", "dev-mbrola", "dev-human"])
     write_manifest(DATA, "test", ["slt", "an4"])
+
+
+# Revision, megabytes and SHA-256 of model.safetensors on the hub.
+PARTS = {
+    "encoder": {
+        "name": "openai/whisper-base",
+        "folder": "whisper-base",
+        "revision": "e37978b90ca9030d5170a5c07aadb050351a65bb",
+        "megabytes": 290,
+        "sha256": "07cadb9f25677c8d50df603e66a98fbd842cce45047139baeb16e6219a1e807b",
+    },
+    "llm": {
+        "name": "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "folder": "smollm2-135m",
+        "revision": "12fd25f77366fa6b3b4b768ec3050bf629380bac",
+        "megabytes": 269,
+        "sha256": "5af571cbf074e6d21a03528d2330792e532ca608f24ac70a143f6b369968ab8c",
+    },
+}
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--out", type=click.Path(path_type=Path), default=HERE.parents[1] / "adapt/assets/small")
+def pack(run: Path, out: Path) -> None:
+    """Pack what the run of `adapt base` in folder RUN trained, in half precision, and what its parts are."""
+    import torch
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoModel, AutoModelForCausalLM
+
+    from adapt.model.assemble import PARTS as PARTS_FILE
+    from adapt.model.assemble import tensor_hash
+    from adapt.model.bases import parameters
+    from adapt.model.soft_prompt import SLOT_EXAMPLES
+    from adapt.model.trained import TRAINED
+
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
+    tensors = {
+        "encoder": tensor_hash(
+            AutoModel.from_pretrained(recipe["encoder"]["start"], dtype=torch.float32).encoder.state_dict()
+        ),
+        "llm": tensor_hash(
+            AutoModelForCausalLM.from_pretrained(recipe["llm"]["start"], dtype=torch.float32).state_dict()
+        ),
+    }
+    out.mkdir(exist_ok=True)
+    parts = {key: {**part, "tensors": tensors[key]} for key, part in PARTS.items()}
+    facts = {"parameters": parameters(run / "model"), "parts": parts}
+    (out / PARTS_FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    shutil.copyfile(run / "model/config.json", out / "config.json")
+    for name in (TRAINED, SLOT_EXAMPLES):
+        with safe_open(run / "model" / name, "pt") as content:
+            metadata = content.metadata()
+        state = load_file(run / "model" / name)
+        save_file({k: v.half() if v.is_floating_point() else v for k, v in state.items()}, out / name, metadata)
+    size = sum(path.stat().st_size for path in out.iterdir())
+    _log(f"pack: {out}: {size / 2**20:.2f} MiB")
 
 
 if __name__ == "__main__":

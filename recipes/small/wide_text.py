@@ -1,6 +1,6 @@
 """Wide text for the base `small`: the general text of recipes/base, names in sentences, and lists of rare words.
 
-    python recipes/small/make.py text --data DIR
+python recipes/small/make.py text --data DIR
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ def test_alignment_trains_every_part_and_merges_its_lora(tiny, manifest, tmp_pat
     before = {name: value.clone() for name, value in tiny.model.state_dict().items()}
     rates = {"projector_rate": 5e-3, "encoder_rate": 1e-3, "decoder_rate": 5e-3}
     how = settings(**rates, encoder_from=0.5, decoder="lora", rank=4, explicit="letters")
-    log = align(tiny, speech, speech, TEXTS, how, folder=tmp_path, **MORE)
+    log = align(tiny, speech, speech, TEXTS, how, folder=tmp_path, **MORE).log
     rows = [row for row in log if "other_loss" in row]
     assert rows[-1]["dev_loss"] < rows[0]["dev_loss"], "the loss on real audio falls"
     now = tiny.model.state_dict()

@@ -1,0 +1,123 @@
+"""A base of pretrained parts: assembled from folders, and refused if the parts are others."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from adapt.errors import ModelError
+from adapt.model import assemble, bases
+from adapt.model.bases import find_base, fingerprint, has_ctc
+from adapt.model.load import load_speech_llm
+from tests.model.builders.parts import TEXT, byte_level_tokenizer
+from tests.model.test_whisper import SIZES
+from tests.session import adapt
+
+ROOT = Path(__file__).parents[2]
+RECIPE = """name: made
+data: {train: train.jsonl, dev: train.jsonl}
+encoder: {start: ./parts/whisper-base, frozen: all, upper_layers: 1, upper_size: 16, heads: 2, steps: 4,
+  batch_seconds: 4, warmup_steps: 2}
+llm: {start: ./parts/smollm2-135m, lm_steps: 0, read_steps: 0}
+align: {prompt: "<|im_start|><speech><|im_end|>", projector: normalised, projector_size: 16, units: mixed,
+  ctc_steps: 4, ctc_seconds: 4, explicit: ctc, lora_layers: all, rank: 2, steps: 4, batch_seconds: 4, simulated: 0, decoder_from: 0,
+  encoder_from: 0}
+"""
+
+
+@pytest.fixture
+def parts(tmp_path, manifest) -> Path:
+    """A tiny random Whisper and Llama, in the folder `parts`."""
+    folder = tmp_path / "parts"
+    torch.manual_seed(0)
+    transformers.WhisperForConditionalGeneration(transformers.WhisperConfig(**SIZES)).save_pretrained(
+        folder / "whisper-base"
+    )
+    tokenizer = byte_level_tokenizer()
+    ids = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    config = transformers.LlamaConfig(vocab_size=len(tokenizer), tie_word_embeddings=True, **TEXT, **ids)
+    transformers.LlamaForCausalLM(config).save_pretrained(folder / "smollm2-135m")
+    tokenizer.save_pretrained(folder / "smollm2-135m")
+    return folder
+
+
+@pytest.fixture
+def made(parts, tmp_path, monkeypatch) -> Path:
+    """The run folder of a base of these parts, which is packed as the built-in base `made`."""
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    done = adapt("base", "align", tmp_path, "-o", tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    monkeypatch.syspath_prepend(ROOT / "recipes/small")
+    for name in ("make", "text", "speech", "voices", "wide_text"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    import make
+
+    assets = tmp_path / "assets"
+    assets.mkdir()
+    make.pack.callback(tmp_path / "run", assets / "made")
+    monkeypatch.setattr(bases, "ASSETS", assets)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("ADAPT_PARTS", str(parts))
+    fingerprint.cache_clear()
+    yield tmp_path / "run"
+    fingerprint.cache_clear()
+
+
+def test_a_base_is_assembled_once_from_its_parts_and_is_the_one_that_was_trained(made, tmp_path, noise):
+    ours, theirs = load_speech_llm("made", "cpu"), load_speech_llm(str(made / "model"), "cpu")
+    assert has_ctc("made") and not list((tmp_path / "assets/made").glob("model*")), "the package has no whole model"
+    for one, other in zip(ours.audio_embeddings(noise), theirs.audio_embeddings(noise), strict=True):
+        torch.testing.assert_close(one, other, atol=2e-3, rtol=2e-2)
+    state = theirs.model.state_dict()
+    for name, weights in ours.model.state_dict().items():
+        torch.testing.assert_close(weights, state[name], atol=2e-3, rtol=2e-3)
+    assert ours.target_ids("so it is") == theirs.target_ids("so it is")
+    shutil.rmtree(tmp_path / "parts")
+    assert find_base("made").parent == tmp_path / "cache/adapt-asr", "the second time needs no parts"
+    soundfile.write(tmp_path / "a.wav", noise[2], 16_000)
+    done = adapt("transcribe", tmp_path / "a.wav", "--base", "made", "--max-new-tokens", "4")
+    assert done.exit_code == 0, done.output
+    for decoder in ("ctc", "llm"):
+        assert adapt("transcribe", tmp_path / "a.wav", "--base", "made", "--decoder", decoder).exit_code == 0
+
+
+def test_alignment_keeps_the_pretrained_parts_and_lowers_the_loss(made, parts):
+    model = load_file(made / "model/model.safetensors")
+    whisper = load_file(parts / "whisper-base/model.safetensors")
+    assert all(
+        torch.equal(w, model[f"encoder.encoder.{n.removeprefix('model.encoder.')}"])
+        for n, w in whisper.items()
+        if n.startswith("model.encoder.")
+    ), "Whisper is frozen"
+    llm = load_file(parts / "smollm2-135m/model.safetensors")
+    changed = {n for n, w in llm.items() if not torch.equal(w, model[f"language_model.{n}"])}
+    assert changed and all("proj" in name for name in changed), (
+        "LoRA is merged into the linear layers, exactly elsewhere"
+    )
+    log = json.loads((made / "model/log.json").read_text())
+    assert any("units_wer" in row for row in log) and any("other_loss" in row for row in log)
+    assert list((made / "frames").glob("*/frames-0000.safetensors")), "the frames are kept"
+
+
+def test_parts_that_are_missing_or_others_are_one_line(made, parts, monkeypatch):
+    weights = load_file(parts / "smollm2-135m/model.safetensors")
+    one = next(iter(weights))
+    save_file({**weights, one: weights[one] + 1}, parts / "smollm2-135m/model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=r"its weights .* are not those that made was trained with; give Huggi"):
+        load_speech_llm("made", "cpu")
+    (parts / "smollm2-135m").rename(parts / "other")
+    with pytest.raises(ModelError, match="holds other, whisper-base, but not smollm2-135m; put HuggingFaceTB/SmolLM2"):
+        load_speech_llm("made", "cpu")
+    monkeypatch.delenv("ADAPT_PARTS")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *a, **k: (_ for _ in ()).throw(OSError("no route")))
+    with pytest.raises(ModelError, match="cannot be downloaded from the hub: no route; download it yourself, and set"):
+        load_speech_llm("made", "cpu")
+    assert not list(assemble.cache_folder(bases.ASSETS / "made", "x").parent.glob("*/*")), "nothing half made is left"
