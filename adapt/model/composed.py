@@ -28,11 +28,12 @@ class ComposedConfig(PreTrainedConfig):
     """Configuration of a composed speech LLM.
 
     audio_config, alphabet, upper: those of a `CtcEncoderConfig`. text_config: the config of any causal LM. stack:
-    encoder frames in one audio embedding. projector: one of PROJECTORS. projector_size: its hidden width. prompt: the prompt
-    template (`text.template`). audio_token_id: the token that stands for an audio embedding in `input_ids`; it need not
-    be in the LM's vocabulary. max_seconds: the longest recording that the model was trained on; longer ones are cut.
-    units: the number of units in the CTC head over the LLM's tokens (`UnitCtc`); 0: no such head. whole_stacks: True
-    drops frames beyond the last full stack, as SLAM-LLM does; False fills that stack with zeros.
+    encoder frames in one audio embedding. projector: one of PROJECTORS. projector_size: its hidden width. prompt:
+    the prompt template (`text.template`). audio_token_id: the token that stands for an audio embedding in
+    `input_ids`; it need not be in the LM's vocabulary. max_seconds: the longest recording that the model was
+    trained on; longer ones are cut. units: the number of units in the CTC head over the LLM's tokens (`UnitCtc`);
+    0: no such head. whole_stacks: True drops frames beyond the last full stack, as SLAM-LLM does; False fills that
+    stack with zeros.
     """
 
     model_type = OWN_TYPE

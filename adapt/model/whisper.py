@@ -1,7 +1,7 @@
 """Whisper's encoder on windows that are as long as the recordings.
 
-Whisper is trained on windows of 30 s (`window: full`). Its positions are fixed sinusoids, so the encoder also works on a
-shorter window, which costs as much less as it is shorter: `window: recording`, the recording and MARGIN.
+Whisper is trained on windows of 30 s (`window: full`). Its positions are fixed sinusoids, so the encoder also works on
+a shorter window, which costs as much less as it is shorter: `window: recording`, the recording and MARGIN.
 """
 
 from __future__ import annotations
