@@ -59,7 +59,7 @@ def load_audio_encoder(settings: Encoder, alphabet: str):
     if not isinstance(AutoConfig.from_pretrained(source), ComposedConfig):
         upper = {"size": settings.upper_size, "layers": settings.upper_layers, "stack": settings.upper_stack}
         upper = {**upper, "heads": settings.heads} if settings.upper_layers else None
-        return pretrained(source, alphabet, window=settings.window, upper=upper)
+        return pretrained(source, alphabet, window=settings.window, tuned_layers=settings.tuned_layers, upper=upper)
     return relettered(ComposedForSpeechRecognition.from_pretrained(source, dtype=torch.float32).encoder, alphabet)
 
 
@@ -96,6 +96,7 @@ def check_starts(recipe: BaseRecipe, alphabet: str) -> None:
         with loading("encoder.start", name):
             config = AutoConfig.from_pretrained(path_or_name(name))
         _check_length(recipe, config)
+        _check_tuned_layers(recipe, config)
     chat_template = None
     if name := recipe.llm.start:
         with loading("llm.start", name):
@@ -115,6 +116,14 @@ def _check_length(recipe: BaseRecipe, encoder) -> None:
     if encoder.model_type == "whisper" and recipe.data.max_seconds > (most := 2 * encoder.max_source_positions / 100):
         problem = f"{recipe.data.max_seconds:g}, but {recipe.encoder.start!r} takes at most {most:g}"
         raise RecipeError(f"data.max_seconds: {problem}; give at most that")
+
+
+def _check_tuned_layers(recipe: BaseRecipe, encoder) -> None:
+    """Raises RecipeError if an encoder with this config has no layers that could be tuned, or too few."""
+    tuned, most = recipe.encoder.tuned_layers, encoder.num_hidden_layers if encoder.model_type == "whisper" else 0
+    if tuned > most:
+        problem = f"{tuned}, but {recipe.encoder.start!r}, a {encoder.model_type!r} model, has {most} that can be tuned"
+        raise RecipeError(f"encoder.tuned_layers: {problem}; give at most that")
 
 
 def _check_causal(name: str, config) -> None:
@@ -159,8 +168,8 @@ def _check_letters(recipe: BaseRecipe, tokenizer, alphabet: str) -> None:
 
 
 def check_shapes(recipe: BaseRecipe) -> None:
-    """Raises RecipeError for sizes of a new encoder or decoder that do not fit together."""
-    encoder, llm, problems = recipe.encoder, recipe.llm, []
+    """Raises RecipeError for sizes of a new encoder or decoder, and other keys, that do not fit together."""
+    encoder, llm, align, problems = recipe.encoder, recipe.llm, recipe.align, []
     if not encoder.start and not encoder.steps:
         problems.append("encoder.steps: 0 without encoder.start; give steps, or an encoder to start from")
     if not encoder.start and encoder.hidden_size % encoder.heads:
@@ -171,5 +180,11 @@ def check_shapes(recipe: BaseRecipe) -> None:
     if not llm.start and llm.hidden_size % (2 * llm.heads):
         problem = f"llm.heads: the hidden_size {llm.hidden_size} is no even number for each of {llm.heads} heads"
         problems.append(f"{problem}; give other heads, or another hidden_size")
+    if encoder.tuned_layers and encoder.frozen != "all":
+        problem = f"{encoder.tuned_layers}, but encoder.frozen is {encoder.frozen}"
+        problems.append(f"encoder.tuned_layers: {problem}; write encoder.frozen: all, or leave tuned_layers out")
+    if align.units == "none" and (align.ctc_steps or align.explicit == "ctc"):
+        needed = "ctc_steps" if align.ctc_steps else "explicit: ctc"
+        problems.append(f"align.units: none, but align.{needed} needs units; give letters, pieces, tokens or mixed")
     if problems:
         raise RecipeError(*problems)

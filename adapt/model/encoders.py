@@ -21,7 +21,7 @@ from transformers.configuration_utils import SubConfigSpec
 from adapt.errors import ModelError
 from adapt.model.features import SAMPLE_RATE, log_mel, rows
 from adapt.model.upper import UpperBlocks
-from adapt.model.whisper import WindowedWhisper, whisper_frames, whisper_log_mel
+from adapt.model.whisper import WindowedWhisper, whisper_frames, whisper_last_layers, whisper_log_mel
 
 Tensors = tuple[torch.Tensor, torch.Tensor]
 
@@ -71,12 +71,15 @@ class EncoderFamily(NamedTuple):
     first: the modules before the encoder's blocks.
     log_mel: whether the input is `[batch, frames, bins]` with a frame every 10 ms, so that it can be warped and masked
         for augmentation.
+    last_layers: (encoder, lower frames, counts) -> frames of the whole encoder, if `to_frames` can stop below its last
+        layers (`tuned_layers` of its config); None: it cannot.
     """
 
     to_inputs: Callable[[PreTrainedConfig, torch.Tensor, torch.Tensor], Tensors]
     to_frames: Callable[[PreTrainedModel, torch.Tensor, torch.Tensor], Tensors]
     first: tuple[str, ...]
     log_mel: bool = False
+    last_layers: Callable[[PreTrainedModel, torch.Tensor, torch.Tensor], torch.Tensor] | None = None
 
 
 ENCODERS = {
@@ -84,7 +87,7 @@ ENCODERS = {
     "wav2vec2": EncoderFamily(_waveform, _wav2vec_frames, ("feature_extractor",)),
     "hubert": EncoderFamily(_waveform, _wav2vec_frames, ("feature_extractor",)),
     "wavlm": EncoderFamily(_waveform, _wav2vec_frames, ("feature_extractor",)),
-    "whisper": EncoderFamily(whisper_log_mel, whisper_frames, ("conv1", "conv2")),
+    "whisper": EncoderFamily(whisper_log_mel, whisper_frames, ("conv1", "conv2"), last_layers=whisper_last_layers),
 }
 NEW_CONFORMER = ENCODERS["parakeet_encoder"]._replace(to_inputs=_toolkit_log_mel)  # of the function `conformer`
 
@@ -155,16 +158,18 @@ class CtcEncoder(PreTrainedModel):
         return self.upper_frames(*self.lower_frames(inputs, mask))
 
     def lower_frames(self, inputs: torch.Tensor, mask: torch.Tensor) -> Tensors:
-        """As `frames`, but below the upper blocks: `[batch, frames, hidden]`."""
+        """As `frames`, but below the encoder's tuned layers and the upper blocks: `[batch, frames, hidden]`."""
         frames, lengths = self.family.to_frames(self.encoder, inputs, mask)
         return _zero_beyond(frames, lengths), lengths
 
     def upper_frames(self, frames: torch.Tensor, lengths: torch.Tensor) -> Tensors:
-        """The frames above `lower_frames`; the same without upper blocks."""
-        if self.upper is None:
-            return frames, lengths
-        frames, lengths = self.upper(frames, lengths)
-        return _zero_beyond(frames, lengths), lengths
+        """The frames above `lower_frames`; the same without tuned layers and upper blocks."""
+        if self.family.last_layers:
+            frames = _zero_beyond(self.family.last_layers(self.encoder, frames, lengths), lengths)
+        if self.upper:
+            frames, lengths = self.upper(frames, lengths)
+            frames = _zero_beyond(frames, lengths)
+        return frames, lengths
 
     def ctc(self, frames: torch.Tensor) -> torch.Tensor:
         """CTC logits `[batch, frames, characters + 1]` of frames `[batch, frames, width]`; the blank comes last."""
@@ -228,12 +233,14 @@ def conformer(
     return model
 
 
-def pretrained(name: str, alphabet: str, *, window: str = "full", upper: dict | None = None) -> CtcEncoder:
+def pretrained(
+    name: str, alphabet: str, *, window: str = "full", tuned_layers: int = 0, upper: dict | None = None
+) -> CtcEncoder:
     """The audio encoder of a checkpoint, with a CTC head over `alphabet`.
 
-    name: a folder or a name on the hub. window: of Whisper (`adapt.model.whisper`). upper: as in `CtcEncoderConfig`. A
-    `CtcEncoder` keeps its head as far as `relettered` does; an encoder of transformers gets a new head, without the
-    decoder or head of its checkpoint. Raises `ModelError` for model types not in ENCODERS.
+    name: a folder or a name on the hub. window, tuned_layers: of Whisper (`adapt.model.whisper`). upper: as in
+    `CtcEncoderConfig`. A `CtcEncoder` keeps its head as far as `relettered` does; an encoder of transformers gets a
+    new head, without the decoder or head of its checkpoint. Raises `ModelError` for model types not in ENCODERS.
     """
     config = AutoConfig.from_pretrained(name)
     if config.model_type == CtcEncoderConfig.model_type:
@@ -245,7 +252,7 @@ def pretrained(name: str, alphabet: str, *, window: str = "full", upper: dict | 
     encoder = AutoModel.from_pretrained(name, dtype=torch.float32)
     encoder = encoder.get_submodule("encoder") if config.model_type in ("whisper", "parakeet_ctc") else encoder
     if config.model_type == "whisper":
-        encoder.config.window = window
+        encoder.config.window, encoder.config.tuned_layers = window, tuned_layers
     model = CtcEncoder(CtcEncoderConfig(audio_config=encoder.config, alphabet=alphabet, upper=upper))
     model.encoder.load_state_dict(encoder.state_dict())
     return model

@@ -22,7 +22,7 @@ def save_trained(model: ComposedForSpeechRecognition, lora: LoraWeights | None, 
     for layer, halves in (lora.halves if lora else {}).items():
         state |= {f"{layer}.lora_{half_name}": w for half_name, w in zip("AB", halves, strict=True)}
     state = {name: w.cpu().contiguous() for name, w in state.items()}
-    save_file(state, path, {"lora_scale": str(lora.scale if lora else 1.0)})
+    save_file(state, path)
 
 
 def load_trained(model: ComposedForSpeechRecognition, path: Path) -> None:
@@ -32,7 +32,6 @@ def load_trained(model: ComposedForSpeechRecognition, path: Path) -> None:
     """
     with safe_open(path, "pt") as content:
         names = list(content.keys())
-        scale = float((content.metadata() or {})["lora_scale"])
         lora = {name.removesuffix(".lora_A") for name in names if name.endswith(".lora_A")}
         halves = {
             n: (content.get_tensor(f"{n}.lora_A").float(), content.get_tensor(f"{n}.lora_B").float()) for n in lora
@@ -48,4 +47,4 @@ def load_trained(model: ComposedForSpeechRecognition, path: Path) -> None:
     with torch.no_grad():
         for name, weights in plain.items():
             state[name].copy_(weights)
-    LoraWeights(halves, scale).merge_into(model)
+    LoraWeights(halves).merge_into(model)

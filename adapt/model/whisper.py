@@ -19,22 +19,35 @@ MARGIN = 30  # filterbank frames (10 ms each) of silence after the recording: wi
 class WindowedWhisper(WhisperEncoder):
     """Whisper's encoder, which also takes windows that are shorter than its 30 s."""
 
-    def windowed(self, features: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
+    def windowed(self, features: torch.Tensor, windows: torch.Tensor, above: int = 0) -> torch.Tensor:
         """Frames `[batch, ceil(frames / 2), hidden]` of features `[batch, bins, frames]`.
 
         windows: the features of each row, `[batch]`. What follows them is as if it were not there, so that a row does
-        not depend on its batch.
+        not depend on its batch. above: the number of last layers that are left out, with the final normalisation.
         """
         inside = (torch.arange(features.shape[2], device=features.device) < windows[:, None])[:, None]
         hidden = F.gelu(self.conv1(features * inside)) * inside
         hidden = F.gelu(self.conv2(hidden)).transpose(1, 2)
         hidden = hidden + self.embed_positions.weight[: hidden.shape[1]]
-        outside = torch.arange(hidden.shape[1], device=features.device) >= -(-windows[:, None] // 2)
+        hidden = self._through(self.layers[: len(self.layers) - above], hidden, -(-windows // 2))
+        return hidden if above else self.layer_norm(hidden)
+
+    def last_layers(self, frames: torch.Tensor, lengths: torch.Tensor, above: int) -> torch.Tensor:
+        """The frames of the whole encoder from those below its last layers, `above` in number; shapes as there.
+
+        lengths: frames of each row, `[batch]`; the layers do not see what follows them.
+        """
+        return self.layer_norm(self._through(self.layers[len(self.layers) - above :], frames, lengths))
+
+    @staticmethod
+    def _through(layers, hidden: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Frames after these layers, which attend to the first `lengths` frames of each row."""
+        outside = torch.arange(hidden.shape[1], device=hidden.device) >= lengths[:, None]
         mask = torch.zeros(outside.shape, device=hidden.device, dtype=hidden.dtype)
         mask = mask.masked_fill(outside, torch.finfo(hidden.dtype).min)[:, None, None]
-        for layer in self.layers:
-            hidden = layer(hidden, mask)
-        return self.layer_norm(hidden)
+        for layer in layers:
+            hidden = layer(hidden, mask.to(hidden.dtype))
+        return hidden
 
 
 def whisper_log_mel(
@@ -59,11 +72,20 @@ def whisper_log_mel(
 def whisper_frames(
     encoder: WindowedWhisper, inputs: torch.Tensor, mask: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Frames `[batch, frames, hidden]` and their counts `[batch]`."""
-    recorded = mask.sum(-1)
+    """Frames `[batch, frames, hidden]` below the last `tuned_layers` layers, and their counts `[batch]`."""
+    recorded, above = mask.sum(-1), getattr(encoder.config, "tuned_layers", 0)
     lengths = encoder._get_feat_extract_output_lengths(recorded)
     if getattr(encoder.config, "window", "full") == "recording":
-        frames = encoder.windowed(inputs, (recorded + MARGIN).clamp_max(2 * encoder.config.max_source_positions))
+        windows = (recorded + MARGIN).clamp_max(2 * encoder.config.max_source_positions)
+        frames = encoder.windowed(inputs, windows, above)
+    elif above:
+        frames = encoder.windowed(inputs, torch.full_like(recorded, inputs.shape[2]), above)
     else:
         frames = encoder(inputs).last_hidden_state
     return frames[:, : int(lengths.max())], lengths
+
+
+def whisper_last_layers(encoder: WindowedWhisper, frames: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """The frames above the last `tuned_layers` layers, of those below them."""
+    above = getattr(encoder.config, "tuned_layers", 0)
+    return encoder.last_layers(frames, lengths, above) if above else frames

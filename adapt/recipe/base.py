@@ -85,6 +85,10 @@ class Encoder:
             "choices": choices.ENCODER_FROZEN,
         },
     )
+    tuned_layers: int = field(
+        default=0,
+        metadata={"help": "last layers of a frozen Whisper that the stage `align` trains, by LoRA", "low": 0},
+    )
     upper_layers: int = field(
         default=0, metadata={"help": "new Conformer blocks on top of `start`, below the CTC head", "low": 0}
     )
@@ -202,6 +206,9 @@ class Align:
     encoder_rate: float = field(default=4e-4, metadata={"help": "peak learning rate of the encoder", "above": 0})
     decoder_from: float = field(
         default=0.2, metadata={"help": "share of the steps after which the decoder is trained too", "low": 0, "high": 1}
+    )
+    encoder_rank: int = field(
+        default=32, metadata={"help": "rank of LoRA on the tuned layers of the encoder", "low": 1}
     )
     encoder_from: float = field(
         default=1.0,

@@ -19,7 +19,7 @@ from adapt.model.composed import ComposedForSpeechRecognition
 from adapt.model.lora_weights import LoraWeights
 from adapt.model.speech_llm import SpeechLLM, greedy_paths, token_loss
 from adapt.recipe.base import Align
-from adapt.train.align_ctc import align_ctc, encoder_parts
+from adapt.train.align_ctc import align_ctc, encoder_weights, set_encoder_mode
 from adapt.train.common import mean_loss
 from adapt.train.ctc import ctc_ids, ctc_loss
 from adapt.train.explicit import EXPLICIT, SlotBatch
@@ -66,6 +66,7 @@ def align(
     """
     model = speech_llm.model
     speech = Speech(frames.items) if frames else speech
+    tuned = _tuned_encoder(model, settings)
     common = {"temperature": temperature, "seed": seed, "bf16": bf16, "workers": workers, "frames": frames}
     history = (
         align_ctc(speech_llm, speech, dev, settings, folder=folder / "ctc", **common) if settings.ctc_steps else []
@@ -83,10 +84,9 @@ def align(
         lora, decoder_weights = _trained_decoder(model, settings)
         model.requires_grad_(False)
         model.projector.requires_grad_(True)
-        encoder_weights = [p for part in encoder_parts(model, frames) for p in part.parameters()]
         groups = [
             {"params": list(model.projector.parameters()), "lr": settings.projector_rate},
-            {"params": encoder_weights, "lr": settings.encoder_rate},
+            {"params": encoder_weights(model, frames), "lr": settings.encoder_rate},
             *([{"params": decoder_weights, "lr": settings.decoder_rate}] if decoder_weights else []),
         ]
         if model.unit_ctc and settings.explicit == "ctc":
@@ -109,9 +109,9 @@ def align(
                 weight_decay=0.01,
                 workers=workers,
             )
-        weights = LoraWeights.of(lora) if lora else None
-        if lora:
-            lora.unload()
+        weights = LoraWeights.of(lora or tuned) if lora or tuned else None
+        if weights:
+            (lora or tuned).unload()  # all of the model's LoRA
     if weights:
         weights.merge_into(model)
     return Alignment(history, weights)
@@ -150,6 +150,22 @@ def frame_inventory(speech_llm: SpeechLLM, speech: Speech, recordings: int, seed
             yield from zip(greedy_paths(encoder, frames, counts), texts, rows, strict=True)
 
     return build_inventory(paths_texts_frames())
+
+
+def _tuned_encoder(model: ComposedForSpeechRecognition, settings: Align) -> LoraModel | None:
+    """The LoRA that is put on the tuned layers of the encoder; None if it has none."""
+    encoder = model.encoder.encoder
+    if not (count := getattr(encoder.config, "tuned_layers", 0)):
+        return None
+    first = encoder.config.num_hidden_layers - count
+    layers = [name for name in linear_layers(encoder, "encoder.encoder") if _number(name) >= first]
+    rank = settings.encoder_rank
+    return LoraModel(model, LoraConfig(r=rank, lora_alpha=rank, target_modules=layers), "encoder")
+
+
+def _number(layer: str) -> int:
+    """The number of the block that a layer belongs to: 4 of `encoder.encoder.layers.4.fc1`."""
+    return next(int(part) for part in layer.split(".") if part.isdigit())
 
 
 def _trained_decoder(
@@ -216,14 +232,14 @@ def _loss(
 ) -> Callable[[torch.nn.Module, dict], torch.Tensor]:
     """The loss function: the transcript's loss, the CTC loss while the encoder is trained, and the explicit loss."""
     model, encoder = speech_llm.model, speech_llm.model.encoder
-    explicit, parts = EXPLICIT[settings.explicit], encoder_parts(model, stored)
+    explicit, weights = EXPLICIT[settings.explicit], encoder_weights(model, stored)
 
     def loss_of(_: torch.nn.Module, batch: dict) -> torch.Tensor:
         step = batch["step"]
         encoder_trained = step >= settings.encoder_from * settings.steps
-        for part in parts:
-            part.train(encoder_trained)
-            part.requires_grad_(encoder_trained)
+        set_encoder_mode(model, stored, encoder_trained)
+        for parameter in weights:
+            parameter.requires_grad_(encoder_trained)
         model.language_model.train(bool(decoder_weights))
         for parameter in decoder_weights:
             parameter.requires_grad_(step >= settings.decoder_from * settings.steps)

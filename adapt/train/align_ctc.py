@@ -23,12 +23,21 @@ from adapt.train.speech import Speech, batches
 from adapt.train.units import unit_writer
 
 
-def encoder_parts(model: ComposedForSpeechRecognition, frames: FrameStore | None) -> list[torch.nn.Module]:
-    """The parts of the encoder that can be trained: all of it, or what lies above stored frames."""
-    encoder = model.encoder
-    if frames is None:
-        return [encoder]
-    return [part for part in (encoder.upper, encoder.ctc_head) if part is not None]
+def encoder_weights(model: ComposedForSpeechRecognition, frames: FrameStore | None) -> list[torch.nn.Parameter]:
+    """The parameters of the encoder that can be trained.
+
+    Those are all, or for stored frames a LoRA of the tuned layers, the upper blocks and the CTC head.
+    """
+    named = model.encoder.named_parameters()
+    return [p for name, p in named if frames is None or "lora_" in name or not name.startswith("encoder.")]
+
+
+def set_encoder_mode(model: ComposedForSpeechRecognition, frames: FrameStore | None, trained: bool) -> None:
+    """Whether the parts of `encoder_weights` are in training mode; what lies below them never is."""
+    model.encoder.eval()
+    part = model.encoder if frames is None else model.encoder.upper
+    if part is not None:
+        part.train(trained)
 
 
 def align_ctc(
@@ -53,10 +62,12 @@ def align_ctc(
     seconds = settings.ctc_seconds
     recordings_of = batches(speech, steps=steps, batch_seconds=seconds, temperature=temperature, seed=seed + 1)
     write = unit_writer(settings.units, speech_llm.tokenizer, [item.text for item in speech.items])
-    upper = encoder_parts(model, frames) if frames else []
+    upper = encoder_weights(model, frames) if frames else []
     model.requires_grad_(False)
-    parts = torch.nn.ModuleList([model.projector, model.unit_ctc, *upper])
-    parts.requires_grad_(True)
+    own = [*model.projector.parameters(), *model.unit_ctc.parameters()]
+    for parameter in (*own, *upper):
+        parameter.requires_grad_(True)
+    trained = _Trained(model)
 
     def batch_of(step: int) -> dict:
         items, batch = spoken_batch(recordings_of, speech, frames, step, seed * 5_000_011 + step)
@@ -73,20 +84,20 @@ def align_ctc(
             loss = loss + settings.ctc_weight * letters
         return loss
 
-    encoder.eval()
+    set_encoder_mode(model, frames, bool(frames))
     return fit(
-        parts,
+        trained,
         batch_of,
         loss_of,
         steps=steps,
         groups=[
-            {"params": [p for part in parts[:2] for p in part.parameters()], "lr": settings.ctc_rate},
-            {"params": [p for part in upper for p in part.parameters()], "lr": settings.encoder_rate},
+            {"params": own, "lr": settings.ctc_rate},
+            {"params": upper, "lr": settings.encoder_rate},
         ],
         warmup=min(100, steps // 10),
         folder=folder,
         save_every=max(1, steps // 20),
-        evaluate=_evaluation(speech_llm, dev, steps),
+        evaluate=_evaluation(speech_llm, dev, steps, frames),
         label="units",
         seed=seed,
         bf16=bf16,
@@ -95,7 +106,17 @@ def align_ctc(
     )
 
 
-def _evaluation(speech_llm: SpeechLLM, dev: Speech, steps: int) -> Callable[[int, list[dict]], dict]:
+class _Trained(torch.nn.Module):
+    """What the training changes, as a module whose checkpoints leave the decoder out."""
+
+    def __init__(self, model: ComposedForSpeechRecognition):
+        super().__init__()
+        self.encoder, self.projector, self.unit_ctc = model.encoder, model.projector, model.unit_ctc
+
+
+def _evaluation(
+    speech_llm: SpeechLLM, dev: Speech, steps: int, frames: FrameStore | None
+) -> Callable[[int, list[dict]], dict]:
     """The evaluation: WER of the greedy units on `dev` at every tenth of the steps."""
     model = speech_llm.model
 
@@ -103,7 +124,6 @@ def _evaluation(speech_llm: SpeechLLM, dev: Speech, steps: int) -> Callable[[int
     def evaluate(step: int, history: list[dict]) -> dict:
         if step == 0 or step % max(1, steps // 10):
             return {}
-        was_training = model.encoder.training
         model.encoder.eval()
         references, hypotheses = [], []
         for items, samples, lengths in dev.in_order():
@@ -111,7 +131,7 @@ def _evaluation(speech_llm: SpeechLLM, dev: Speech, steps: int) -> Callable[[int
             for item, row in zip(items, model.get_audio_features(*inputs), strict=True):
                 references.append(item.text)
                 hypotheses.append(unit_text(speech_llm, row))
-        model.encoder.train(was_training)
+        set_encoder_mode(model, frames, bool(frames))
         return {"units_wer": round(jiwer.wer(references, hypotheses), 4)}
 
     return evaluate

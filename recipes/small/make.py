@@ -18,20 +18,20 @@ from pathlib import Path
 
 import click
 import yaml
-from safetensors import safe_open
 
 HERE = Path(__file__).parent
 DATA = HERE / "data"
 sys.path.insert(0, str(HERE.parent / "base"))  # its text and its voices
 
-from speech import PART, covering, held_out_set, human_sets, need_voices, write_manifest, write_part  # noqa: E402
+from speech import PART, held_out_set, human_sets, need_voices, write_manifest, write_part  # noqa: E402
 from text import general_text  # noqa: E402
 from voices import draw_voice, utterance  # noqa: E402
 from wide_text import named_sentences, names, rare_lists, rare_words  # noqa: E402
 
 from adapt.errors import AdaptError  # noqa: E402
 
-NAMED = 6_000  # sentences with names in them
+# Sentences as they come, so that frequent words are heard often, lists of rare words, and sentences with names.
+GENERAL, RARE, NAMED = 26_000, 6_000, 6_000
 
 data_option = click.option(
     "--data", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True, help="Corpora folder."
@@ -58,10 +58,7 @@ def text(data: Path) -> None:
     rng = random.Random(1)
     sentences, held_out, beyond = general_text(data)
     rare = rare_lists(rare_words([*sentences, *beyond]), rng)
-    named = named_sentences(names(data), NAMED, rng)
-    ordered = covering(sentences)  # many different words first
-    spoken = ordered[: 2 * (len(rare) + len(named))]
-    spoken = [*spoken, *rare, *named]
+    spoken = [*sentences[:GENERAL], *rng.sample(rare, min(RARE, len(rare))), *named_sentences(names(data), NAMED, rng)]
     rng.shuffle(spoken)
     DATA.mkdir(exist_ok=True)
     for name, lines in (("spoken", spoken), ("held_out", held_out)):
@@ -71,7 +68,7 @@ def text(data: Path) -> None:
 
 @main.command()
 @data_option
-@click.option("--count", default=30_000, show_default=True, help="Utterances to synthesise.")
+@click.option("--count", default=38_000, show_default=True, help="Utterances to synthesise.")
 @click.option("--processes", default=os.cpu_count(), show_default=True, help="Processes that synthesise.")
 def speech(data: Path, count: int, processes: int) -> None:
     """Synthesise the sentences in many voices, and the held-out sentences in held-out voices.
@@ -150,10 +147,8 @@ def pack(run: Path, out: Path) -> None:
     (out / PARTS_FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     shutil.copyfile(run / "model/config.json", out / "config.json")
     for name in (TRAINED, SLOT_EXAMPLES):
-        with safe_open(run / "model" / name, "pt") as content:
-            metadata = content.metadata()
         state = load_file(run / "model" / name)
-        save_file({k: v.half() if v.is_floating_point() else v for k, v in state.items()}, out / name, metadata)
+        save_file({k: v.half() if v.is_floating_point() else v for k, v in state.items()}, out / name)
     size = sum(path.stat().st_size for path in out.iterdir())
     _log(f"pack: {out}: {size / 2**20:.2f} MiB")
 

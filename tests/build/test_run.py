@@ -41,9 +41,9 @@ def test_a_recipe_becomes_a_speech_llm(adapt, folder, tmp_path):
 def test_a_stage_is_repeated_where_its_settings_or_recordings_change(adapt, folder, tmp_path):
     out = tmp_path / "out"
     assert adapt("base", "align", folder, "-o", out).exit_code == 0
-    again = adapt("base", "align", folder, "-o", out, "-s", "align.explicit=ctc", "-s", "align.stack=3")
+    again = adapt("base", "align", folder, "-o", out, "-s", "align.explicit=letters", "-s", "align.stack=3")
     assert again.exit_code == 0 and again.stderr.count("as before") == 2, "encoder and read stay"
-    assert 'align.explicit changed: "none" -> "ctc"' in again.stderr, "align says why it is repeated"
+    assert 'align.explicit changed: "none" -> "letters"' in again.stderr, "align says why it is repeated"
     reread = adapt("base", "read", folder, "-o", out, "-s", "align.prompt=<speech>")
     assert reread.stderr.count("as before") == 1 and "read" in reread.stderr and "prompt changed" in reread.stderr
     soundfile.write(folder / "0.wav", np.zeros(22_050), 22_050)  # another recording with the same name
@@ -143,6 +143,8 @@ def test_an_unknown_stage_or_a_missing_test_set_is_an_error_before_any_training(
         ("encoder.start=./nowhere", "no such folder: './nowhere'"),
         ("encoder.heads=3", "encoder.heads: 3 does not divide the hidden_size 16"),
         ("encoder.subsampling=6", "encoder.subsampling: 6 is no power of two"),
+        ("align.explicit=ctc", "align.units: none, but align.explicit: ctc needs units; give letters"),
+        ("encoder.tuned_layers=2", "encoder.tuned_layers: 2, but encoder.frozen is none; write encoder.frozen: all"),
         ("llm.heads=16", "llm.heads: the hidden_size 16 is no even number for each of 16 heads"),
     ],
 )

@@ -37,6 +37,18 @@ def test_a_recording_in_a_short_window_does_not_depend_on_its_batch(whisper, noi
             torch.testing.assert_close(alone[:count], row[:count], atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("window", ["recording", "full"])
+def test_lower_frames_and_the_tuned_layers_above_them_make_the_frames(window, whisper, noise):
+    encoder = pretrained(whisper, "ab", window=window, tuned_layers=1).eval()
+    with torch.no_grad():
+        lower, counts = encoder.lower_frames(*encoder.inputs(*pad(noise)))
+        together, _ = encoder.frames(*encoder.inputs(*pad(noise)))
+        for row, count, expected in zip(lower, counts.tolist(), together, strict=True):
+            (alone,), _ = encoder.upper_frames(row[None, :count], torch.tensor([count]))
+            torch.testing.assert_close(alone, expected[:count], atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(lower, together, atol=1e-2)
+
+
 def test_the_full_window_is_that_of_transformers(whisper, noise):
     encoder = pretrained(whisper, "ab").eval()
     inputs, mask = encoder.inputs(*pad(noise))
