@@ -48,7 +48,7 @@ def loading(key: str, name: str | None) -> Iterator[None]:
 
 
 def load_audio_encoder(settings: Encoder, alphabet: str):
-    """The audio encoder that `encoder.start` names, with new upper blocks and a CTC head over `alphabet`."""
+    """The audio encoder that `encoder.start` names, with a CTC head over `alphabet`."""
     import torch
     from transformers import AutoConfig
 
@@ -57,9 +57,7 @@ def load_audio_encoder(settings: Encoder, alphabet: str):
 
     source = path_or_name(settings.start)
     if not isinstance(AutoConfig.from_pretrained(source), ComposedConfig):
-        upper = {"size": settings.upper_size, "layers": settings.upper_layers, "stack": settings.upper_stack}
-        upper = {**upper, "heads": settings.heads} if settings.upper_layers else None
-        return pretrained(source, alphabet, window=settings.window, tuned_layers=settings.tuned_layers, upper=upper)
+        return pretrained(source, alphabet, window=settings.window, tuned_layers=settings.tuned_layers)
     return relettered(ComposedForSpeechRecognition.from_pretrained(source, dtype=torch.float32).encoder, alphabet)
 
 

@@ -28,13 +28,17 @@ def base(words: tuple[str, ...], overrides: tuple[str, ...], out: Path | None, d
               that its slot spells; a small decoder needs this, a large one does not
               (llm.read_steps: 0)
     align     train the projector, then the decoder too, on real audio and on slots
-              simulated from it; LoRA is merged at the end
+              simulated from it; LoRA is merged at the end; with align.ctc_steps the
+              projector first learns units of the LLM by CTC, without the decoder
     test      WER of the decoder and of CTC, by language and by voice; pictures of the
               cosines between audio embeddings and token embeddings
 
     With a stage, the stages before it run first if they are not done. Without one, all four run. The result, RUN/model,
     is a base for every other command (2307.11795). `adapt ls base-keys` prints every key of recipe.yaml
     with its default, unit and range.
+
+    The frames of a frozen encoder (encoder.frozen: all) are computed once, and kept in RUN/frames in half precision, up
+    to data.frames_gb. Delete the folder when the base is done.
 
     Audio may be wav, flac, ogg or mp3 of any rate. Bad files are reported and skipped, up to the share data.bad.
     data.temperature above 1 evens out the languages. An exploding loss stops the training. A warning reports an encoder

@@ -31,7 +31,6 @@ def compose(
     config = ComposedConfig(
         audio_config=encoder.config.audio_config,
         alphabet=encoder.config.alphabet,
-        upper=encoder.config.upper,
         text_config=llm.config,
         # If the tokenizer has no token for the slot, the id is one beyond its vocabulary.
         audio_token_id=tokenizer.get_vocab().get(SLOT, max(len(tokenizer), llm.config.vocab_size)),

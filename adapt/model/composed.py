@@ -27,7 +27,7 @@ from adapt.model.unit_ctc import UnitCtc
 class ComposedConfig(PreTrainedConfig):
     """Configuration of a composed speech LLM.
 
-    audio_config, alphabet, upper: those of a `CtcEncoderConfig`. text_config: the config of any causal LM. stack:
+    audio_config, alphabet: those of a `CtcEncoderConfig`. text_config: the config of any causal LM. stack:
     encoder frames in one audio embedding. projector: one of PROJECTORS. projector_size: its hidden width. prompt:
     the prompt template (`text.template`). audio_token_id: the token that stands for an audio embedding in
     `input_ids`; it need not be in the LM's vocabulary. max_seconds: the longest recording that the model was
@@ -48,7 +48,6 @@ class ComposedConfig(PreTrainedConfig):
     projector: str = "mlp"
     projector_size: int = 256
     alphabet: str = "abcdefghijklmnopqrstuvwxyz' "
-    upper: dict | None = None
     prompt: str = "<speech>"
     audio_token_id: int = 4
     max_seconds: float = 30.0
@@ -150,10 +149,9 @@ class ComposedForSpeechRecognition(PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: ComposedConfig):
         super().__init__(config)
-        parts = {name: getattr(config, name) for name in ("audio_config", "alphabet", "upper")}
-        self.encoder = CtcEncoder(CtcEncoderConfig(**parts))
-        out = config.text_config.hidden_size
-        self.projector = PROJECTORS[config.projector](config.stack, self.encoder.width, config.projector_size, out)
+        self.encoder = CtcEncoder(CtcEncoderConfig(audio_config=config.audio_config, alphabet=config.alphabet))
+        width, out = self.encoder.encoder.config.hidden_size, config.text_config.hidden_size
+        self.projector = PROJECTORS[config.projector](config.stack, width, config.projector_size, out)
         self.unit_ctc = UnitCtc(config.units, out) if config.units else None
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         # The LM ties its weights; saving and loading look for their names here.

@@ -20,7 +20,6 @@ from transformers.configuration_utils import SubConfigSpec
 
 from adapt.errors import ModelError
 from adapt.model.features import SAMPLE_RATE, log_mel, rows
-from adapt.model.upper import UpperBlocks
 from adapt.model.whisper import WindowedWhisper, whisper_frames, whisper_last_layers, whisper_log_mel
 
 Tensors = tuple[torch.Tensor, torch.Tensor]
@@ -96,8 +95,7 @@ class CtcEncoderConfig(PreTrainedConfig):
     """Configuration of a `CtcEncoder`.
 
     audio_config: the config of an encoder of ENCODERS, or a `ParakeetCTCConfig` for a new `conformer`. alphabet: the
-    characters of the CTC head in the order of its outputs; the blank comes last. upper: the arguments of `UpperBlocks`
-    besides `width`; None: no blocks between the encoder and the CTC head.
+    characters of the CTC head in the order of its outputs; the blank comes last.
     """
 
     model_type = "adapt_ctc_encoder"
@@ -105,13 +103,12 @@ class CtcEncoderConfig(PreTrainedConfig):
 
     audio_config: dict | PreTrainedConfig | None = None
     alphabet: str = "abcdefghijklmnopqrstuvwxyz' "
-    upper: dict | None = None
 
 
 class CtcEncoder(PreTrainedModel):
     """Audio -> frames -> CTC logits over characters. The weights are named as those of `ParakeetForCTC`.
 
-    The frames are those of the upper blocks, if there are any: audio -> encoder -> lower frames -> blocks -> frames.
+    The last layers of some encoders can be tuned while those below them are frozen: audio -> lower frames -> frames.
     """
 
     config_class = CtcEncoderConfig
@@ -124,9 +121,7 @@ class CtcEncoder(PreTrainedModel):
     def __init__(self, config: CtcEncoderConfig):
         super().__init__(config)
         self.encoder = _from_config(config.audio_config)
-        width = self.encoder.config.hidden_size
-        self.upper = UpperBlocks(width, **config.upper) if config.upper else None
-        self.ctc_head = nn.Conv1d(self.width, len(config.alphabet) + 1, kernel_size=1)
+        self.ctc_head = nn.Conv1d(self.encoder.config.hidden_size, len(config.alphabet) + 1, kernel_size=1)
         self.post_init()
 
     @property
@@ -136,11 +131,6 @@ class CtcEncoder(PreTrainedModel):
         return (
             SAMPLE_RATE / math.prod(strides) if strides else 100 / getattr(self.encoder.config, "subsampling_factor", 2)
         )
-
-    @property
-    def width(self) -> int:
-        """Dimensions of a frame."""
-        return self.upper.size if self.upper else self.encoder.config.hidden_size
 
     @property
     def family(self) -> EncoderFamily:
@@ -154,25 +144,22 @@ class CtcEncoder(PreTrainedModel):
         return inputs.to(self.dtype), mask
 
     def frames(self, inputs: torch.Tensor, mask: torch.Tensor) -> Tensors:
-        """Frames `[batch, frames, width]`, zero beyond the end of each utterance, and their counts `[batch]`."""
+        """Frames `[batch, frames, hidden]`, zero beyond the end of each utterance, and their counts `[batch]`."""
         return self.upper_frames(*self.lower_frames(inputs, mask))
 
     def lower_frames(self, inputs: torch.Tensor, mask: torch.Tensor) -> Tensors:
-        """As `frames`, but below the encoder's tuned layers and the upper blocks: `[batch, frames, hidden]`."""
+        """As `frames`, but below the encoder's tuned layers."""
         frames, lengths = self.family.to_frames(self.encoder, inputs, mask)
         return _zero_beyond(frames, lengths), lengths
 
     def upper_frames(self, frames: torch.Tensor, lengths: torch.Tensor) -> Tensors:
-        """The frames above `lower_frames`; the same without tuned layers and upper blocks."""
+        """The frames above `lower_frames`; the same without tuned layers."""
         if self.family.last_layers:
             frames = _zero_beyond(self.family.last_layers(self.encoder, frames, lengths), lengths)
-        if self.upper:
-            frames, lengths = self.upper(frames, lengths)
-            frames = _zero_beyond(frames, lengths)
         return frames, lengths
 
     def ctc(self, frames: torch.Tensor) -> torch.Tensor:
-        """CTC logits `[batch, frames, characters + 1]` of frames `[batch, frames, width]`; the blank comes last."""
+        """CTC logits `[batch, frames, characters + 1]` of frames `[batch, frames, hidden]`; the blank comes last."""
         return self.ctc_head(frames.transpose(1, 2)).transpose(1, 2)
 
     def forward(self, inputs: torch.Tensor, mask: torch.Tensor) -> Tensors:
@@ -183,7 +170,7 @@ class CtcEncoder(PreTrainedModel):
     def freeze(self, part: str) -> None:
         """Freeze a part of the encoder: `none`, `first` (the modules before its blocks), or `all`.
 
-        The upper blocks and the CTC head are never frozen.
+        The CTC head is never frozen.
         """
         modules = {"none": [], "first": self.family.first, "all": [""]}[part]
         for name in modules:
@@ -233,14 +220,12 @@ def conformer(
     return model
 
 
-def pretrained(
-    name: str, alphabet: str, *, window: str = "full", tuned_layers: int = 0, upper: dict | None = None
-) -> CtcEncoder:
+def pretrained(name: str, alphabet: str, *, window: str = "full", tuned_layers: int = 0) -> CtcEncoder:
     """The audio encoder of a checkpoint, with a CTC head over `alphabet`.
 
-    name: a folder or a name on the hub. window, tuned_layers: of Whisper (`adapt.model.whisper`). upper: as in
-    `CtcEncoderConfig`. A `CtcEncoder` keeps its head as far as `relettered` does; an encoder of transformers gets a
-    new head, without the decoder or head of its checkpoint. Raises `ModelError` for model types not in ENCODERS.
+    name: a folder or a name on the hub. window, tuned_layers: of Whisper (`adapt.model.whisper`). A `CtcEncoder`
+    keeps its head as far as `relettered` does; an encoder of transformers gets a new head, without the decoder or
+    head of its checkpoint. Raises `ModelError` for model types not in ENCODERS.
     """
     config = AutoConfig.from_pretrained(name)
     if config.model_type == CtcEncoderConfig.model_type:
@@ -253,7 +238,7 @@ def pretrained(
     encoder = encoder.get_submodule("encoder") if config.model_type in ("whisper", "parakeet_ctc") else encoder
     if config.model_type == "whisper":
         encoder.config.window, encoder.config.tuned_layers = window, tuned_layers
-    model = CtcEncoder(CtcEncoderConfig(audio_config=encoder.config, alphabet=alphabet, upper=upper))
+    model = CtcEncoder(CtcEncoderConfig(audio_config=encoder.config, alphabet=alphabet))
     model.encoder.load_state_dict(encoder.state_dict())
     return model
 
@@ -267,12 +252,8 @@ def relettered(encoder: CtcEncoder, alphabet: str) -> CtcEncoder:
     old = encoder.config.alphabet
     if set(alphabet) <= set(old):
         return encoder
-    model = CtcEncoder(
-        CtcEncoderConfig(audio_config=encoder.config.audio_config, alphabet=alphabet, upper=encoder.config.upper)
-    )
+    model = CtcEncoder(CtcEncoderConfig(audio_config=encoder.config.audio_config, alphabet=alphabet))
     model.encoder.load_state_dict(encoder.encoder.state_dict())
-    if model.upper:
-        model.upper.load_state_dict(encoder.upper.state_dict())
     for row, old_row in [*((i, old.find(c)) for i, c in enumerate(alphabet)), (-1, len(old))]:
         if old_row >= 0:
             model.ctc_head.weight[row] = encoder.ctc_head.weight[old_row]

@@ -80,21 +80,14 @@ class Encoder:
     frozen: str = field(
         default="none",
         metadata={
-            "help": "frozen part: none, first (the layers before the blocks), or all but the upper blocks and the CTC "
-            "head; the frames of a frozen encoder are computed once",
+            "help": "frozen part: none, first (the layers before the blocks), or all but the CTC head; "
+            "the frames of a frozen encoder are computed once",
             "choices": choices.ENCODER_FROZEN,
         },
     )
     tuned_layers: int = field(
         default=0,
         metadata={"help": "last layers of a frozen Whisper that the stage `align` trains, by LoRA", "low": 0},
-    )
-    upper_layers: int = field(
-        default=0, metadata={"help": "new Conformer blocks on top of `start`, below the CTC head", "low": 0}
-    )
-    upper_size: int = field(default=256, metadata={"help": "width of the upper blocks", "low": 8})
-    upper_stack: int = field(
-        default=2, metadata={"help": "frames of `start` in one frame of the upper blocks", "low": 1}
     )
     steps: int = field(default=4000, metadata={"help": "optimiser steps; 0 takes `start` as it is", "low": 0})
     batch_seconds: float = field(

@@ -19,7 +19,7 @@ from adapt.model.composed import ComposedForSpeechRecognition
 from adapt.model.lora_weights import LoraWeights
 from adapt.model.speech_llm import SpeechLLM, greedy_paths, token_loss
 from adapt.recipe.base import Align
-from adapt.train.align_ctc import align_ctc, encoder_weights, set_encoder_mode
+from adapt.train.align_ctc import align_ctc, encoder_weights
 from adapt.train.common import mean_loss
 from adapt.train.ctc import ctc_ids, ctc_loss
 from adapt.train.explicit import EXPLICIT, SlotBatch
@@ -237,7 +237,7 @@ def _loss(
     def loss_of(_: torch.nn.Module, batch: dict) -> torch.Tensor:
         step = batch["step"]
         encoder_trained = step >= settings.encoder_from * settings.steps
-        set_encoder_mode(model, stored, encoder_trained)
+        encoder.train(encoder_trained and stored is None)
         for parameter in weights:
             parameter.requires_grad_(encoder_trained)
         model.language_model.train(bool(decoder_weights))

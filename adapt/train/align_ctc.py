@@ -26,18 +26,10 @@ from adapt.train.units import unit_writer
 def encoder_weights(model: ComposedForSpeechRecognition, frames: FrameStore | None) -> list[torch.nn.Parameter]:
     """The parameters of the encoder that can be trained.
 
-    Those are all, or for stored frames a LoRA of the tuned layers, the upper blocks and the CTC head.
+    Those are all, or for stored frames a LoRA of the tuned layers and the CTC head.
     """
     named = model.encoder.named_parameters()
     return [p for name, p in named if frames is None or "lora_" in name or not name.startswith("encoder.")]
-
-
-def set_encoder_mode(model: ComposedForSpeechRecognition, frames: FrameStore | None, trained: bool) -> None:
-    """Whether the parts of `encoder_weights` are in training mode; what lies below them never is."""
-    model.encoder.eval()
-    part = model.encoder if frames is None else model.encoder.upper
-    if part is not None:
-        part.train(trained)
 
 
 def align_ctc(
@@ -55,17 +47,17 @@ def align_ctc(
 ) -> list[dict]:
     """Train the projector and the model's CTC head over units; in place. Arguments as in `align`.
 
-    With stored frames, the upper blocks of the encoder are trained too, with the CTC loss of their letters. Returns the
+    With stored frames, the tuned layers of the encoder are trained too, with the CTC loss of their letters. Returns the
     log; ten times in a training a row has `units_wer`, the WER of the greedy units on `dev`.
     """
     model, encoder, steps = speech_llm.model, speech_llm.model.encoder, settings.ctc_steps
     seconds = settings.ctc_seconds
     recordings_of = batches(speech, steps=steps, batch_seconds=seconds, temperature=temperature, seed=seed + 1)
     write = unit_writer(settings.units, speech_llm.tokenizer, [item.text for item in speech.items])
-    upper = encoder_weights(model, frames) if frames else []
+    tuned = encoder_weights(model, frames) if frames else []
     model.requires_grad_(False)
     own = [*model.projector.parameters(), *model.unit_ctc.parameters()]
-    for parameter in (*own, *upper):
+    for parameter in (*own, *tuned):
         parameter.requires_grad_(True)
     trained = _Trained(model)
 
@@ -77,14 +69,14 @@ def align_ctc(
     def loss_of(_: torch.nn.Module, batch: dict) -> torch.Tensor:
         rows, counts = frames_of(encoder, batch, seed=seed * 5_000_011 + batch["step"])
         slots = -(-counts // model.config.stack)
-        logits = encoder.ctc(rows) if upper else None
+        logits = encoder.ctc(rows) if tuned else None
         loss = unit_ctc(SlotBatch(speech_llm, model.projector(rows), slots, batch["units"], logits))
-        if upper:
+        if tuned:
             letters = ctc_loss(logits, counts, batch["letters"], len(encoder.config.alphabet))
             loss = loss + settings.ctc_weight * letters
         return loss
 
-    set_encoder_mode(model, frames, bool(frames))
+    encoder.eval()
     return fit(
         trained,
         batch_of,
@@ -92,12 +84,12 @@ def align_ctc(
         steps=steps,
         groups=[
             {"params": own, "lr": settings.ctc_rate},
-            {"params": upper, "lr": settings.encoder_rate},
+            {"params": tuned, "lr": settings.encoder_rate},
         ],
         warmup=min(100, steps // 10),
         folder=folder,
         save_every=max(1, steps // 20),
-        evaluate=_evaluation(speech_llm, dev, steps, frames),
+        evaluate=_evaluation(speech_llm, dev, steps),
         label="units",
         seed=seed,
         bf16=bf16,
@@ -114,9 +106,7 @@ class _Trained(torch.nn.Module):
         self.encoder, self.projector, self.unit_ctc = model.encoder, model.projector, model.unit_ctc
 
 
-def _evaluation(
-    speech_llm: SpeechLLM, dev: Speech, steps: int, frames: FrameStore | None
-) -> Callable[[int, list[dict]], dict]:
+def _evaluation(speech_llm: SpeechLLM, dev: Speech, steps: int) -> Callable[[int, list[dict]], dict]:
     """The evaluation: WER of the greedy units on `dev` at every tenth of the steps."""
     model = speech_llm.model
 
@@ -131,7 +121,6 @@ def _evaluation(
             for item, row in zip(items, model.get_audio_features(*inputs), strict=True):
                 references.append(item.text)
                 hypotheses.append(unit_text(speech_llm, row))
-        set_encoder_mode(model, frames, bool(frames))
         return {"units_wer": round(jiwer.wer(references, hypotheses), 4)}
 
     return evaluate

@@ -41,8 +41,6 @@ def train_encoder(
     """
     steps, alphabet = settings.steps, encoder.config.alphabet
     speech = Speech(frames.items) if frames else speech
-    if frames and encoder.upper:
-        encoder.upper.set_statistics(torch.cat(frames.rows(frames.items[:: max(1, len(frames.items) // 200)])))
     recordings_of = batches(
         speech,
         steps=steps,

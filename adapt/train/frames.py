@@ -99,11 +99,11 @@ class FrameStore:
 
 
 def _key(encoder: CtcEncoder, items: Sequence[Spoken], perturbed: bool, seed: int) -> str:
-    """A hash of the encoder below its upper blocks, of the recordings' ids and sizes, and of the perturbation."""
+    """A hash of the encoder, of the recordings' ids and sizes, and of the perturbation."""
     digest = hashlib.sha256(json.dumps(encoder.encoder.config.to_dict(), sort_keys=True, default=str).encode())
     for name, weights in sorted(encoder.encoder.state_dict().items()):
         digest.update(name.encode())
-        digest.update(weights.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        digest.update(weights.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     for item in items:
         digest.update(f"{item.id}\t{item.audio.stat().st_size if item.audio.exists() else None}\n".encode())
     digest.update(f"{perturbed} {seed if perturbed else None}".encode())

@@ -32,7 +32,7 @@ def unit_writer(
     if kind != "mixed":
         return spell
     counts = Counter(word for text in transcripts for word in text.split())
-    often = {word: tokenizer.encode(word, add_special_tokens=False) for word, n in counts.items() if n >= OFTEN}
+    often = {word: tokenizer.encode(" " + word, add_special_tokens=False) for word, n in counts.items() if n >= OFTEN}
     return lambda text: [unit for word in text.split() for unit in often.get(word) or spell(" " + word)]
 
 

@@ -17,7 +17,6 @@ from multiprocessing import Pool
 from pathlib import Path
 
 import click
-import yaml
 
 HERE = Path(__file__).parent
 DATA = HERE / "data"
@@ -132,15 +131,10 @@ def pack(run: Path, out: Path) -> None:
     from adapt.model.soft_prompt import SLOT_EXAMPLES
     from adapt.model.trained import TRAINED
 
-    recipe = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
-    tensors = {
-        "encoder": tensor_hash(
-            AutoModel.from_pretrained(recipe["encoder"]["start"], dtype=torch.float32).encoder.state_dict()
-        ),
-        "llm": tensor_hash(
-            AutoModelForCausalLM.from_pretrained(recipe["llm"]["start"], dtype=torch.float32).state_dict()
-        ),
-    }
+    stages = json.loads((run / "run.json").read_text(encoding="utf-8"))["stages"]
+    encoder = AutoModel.from_pretrained(stages["encoder"]["settings"]["encoder"]["start"], dtype=torch.float32).encoder
+    llm = AutoModelForCausalLM.from_pretrained(stages["align"]["settings"]["llm"], dtype=torch.float32)
+    tensors = {"encoder": tensor_hash(encoder.state_dict()), "llm": tensor_hash(llm.state_dict())}
     out.mkdir(exist_ok=True)
     parts = {key: {**part, "tensors": tensors[key]} for key, part in PARTS.items()}
     facts = {"parameters": parameters(run / "model"), "parts": parts}

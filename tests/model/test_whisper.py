@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -26,14 +27,13 @@ def whisper(tmp_path) -> str:
 
 
 def test_a_recording_in_a_short_window_does_not_depend_on_its_batch(whisper, noise):
-    encoder = pretrained(whisper, "ab", window="recording", upper={"size": 16, "layers": 1, "heads": 2, "stack": 2})
+    encoder = pretrained(whisper, "ab", window="recording")
     encoder.eval()
     with torch.no_grad():
         together, counts = encoder.frames(*encoder.inputs(*pad(noise)))
-        assert together.shape[2] == encoder.width == 16
         for samples, row, count in zip(noise, together, counts.tolist(), strict=True):
             (alone,), (same,) = encoder.frames(*encoder.inputs(*pad([samples])))
-            assert same == count == -(-(-(-len(samples) // 160) // 2) // 2)  # 160 samples a filterbank frame
+            assert same == count == (math.ceil(len(samples) / 160) + 1) // 2  # 160 samples a filterbank frame
             torch.testing.assert_close(alone[:count], row[:count], atol=1e-4, rtol=1e-4)
 
 
