@@ -12,6 +12,7 @@ from pathlib import Path
 from runpy import run_path
 
 import pytest
+import soundfile
 from click.testing import CliRunner
 
 from adapt.text.corpus import read_manifest, read_text
@@ -55,6 +56,21 @@ def entities(generator):
 
 def rows(name):
     return [json.loads(line) for line in (MUSIC / name).read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("name", "source"), [("test", "test"), ("dev", "dev"), ("source", "source/test")], ids=["test", "dev", "source"]
+)
+def test_the_natural_sets_have_the_sentences_of_the_others_in_six_voices(name, source):
+    natural, others = rows(f"natural/{name}.jsonl"), rows(f"{source}.jsonl")
+    assert [{**row, "audio": "", "voice": ""} for row in natural] == [
+        {**row, "audio": "", "voice": ""} for row in others
+    ]
+    voices = Counter(row["voice"] for row in natural)
+    assert len(voices) == 6 and voices["piper en_US-joe"] == len(natural) // 2
+    for row in natural[::25]:
+        seconds = soundfile.info(MUSIC / "natural" / row["audio"]).duration
+        assert 0.04 < seconds / len(row["text"]) < 0.15, row["id"]
 
 
 def test_the_generator_makes_the_same_files_again(generator, tmp_path):
