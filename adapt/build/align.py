@@ -26,7 +26,8 @@ def align(build: Build) -> StageResult:
         speech_llm.tokenizer.save_pretrained(build.path("model"))
         _save_examples(build, speech_llm)
         write_json(build.path("model/log.json"), alignment.log)
-        save_trained(speech_llm.model, alignment.lora, build.path("model", TRAINED))
+        if recipe.encoder.frozen == "all" and recipe.align.decoder != "full" and takes_decoder_as_is(recipe):
+            save_trained(speech_llm.model, alignment.lora, build.path("model", TRAINED))
 
     inputs = [recipe.data.train, recipe.data.dev, build.path("encoder"), *folder_inputs(llm)]
     inputs += [recipe.data.text] if recipe.data.text else []

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Alignment:
-    """The outcome of `align`. log: of the training. lora: that of the decoder, which is merged; None without LoRA."""
+    """The outcome of `align`. log: of the training. lora: all LoRA, which is merged into the model; None without."""
 
     log: list[dict]
     lora: LoraWeights | None
@@ -60,7 +60,8 @@ def align(
     """Train the projector to output embeddings that the decoder reads, then decoder and encoder with it; in place.
 
     texts: sentences for the simulated slots. temperature: of sampling languages. folder, seed, bf16, workers: as in
-    `fit`. frames: the lower frames of `speech`, for a frozen encoder; None: they are computed anew in each step. Ten
+    `fit`. frames: the lower frames of `speech`, for a frozen encoder; None: they are computed anew in each step. The
+    projector learns `settings.ctc_steps` by CTC alone (`align_ctc`) before the decoder is in the loop. Ten
     times in a training a row of the log has `dev_loss`, and `other_loss`, the loss with the audio of another recording
     in the slot. A decoder that ignores its slot has the same loss with both.
     """
@@ -119,17 +120,18 @@ def align(
 
 @contextmanager
 def _coarse_while_frozen(model: ComposedForSpeechRecognition, coarse: bool) -> Iterator[None]:
-    """Keep the frozen decoder in bf16 for a training in mixed precision, which otherwise casts it in every step."""
+    """Keep the frozen decoder in bf16 for a training in mixed precision, which otherwise casts it in every step.
+
+    Its weights are restored at the end, without any LoRA in between.
+    """
     if not coarse:
         yield
         return
     fine = {name: weights.clone() for name, weights in model.language_model.state_dict().items()}
     dtype = model.language_model.dtype
     model.language_model.to(torch.bfloat16)
-    try:
-        yield
-    finally:
-        model.language_model.to(dtype).load_state_dict(fine)
+    yield
+    model.language_model.to(dtype).load_state_dict(fine)
 
 
 @torch.no_grad()
