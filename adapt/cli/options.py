@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from adapt.recipe.choices import DTYPES
 from adapt.text.normalise import NORMALISERS
 
 if TYPE_CHECKING:
+    from adapt.recipe.domain import Recipe
     from adapt.run import StageResult
     from adapt.stages.context import Run
 
@@ -97,15 +99,25 @@ def report(result: StageResult, note: str) -> None:
         click.echo(f"{'':<10} redone: {result.reason}", err=True)
 
 
+def domain_recipe(recipe: str, overrides: Sequence[str]) -> Recipe:
+    """The recipe of a domain; its `parts` count for the whole process. Raises RecipeError as `load_recipe` does."""
+    from adapt.model.assemble import VARIABLE
+    from adapt.recipe.domain import Recipe
+    from adapt.recipe.load import load_recipe
+
+    loaded = load_recipe(Recipe, recipe, overrides)
+    if loaded.parts:
+        os.environ[VARIABLE] = loaded.parts
+    return loaded
+
+
 @contextmanager
 def opened_run(recipe: str, overrides: Sequence[str], out: Path | None, device: str = "auto") -> Iterator[Run]:
     """Open the `Run` of a recipe, and close its folder at the end. out: None: `runs/NAME`."""
-    from adapt.recipe.domain import Recipe
-    from adapt.recipe.load import load_recipe
     from adapt.run import RunFolder
     from adapt.stages.context import Run
 
-    loaded = load_recipe(Recipe, recipe, overrides)
+    loaded = domain_recipe(recipe, overrides)
     name = loaded.name
     if any(override.startswith("base=") for override in overrides):  # each base has its own run folder
         *above, last = Path(loaded.base).parts

@@ -12,6 +12,7 @@ from adapt.cli.options import (
     base_argument,
     base_option,
     device_option,
+    domain_recipe,
     dtype_option,
     json_option,
     language_option,
@@ -50,13 +51,13 @@ def check(
     """
     from adapt import check as checks
     from adapt.recipe.domain import Recipe
-    from adapt.recipe.load import keys, load_recipe
+    from adapt.recipe.load import keys
 
     if not recipe and not base:
         raise click.UsageError("nothing to check; give a RECIPE, or --base NAME, or both")
     findings = []
     if recipe:
-        loaded = load_recipe(Recipe, recipe, (*overrides, *([f"base={base_argument(base)}"] if base else [])))
+        loaded = domain_recipe(recipe, (*overrides, *([f"base={base_argument(base)}"] if base else [])))
         findings = [checks.Finding("ok", "recipe.yaml", f"{len(keys(Recipe))} keys"), *checks.check(loaded)]
     if base:
         findings += checks.check_base(base, audio, device, dtype, language)

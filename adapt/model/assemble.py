@@ -97,7 +97,9 @@ def _part_folder(base: str, part: Mapping) -> Path:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except Exception as error:  # the network and the hub fail in many ways
         problem = f"its part {name} cannot be downloaded from the hub: {first_line(error)}"
-        way_out = f"download it yourself, and set {VARIABLE} to the folder that {part['folder']}/ lies in"
+        way_out = (
+            f"download it yourself, and set {VARIABLE}, or `parts` of the recipe, to the folder of {part['folder']}/"
+        )
         raise ModelError(f"base {base!r}: {problem}; {way_out}") from None
 
 
@@ -109,7 +111,7 @@ def _given_folder(base: str, part: Mapping, parts: Path) -> Path:
         if {folder.name.lower(), folder.relative_to(parts).as_posix().lower()} & wanted:
             return folder
     there = ", ".join(folder.relative_to(parts).as_posix() for folder in folders) or "no model"
-    problem = f"{VARIABLE}={parts} holds {there}, but not {part['folder']}"
+    problem = f"the folder of parts, {parts}, holds {there}, but not {part['folder']}"
     raise ModelError(f"base {base!r}: {problem}; put {part['name']} there under that name")
 
 

@@ -14,6 +14,7 @@ from adapt.errors import ModelError, RecipeError, first_line
 from adapt.model import soft_prompt
 from adapt.model.compose import compose
 from adapt.model.encoders import CtcEncoder, pretrained
+from adapt.model.lora_weights import LoraWeights
 from adapt.text.template import CHAT, CHAT_MARK, SLOT, parse
 
 PROJECTOR = {f"encoder_projector.linear{i}.{kind}": f"linear{i}.{kind}" for i in (1, 2) for kind in ("weight", "bias")}
@@ -108,7 +109,8 @@ def _merge(checkpoint: Path, decoder: torch.nn.Module, state: dict[str, torch.Te
         if name not in layers or set(half) != {"A", "B"}:
             reason = "has only one half of a LoRA" if name in layers else "is no layer of the LLM"
             raise ModelError(f"{checkpoint}: {name!r} {reason}; name the LLM that it was trained with")
-        layers[name].weight.data += alpha / len(half["A"]) * half["B"] @ half["A"]
+    scaled = {name: (half["A"], alpha / len(half["A"]) * half["B"]) for name, half in halves.items()}
+    LoraWeights(scaled).merge_into(decoder)
 
 
 def soft_prompt_of(folder: Path, out: Path) -> int:

@@ -326,6 +326,14 @@ class Recipe(Common):
             "model": True,
         },
     )
+    parts: str | None = field(
+        default=None,
+        metadata={
+            "help": "folder with the pretrained parts of a built-in base such as small; default: that of the variable "
+            "ADAPT_PARTS, else the parts come from the hub",
+            "folder": True,
+        },
+    )
     dtype: str = field(
         default="auto",
         metadata={

@@ -157,7 +157,7 @@ def dump(recipe: object) -> str:
         value = getattr(getattr(recipe, section) if section else recipe, name)
         if isinstance(value, Path):
             value = relative(value, recipe.folder)
-        elif spec.metadata.get("model") and value and os.path.isabs(value):
+        elif {"model", "folder"} & spec.metadata.keys() and value and os.path.isabs(value):
             value = relative(Path(value), recipe.folder)
             value = value if value.startswith((".", "/")) else f"./{value}"
         (tree.setdefault(section, {}) if section else tree)[name] = value

@@ -88,14 +88,17 @@ def _file(text: str, folder: Path) -> Path:
 
 
 def _text(text: str, spec: dc.Field, allowed: str, folder: Path) -> str:
-    """The text, or for a model that is written as a path its absolute path. Raises ValueError as `value_of` does."""
+    """The text, or the absolute path of a folder or of a model that is written as a path.
+
+    Raises ValueError as `value_of` does.
+    """
     limits = spec.metadata
     if text not in limits.get("choices", (text,)):
         near = did_you_mean(text, limits["choices"]) or ";"
         raise ValueError(f"unknown choice {text!r}{near} write {allowed}")
     if not text.strip() or not re.fullmatch(limits.get("pattern", ".*"), text):
         raise ValueError(f"{text!r} cannot be a {spec.name}; write {allowed}")
-    if limits.get("model") and re.match(r"\.{0,2}/|~|\.{1,2}$", text):
+    if limits.get("folder") or (limits.get("model") and re.match(r"\.{0,2}/|~|\.{1,2}$", text)):
         path = _absolute(text, folder)
         if not os.path.isdir(path):
             way_out = similar_name(path) or "; paths are relative to the recipe"

@@ -105,7 +105,7 @@ def test_alignment_keeps_the_pretrained_parts_and_lowers_the_loss(made, parts):
     assert list((made / "frames").glob("*/frames-0000.safetensors")), "the frames are kept"
 
 
-def test_parts_that_are_missing_or_others_are_one_line(made, parts, monkeypatch):
+def test_parts_that_are_missing_or_others_are_one_line(made, parts, tmp_path, monkeypatch):
     weights = load_file(parts / "smollm2-135m/model.safetensors")
     one = next(iter(weights))
     save_file({**weights, one: weights[one] + 1}, parts / "smollm2-135m/model.safetensors", {"format": "pt"})
@@ -114,6 +114,11 @@ def test_parts_that_are_missing_or_others_are_one_line(made, parts, monkeypatch)
     (parts / "smollm2-135m").rename(parts / "other")
     with pytest.raises(ModelError, match="holds other, whisper-base, but not smollm2-135m; put HuggingFaceTB/SmolLM2"):
         load_speech_llm("made", "cpu")
+    (tmp_path / "recipe.yaml").write_text(f"base: made\nparts: {parts}\ndata: {{text: text.txt}}\n")
+    (tmp_path / "text.txt").write_text("".join(f"so it is {n}\n" for n in range(700)))
+    monkeypatch.delenv("ADAPT_PARTS")
+    done = adapt("decoder", tmp_path, "-o", tmp_path / "adapted")
+    assert done.exit_code == 1 and f"the folder of parts, {parts}, holds other, whisper-base" in done.output
     monkeypatch.delenv("ADAPT_PARTS")
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *a, **k: (_ for _ in ()).throw(OSError("no route")))
     with pytest.raises(ModelError, match="cannot be downloaded from the hub: no route; download it yourself, and set"):

@@ -150,10 +150,19 @@ def test_an_override_replaces_the_line(folder):
     got = load_recipe(
         Recipe,
         home,
-        ["data.text=text/train.txt", "data.test=", "decoder.steps=7", "decoder.steps=8", "base=./models"],
+        [
+            "data.text=text/train.txt",
+            "data.test=",
+            "decoder.steps=7",
+            "decoder.steps=8",
+            "base=./models",
+            "parts=models",
+        ],
     )
     assert (got.data.text.name, got.data.test, got.decoder.steps) == ("train.txt", None, 8)
-    assert got.base == str(home / "models")
+    assert got.base == got.parts == str(home / "models")
+    (problem,) = problems(home, "data.text=text/train.txt", "decoder.steps=7", "parts=gone")
+    assert problem.startswith("-s parts=gone: no such folder: 'gone'")
 
 
 def test_dump_loads_as_the_same_recipe(folder):
