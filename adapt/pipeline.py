@@ -1,4 +1,7 @@
-"""The stages of a recipe in order, and a list of runs."""
+"""The stages of a recipe in order, and a list of runs.
+
+To add a stage, write one file in `adapt/stages/`, and its line here.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The parts of fusion, which score hypotheses besides the decoder: one class for each.
 
-To add a part, write a class in PARTS, a field of `Weights` and a key of the recipe's section `fusion`. The module
-imports no torch, because the names of systems are made from its labels; methods import torch.
+To add a part, write a class in PARTS, a field of `Weights` and a key of `FusionWeights` in `adapt.recipe.domain`. A
+file of the run that it reads is a line in `adapt.stages.systems`. The module imports no torch, because the names of
+systems are made from its labels; methods import torch.
 """
 
 from __future__ import annotations

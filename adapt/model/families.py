@@ -1,7 +1,8 @@
 """The supported families of speech LLMs: one row of FAMILIES for each model type. Importing it does not import torch.
 
 The processor of a family writes the prompt, and `adapt.model.slot` finds the slot in it. A row holds the differences
-between families: the class, the call of the processor, and the treatment of the output.
+between families: the class, the call of the processor, and the treatment of the output. To add a family, write its row,
+and a builder of a tiny random model in BUILDERS of `tests/model/families.py`; the conformance tests follow.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Pseudo audio: vectors in the slot in place of audio embeddings, while the decoder is trained on text alone.
 
-To add a kind, write a function, its row in PSEUDO_AUDIO, and its choice of `decoder.pseudo_audio` in the recipe.
+To add a kind, write a function (inputs, sentence, random -> vectors), its row in PSEUDO_AUDIO, and its name in the list
+of that name in `adapt.recipe.choices`.
 """
 
 from __future__ import annotations
