@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from adapt.decode.beam_search import generate
 from adapt.decode.ctc import CtcFusion, greedy_transcripts
@@ -59,11 +60,21 @@ def decoder_recogniser(speech_llm: SpeechLLM, search: Search) -> Recogniser:
         fusion = fusion.with_weights(dataclasses.replace(fusion.weights, ctc=ctc_weight))
 
     def recognise(samples: Sequence[np.ndarray], phrases: OwnPhrases) -> list[dict]:
-        if fusion and fusion.weights.ctc:
-            slots, posteriors = speech_llm.embeddings_and_posteriors(samples)
-        else:
-            slots, posteriors = speech_llm.audio_embeddings(samples), []
+        if not speech_llm.has_ctc:
+            return decoded(speech_llm.audio_embeddings(samples), [], phrases)
+        slots, posteriors = speech_llm.embeddings_and_posteriors(samples)
+        # Where CTC hears no letter, the decoder, which has to write something, would invent words.
+        heard = [i for i, row in enumerate(posteriors) if (row.argmax(-1) < row.shape[1] - 1).any()]
+        rows = [{"text": ""} | ({"nbest": []} if search.nbest > 1 else {}) for _ in samples]
+        if heard:
+            chosen = ([values[i] for i in heard] for values in (slots, posteriors, phrases))
+            for i, row in zip(heard, decoded(*chosen), strict=True):
+                rows[i] = row
+        return rows
+
+    def decoded(slots: Sequence[torch.Tensor], posteriors: Sequence[torch.Tensor], phrases: OwnPhrases) -> list[dict]:
         prompts = [speech_llm.prompt(slot) for slot in slots]
+        posteriors = posteriors if fusion and fusion.weights.ctc else ()
         processors = fusion.processors(Batch(phrases, posteriors)) if fusion else ()
         nbest = generate(speech_llm, prompts, search.num_beams, search.max_new_tokens, processors, count)
         if count == 1:

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import soundfile
 
+from adapt.decode.recognise import Search, decoder_recogniser
 from adapt.decode.transcribe import transcribe
 from adapt.errors import DataError
-from adapt.model.features import read_segments
+from adapt.model.features import read_audio, read_segments
+from adapt.model.load import load_speech_llm
 from adapt.text.corpus import Utterance
 
 
@@ -110,3 +112,14 @@ def test_the_transcript_of_a_long_recording_joins_those_of_its_segments(tiny, lo
     names = [str(i) for i in range(len(segments))]
     alone = transcripts(names, batch_size=1)
     assert together["long"] == " ".join(filter(None, (alone[name] for name in names)))
+
+
+@pytest.mark.parametrize("search", [Search(1, 8, 0.0), Search(2, 8, 0.1, nbest=2)])
+def test_where_ctc_hears_nothing_the_decoder_writes_nothing(search):
+    recognise = decoder_recogniser(load_speech_llm("tiny", "cpu"), search)
+    speech = read_audio(Path(__file__).parents[2] / "recipes/music/audio/test/music-test-002.ogg")
+    silence, short = np.zeros(32_000, np.float32), np.zeros(80, np.float32)
+    first, second, third = recognise([silence, speech, short], [None] * 3)
+    assert first["text"] == third["text"] == "" and first.get("nbest", []) == []
+    (alone,) = recognise([speech], [None])
+    assert second["text"] == alone["text"] != ""
