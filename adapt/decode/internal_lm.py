@@ -8,7 +8,7 @@ import torch
 from transformers import DynamicCache, LogitsProcessor, PreTrainedModel
 
 from adapt.decode.beam_tracker import BeamTracker
-from adapt.model.speech_llm import IGNORED, SpeechLLM
+from adapt.model.speech_llm import SpeechLLM
 
 
 class InternalLM(LogitsProcessor):
@@ -58,8 +58,5 @@ def sequence_scores(
     """The decoder's log probability `[rows]` of each token sequence and the end of the sentence, after its prompt."""
     targets = [[*t, speech_llm.ends[0]] for t in tokens]
     embeds, mask, labels = speech_llm.batch(prompts, targets)
-    logits, labels = speech_llm.labelled(embeds, mask, labels)
-    losses = torch.nn.functional.cross_entropy(
-        logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), reduction="none", ignore_index=IGNORED
-    )
-    return -losses.view(len(tokens), -1).sum(1)
+    losses = torch.nn.functional.cross_entropy(*speech_llm.labelled(embeds, mask, labels), reduction="none")
+    return -torch.stack([row.sum() for row in losses.split(list(map(len, targets)))])

@@ -55,12 +55,14 @@ def assembled(source: Path, fingerprint: str) -> Path:
 def _assemble(source: Path, out: Path) -> None:
     """Write the whole model to `out`."""
     from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
     from adapt.model.composed import ComposedConfig, ComposedForSpeechRecognition
     from adapt.model.soft_prompt import SLOT_EXAMPLES
     from adapt.model.tokenizer import with_leading_space
     from adapt.model.trained import TRAINED, load_trained
 
+    logging.disable_progress_bar()
     parts = json.loads((source / PARTS).read_text(encoding="utf-8"))["parts"]
     folders = {key: _part_folder(source.name, part) for key, part in parts.items()}
     print(f"{source.name}: assembling {' and '.join(p['name'] for p in parts.values())}, once", file=sys.stderr)

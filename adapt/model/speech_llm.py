@@ -207,13 +207,27 @@ class SpeechLLM:
         *,
         through: torch.nn.Module | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The arguments of `token_loss`: logits and labels, from the position that predicts the first label.
+        """The arguments of `token_loss`: logits and labels of all labelled positions, row by row.
 
-        rows, mask, labels: as `batch` returns them. The logits of earlier positions, which have no loss, are not
-        computed.
+        rows, mask, labels: as `batch` returns them. No other position reaches the output layer, which for a large
+        vocabulary would take much of the time and most of the memory.
         """
-        keep = labels.shape[1] + 1 - int((labels != IGNORED).any(0).int().argmax())
-        return self.forward(rows, mask, keep=keep, through=through), labels[:, -keep:]
+        predicting = labels[:, 1:] != IGNORED
+
+        def select(_: torch.nn.Module, states: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+            return (states[0][:, :-1][predicting][None],)
+
+        hook = self._output_layer.register_forward_pre_hook(select)
+        try:
+            return self.forward(rows, mask, through=through)[0], labels[:, 1:][predicting]
+        finally:
+            hook.remove()
+
+    @property
+    def _output_layer(self) -> torch.nn.Module:
+        """The layer that outputs logits; some families only know that of their LLM."""
+        models = (module for module in self.model.modules() if isinstance(module, PreTrainedModel))
+        return next(layer for model in models if (layer := model.get_output_embeddings()) is not None)
 
     @contextmanager
     def plain_attention(self) -> Iterator[None]:
@@ -356,5 +370,5 @@ def greedy_paths(encoder: CtcEncoder, frames: torch.Tensor, lengths: torch.Tenso
 
 
 def token_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Mean next-token cross entropy over the labelled positions of `logits [batch, length, vocabulary]`."""
-    return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORED)
+    """Mean cross entropy of `labels [tokens]`, of which some may be IGNORED, for `logits [tokens, vocabulary]`."""
+    return F.cross_entropy(logits.float(), labels, ignore_index=IGNORED)

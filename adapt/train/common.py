@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from adapt.model.speech_llm import IGNORED, SpeechLLM, token_loss
+from adapt.model.speech_llm import SpeechLLM, token_loss
 
 EXAMPLES = 12  # recordings whose audio embeddings are saved with a new model, as initial values of soft prompts
 
@@ -80,8 +80,7 @@ def mean_loss(
     """Mean loss per target token over all rows, in nats; embeddings as in `labelled_batches`."""
     total = tokens = 0.0
     for _, logits, labels in labelled_batches(speech_llm, embeddings, targets):
-        count = int((labels != IGNORED).sum())
-        total, tokens = total + token_loss(logits, labels).item() * count, tokens + count
+        total, tokens = total + token_loss(logits, labels).item() * len(labels), tokens + len(labels)
     return total / tokens
 
 

@@ -10,7 +10,7 @@ import peft
 import torch
 
 from adapt.model import adapter
-from adapt.model.speech_llm import IGNORED, SpeechLLM, token_loss
+from adapt.model.speech_llm import SpeechLLM, token_loss
 from adapt.recipe.domain import Decoder
 from adapt.train.common import (
     PairedAudio,
@@ -132,12 +132,12 @@ def _loss(
         embeddings += [replayed.embeddings[i] for i in replayed_indices]
         batch_targets = [targets[i] for i in rows] + [replayed.targets[i] for i in replayed_indices]
         embeds, mask, labels = speech_llm.training_batch(embeddings, batch_targets)
-        logits, labels = speech_llm.labelled(embeds, mask, labels, through=tuned)
-        loss = token_loss(logits, labels)
+        logits, predicted = speech_llm.labelled(embeds, mask, labels, through=tuned)
+        loss = token_loss(logits, predicted)
         if replayed_indices and base_logits:
             first = len(rows)
             base = base_logits(replayed_indices, embeds[first:], mask[first:], labels[first:])
-            loss = loss + settings.anchor * _divergence(base, _at_labels(logits[first:], labels[first:]))
+            loss = loss + settings.anchor * _divergence(base, logits[-len(base) :])
         return loss
 
     return loss_of
@@ -177,9 +177,8 @@ def _cached_base_logits(speech_llm: SpeechLLM, replayed: PairedAudio) -> list[to
     if width * sum(map(len, replayed.targets)) > CACHED_BYTES:
         return None
     logits_of: dict[int, torch.Tensor] = {}
-    for rows, logits, labels in labelled_batches(speech_llm, replayed.embeddings, replayed.targets):
-        counts = [len(replayed.targets[i]) for i in rows]
-        logits_of |= dict(zip(rows, _at_labels(logits, labels).split(counts), strict=True))
+    for rows, logits, _ in labelled_batches(speech_llm, replayed.embeddings, replayed.targets):
+        logits_of |= dict(zip(rows, logits.split([len(replayed.targets[i]) for i in rows]), strict=True))
     return [logits_of[i] for i in range(len(logits_of))]
 
 
@@ -193,15 +192,9 @@ def _base_logits(speech_llm: SpeechLLM, model: peft.PeftModel, cached: list[torc
         if cached:
             return torch.cat([cached[i] for i in indices])
         with torch.no_grad(), model.disable_adapter():
-            logits = speech_llm.forward(rows, mask, keep=labels.shape[1], through=model)
-        return _at_labels(logits, labels)
+            return speech_llm.labelled(rows, mask, labels, through=model)[0]
 
     return logits_of
-
-
-def _at_labels(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """The logits `[tokens, vocabulary]` that predict a label, of `logits [batch, length, vocabulary]`."""
-    return logits[:, :-1][labels[:, 1:] != IGNORED]
 
 
 def _divergence(base: torch.Tensor, tuned: torch.Tensor) -> torch.Tensor:

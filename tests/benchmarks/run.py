@@ -125,7 +125,8 @@ def _training_step(rows: int = 32, slots: int = 80):
             nullcontext() if plain else llm.plain_attention(),
         ):
             if plain:
-                loss = token_loss(llm.forward(embeds, mask, through=model), labels)
+                logits = llm.forward(embeds, mask, through=model)
+                loss = token_loss(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
             else:
                 loss = token_loss(*llm.labelled(embeds, mask, labels, through=model))
         loss.backward()

@@ -104,14 +104,14 @@ def test_text_by_rows_has_the_logits_and_the_loss_of_text_by_ids(llm):
         ours = llm.forward(llm.rows(ids))
     assert_close(ours, theirs.logits / llm.scale)
     if llm.scale == 1:
-        assert_close(token_loss(ours, ids), theirs.loss)
+        assert_close(token_loss(ours[0, :-1], ids[0, 1:]), theirs.loss)
 
 
 def test_the_slot_gets_a_gradient_through_a_frozen_model(llm):
     llm.model.requires_grad_(False)
     slot = random_slots(llm, 5)[0].requires_grad_()
     rows, mask, labels = llm.training_batch([slot, slot], [llm.target_ids(t) for t in TEXT[:2]])
-    token_loss(llm.forward(rows, mask), labels).backward()
+    token_loss(*llm.labelled(rows, mask, labels)).backward()
     assert slot.grad.norm() > 0 and slot.grad.isfinite().all()
 
 
@@ -124,12 +124,16 @@ def test_logits_of_labels_alone_and_plain_attention_give_the_same_loss_and_gradi
         with llm.plain_attention() if trains else nullcontext():
             attends = llm.model.get_decoder().config._attn_implementation
             assert attends == ("eager" if trains and before == "sdpa" else before)
-            scored = llm.labelled(*batch) if trains else (llm.forward(*batch[:2]), batch[2])
-            loss = token_loss(*scored)
+            if trains:
+                logits, labels = llm.labelled(*batch)
+                assert len(logits) == sum(len(llm.target_ids(t)) for t in TEXT[:2])
+            else:
+                logits, labels = llm.forward(*batch[:2])[:, :-1].flatten(0, 1), batch[2][:, 1:].flatten()
+            loss = token_loss(logits, labels)
             loss.backward()
-        found.append((scored[0].shape[1], loss, *(slot.grad for slot in slots)))
-    (length, *full), (kept, *part) = found
-    assert kept < length and llm.model.get_decoder().config._attn_implementation == before
+        found.append((loss, *(slot.grad for slot in slots)))
+    full, part = found
+    assert llm.model.get_decoder().config._attn_implementation == before
     for a, b in zip(full, part, strict=True):
         assert_close(a, b)
 
@@ -348,5 +352,5 @@ def test_learnable_tokens_before_around_and_after_the_slot(llm, template, tmp_pa
         assert torch.equal(ours, theirs)
         view = with_learned(llm, prompt)
         rows, mask, labels = view.training_batch([slot], [view.target_ids("play")])
-        token_loss(view.forward(rows, mask), labels).backward()
+        token_loss(*view.labelled(rows, mask, labels)).backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in prompt.parameters())

@@ -44,3 +44,11 @@ def test_an_audio_embedding_like_a_token_is_heard_as_that_token():
     head.units.copy_(torch.tensor([3, 7, 20, 29]))
     logits = head(table[None, [7, 29, 3, 20]], table)
     assert logits.shape == (1, 4, 5) and logits.argmax(-1).tolist() == [[1, 3, 0, 2]]
+
+
+def test_the_head_can_be_sure_of_one_unit_among_thousands():
+    torch.manual_seed(1)
+    table, head = torch.randn(4_000, 576), UnitCtc(4_000, 576)
+    head.units.copy_(torch.arange(4_000))
+    logits = head(table[None, :8], table)[0]
+    assert logits[:, :-1].softmax(-1)[range(8), range(8)].min() > 0.9
