@@ -329,8 +329,8 @@ class Recipe(Common):
     parts: str | None = field(
         default=None,
         metadata={
-            "help": "folder with the pretrained parts of a built-in base such as small; default: that of the variable "
-            "ADAPT_PARTS, else the parts come from the hub",
+            "help": "folder with the parts of a built-in base that is made of pretrained parts; default: that of the "
+            "variable ADAPT_PARTS, else the parts come from the hub",
             "folder": True,
         },
     )
