@@ -13,7 +13,9 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from adapt.model.features import SAMPLE_RATE, rows
 
-MARGIN = 30  # filterbank frames (10 ms each) of silence after the recording: without any, its last word suffers
+# Filterbank frames (10 ms each) of silence after the recording, whose frames are kept. Whisper puts part of what it
+# heard there: without them, its own decoder has 39 % of the next tokens right instead of 69 %.
+MARGIN = 30
 
 
 class WindowedWhisper(WhisperEncoder):
@@ -72,12 +74,15 @@ def whisper_log_mel(
 def whisper_frames(
     encoder: WindowedWhisper, inputs: torch.Tensor, mask: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Frames `[batch, frames, hidden]` below the last `tuned_layers` layers, and their counts `[batch]`."""
-    recorded, above = mask.sum(-1), getattr(encoder.config, "tuned_layers", 0)
+    """Frames `[batch, frames, hidden]` below the last `tuned_layers` layers, and their counts `[batch]`.
+
+    The counts include MARGIN.
+    """
+    above = getattr(encoder.config, "tuned_layers", 0)
+    recorded = (mask.sum(-1) + MARGIN).clamp_max(2 * encoder.config.max_source_positions)
     lengths = encoder._get_feat_extract_output_lengths(recorded)
     if getattr(encoder.config, "window", "full") == "recording":
-        windows = (recorded + MARGIN).clamp_max(2 * encoder.config.max_source_positions)
-        frames = encoder.windowed(inputs, windows, above)
+        frames = encoder.windowed(inputs, recorded, above)
     elif above:
         frames = encoder.windowed(inputs, torch.full_like(recorded, inputs.shape[2]), above)
     else:

@@ -82,10 +82,7 @@ def align_ctc(
         batch_of,
         loss_of,
         steps=steps,
-        groups=[
-            {"params": own, "lr": settings.ctc_rate},
-            {"params": tuned, "lr": settings.encoder_rate},
-        ],
+        groups=[{"params": [*own, *tuned], "lr": settings.ctc_rate}],
         warmup=min(100, steps // 10),
         folder=folder,
         save_every=max(1, steps // 20),
