@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -35,30 +36,25 @@ STUDIES: dict[str, dict[str, dict[str, object]]] = {
 }
 
 
-def row(study: str, name: str, keys: dict[str, object], recipe: str, run: Path, more: tuple[str, ...]) -> dict:
-    """Run one variant and return its figures, or read them from its run folder if it is finished."""
-    out = run.parent / f"{run.name}-{study}" / name.replace(" ", "-").replace(",", "")
+def measured(name: str, out: Path, recipe: str, keys: Mapping[str, object]) -> dict:
+    """Run `adapt base` with the changed keys into `out` and return its figures, or read them if it is finished."""
     found = out / "row.json"
     if found.exists():
         return json.loads(found.read_text(encoding="utf-8"))
-    given = {"encoder.start": run.resolve() / "encoder", "encoder.steps": 0}
-    if study != "llm":
-        given |= {"llm.start": run.resolve() / "llm", "llm.lm_steps": 0, "llm.read_steps": 0}
-    changed = [part for key, value in {**given, **keys}.items() for part in ("-s", f"{key}={value}")]
-    command = ["adapt", "base", recipe, "-o", str(out), "--json", *changed, *(p for m in more for p in ("-s", m))]
+    changed = [part for key, value in keys.items() for part in ("-s", f"{key}={value}")]
     started = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        ["adapt", "base", recipe, "-o", str(out), "--json", *changed], stdout=subprocess.PIPE, text=True
+    ) as process:
         told = json.loads(process.stdout.read() or "{}")
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(process.returncode)
     stages = json.loads((out / "run.json").read_text(encoding="utf-8"))["stages"]
-    wers = {figures["system"]: figures["wer"] for figures in told["rows"] if figures["set"] == "test"}
     figures = {
         "name": name,
-        "wer": wers["llm"],
-        "ctc": wers["ctc"],
+        "wers": {f"{row['set']} {row['system']}": row["wer"] for row in told["rows"]},
         "monotonicity": told["monotonicity"],
         "align_seconds": stages["align"]["seconds"],
         "test_seconds": stages["test-llm"]["seconds"],
@@ -69,13 +65,23 @@ def row(study: str, name: str, keys: dict[str, object], recipe: str, run: Path, 
     return figures
 
 
+def _given(study: str, run: Path) -> dict[str, object]:
+    """The keys that take the parts of a finished run."""
+    given = {"encoder.start": run.resolve() / "encoder", "encoder.steps": 0}
+    return (
+        given
+        if study == "llm"
+        else {**given, "llm.start": run.resolve() / "llm", "llm.lm_steps": 0, "llm.read_steps": 0}
+    )
+
+
 def plot(study: str, rows: list[dict], out: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axis = figure.subplots()
-    axis.plot([r["name"] for r in rows], [100 * r["wer"] for r in rows], marker="o", label="decoder")
-    axis.axhline(100 * rows[0]["ctc"], color="grey", linestyle="--", label="encoder alone (CTC)")
+    axis.plot([r["name"] for r in rows], [100 * r["wers"]["test llm"] for r in rows], marker="o", label="decoder")
+    axis.axhline(100 * rows[0]["wers"]["test ctc"], color="grey", linestyle="--", label="encoder alone (CTC)")
     axis.set_ylabel("WER, %")
     axis.set_ylim(bottom=0)
     axis.set_title(study)
@@ -90,14 +96,20 @@ def plot(study: str, rows: list[dict], out: Path) -> None:
 @click.option("-s", "--set", "more", multiple=True, metavar="KEY=VALUE", help="In every row, e.g. align.steps=400.")
 def main(study: str, recipe: str, run: Path, more: tuple[str, ...]) -> None:
     """Measure STUDY with the parts trained in RUN, the folder of a finished `adapt base RECIPE`."""
-    rows = [row(study, name, keys, recipe, run, more) for name, keys in STUDIES[study].items()]
-    plot(study, rows, run.parent / f"{run.name}-{study}" / "wer.png")
+    folder = run.parent / f"{run.name}-{study}"
+    given = {**_given(study, run), **dict(change.split("=", 1) for change in more)}
+    rows = [
+        measured(name, folder / name.replace(" ", "-").replace(",", ""), recipe, {**given, **keys})
+        for name, keys in STUDIES[study].items()
+    ]
+    plot(study, rows, folder / "wer.png")
     click.echo(f"| {study} | WER | CTC | monotonicity | align, s | test, s | memory, GB |")
     click.echo("|---|---|---|---|---|---|---|")
     for r in rows:
         order = ", ".join(f"{units} {value:.3f}" for units, value in r["monotonicity"].items())
         click.echo(
-            f"| {r['name']} | {100 * r['wer']:.1f} | {100 * r['ctc']:.1f} | {order} | {r['align_seconds']:.0f} "
+            f"| {r['name']} | {100 * r['wers']['test llm']:.1f} | {100 * r['wers']['test ctc']:.1f} | {order} "
+            f"| {r['align_seconds']:.0f} "
             f"| {r['test_seconds']:.0f} | {r['gigabytes']:.1f} |"
         )
 

@@ -1,0 +1,76 @@
+"""The studies of arXiv 2307.11795 on pretrained parts: encoder, stride, units of CTC, projector and LoRA.
+
+python recipes/small/studies.py PARTS OUT
+
+PARTS is a folder with whisper-base/, whisper-tiny.en/ and smollm2-135m/. Each row is a run of `adapt base` with one
+change, on a quarter of the recordings and with fewer steps than the recipe has. Frames are computed once for all rows
+of an encoder, and rows that are finished are not run again. The table goes to standard output.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "base"))
+
+from studies import measured  # noqa: E402
+
+SMALLER = {"align.ctc_steps": 500, "align.steps": 250}
+FOURTH = "data/fourth.jsonl"  # every fourth recording
+VARIANTS: dict[str, dict[str, object]] = {
+    "as in the recipe": {},
+    "encoder of Whisper tiny.en": {"encoder.start": "whisper-tiny.en"},
+    "stack 2 (40 ms)": {"align.stack": 2},
+    "stack 8 (160 ms)": {"align.stack": 8},
+    "units: letters": {"align.units": "letters"},
+    "units: pieces": {"align.units": "pieces"},
+    "units: tokens": {"align.units": "tokens"},
+    "no CTC over units": {"align.units": "none", "align.ctc_steps": 0, "align.explicit": "none", "align.steps": 400},
+    "linear projector": {"align.projector": "linear"},
+    "MLP without normalisation": {"align.projector": "mlp"},
+    "LLM frozen": {"align.decoder": "frozen"},
+    "LoRA of rank 2": {"align.rank": 2, "align.alpha": 4},
+    "LoRA of rank 32": {"align.rank": 32, "align.alpha": 64},
+}
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("parts", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("names", nargs=-1)
+def main(parts: Path, out: Path, names: tuple[str, ...]) -> None:
+    """Measure the variants NAMES (default: all) in the folder OUT."""
+    lines = (HERE / "data/train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (HERE / FOURTH).write_text("".join(lines[::4]), encoding="utf-8")
+    rows = []
+    for name, changes in VARIANTS.items():
+        if names and name not in names:
+            continue
+        keys = {
+            "data.train": FOURTH,
+            "encoder.start": "whisper-base",
+            "llm.start": "smollm2-135m",
+            **SMALLER,
+            **changes,
+        }
+        keys |= {part: (parts / str(keys[part])).resolve() for part in ("encoder.start", "llm.start")}
+        folder = out / name.replace(" ", "-").replace(":", "").replace("(", "").replace(")", "")
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (frames := folder / "frames").exists():
+            (out / "frames").mkdir(exist_ok=True)
+            frames.symlink_to((out / "frames").resolve())
+        rows.append(measured(name, folder, str(HERE), keys))
+    sets = [key.removesuffix(" llm") for key in rows[0]["wers"] if key.endswith(" llm")]
+    click.echo(f"| variant | {' | '.join(f'{name}: LLM | CTC' for name in sets)} | training, s |")
+    click.echo("|---" * (2 + 2 * len(sets)) + "|")
+    for r in rows:
+        wers = [f"{100 * r['wers'][f'{name} {system}']:.1f}" for name in sets for system in ("llm", "ctc")]
+        click.echo(f"| {r['name']} | {' | '.join(wers)} | {r['align_seconds']:.0f} |")
+
+
+if __name__ == "__main__":
+    main()
