@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from adapt.score.mention_alignment import align_for_mentions
 from adapt.score.wer import Op
 from adapt.text.lexicon import Mention, Phrase, PhraseIndex, find_mentions
 
@@ -41,12 +42,13 @@ def entity_errors(
     mentions: Sequence[Mention],
     index: PhraseIndex | None = None,
 ) -> EntityErrors:
-    """Judge the mentions of a reference on an alignment (`wer.align`) of normalised words.
+    """Judge the mentions of a reference on an alignment with the fewest edits (`wer.align_words`) of normalised words.
 
     A mention is wrong if any of its words is substituted or deleted or if a word is inserted strictly inside it, unless
-    the aligned hypothesis words are another form of the same entity in the lexicon. A false alarm is a lexicon mention
-    in the hypothesis where the reference has the entity in none of its forms. index: the lexicon; None: mentions have
-    no other forms, and false alarms are not counted.
+    the aligned hypothesis words are another form of the same entity in the lexicon. If another alignment with the
+    fewest edits has fewer wrong mentions, that one counts. A false alarm is a lexicon mention in the hypothesis where
+    the reference has the entity in none of its forms. index: the lexicon; None: mentions have no other forms, and false
+    alarms are not counted.
 
     >>> from adapt.score.wer import align_words
     >>> ref, hyp = "play let it be".split(), "play let it now be".split()
@@ -65,17 +67,25 @@ def entity_errors(
     hyp_mentions = find_mentions(hyp, index) if index is not None else []
     if not mentions and not hyp_mentions:
         return EntityErrors((), 0, 0, None if index is None else 0)
-    before, after = _boundaries(len(ref), ops)
 
-    def judge(mention: Mention) -> JudgedMention:
+    def forms(mention: Mention) -> tuple[Phrase, ...]:
         phrase = ref[mention.start : mention.end]
-        forms = (index.forms.get(phrase) if index else None) or (phrase,)
-        return _judge(mention, hyp, (phrase, *(f for f in sorted(forms) if f != phrase)), before, after)
+        others = index.forms.get(phrase, ()) if index else ()
+        return phrase, *(form for form in sorted(others) if form != phrase)
 
-    judged = tuple(map(judge, mentions))
+    def judged_on(ops: Sequence[Op], mentions: Sequence[Mention]) -> tuple[JudgedMention, ...]:
+        before, after = _boundaries(len(ref), ops)
+        return tuple(_judge(m, hyp, forms(m), before, after) for m in mentions)
+
+    judged = judged_on(ops, mentions)
+    if any(j.wrong for j in judged):
+        best = align_for_mentions(ref, hyp, mentions, [forms(m) for m in mentions])
+        judged_best = judged_on(best, mentions)
+        if sum(j.wrong for j in judged_best) < sum(j.wrong for j in judged):
+            ops, judged = best, judged_best
     false_alarms: list[Mention] = []
     if index is not None:
-        others = [judge(m) for m in find_mentions(ref, index) if m not in mentions]
+        others = judged_on(ops, [m for m in find_mentions(ref, index) if m not in mentions])
         correct = [(j.start, j.end) for j in (*judged, *others) if not j.wrong]
         # A mention within correct words is no false alarm: the reference has the same words there.
         correct += [(op.hyp_start, op.hyp_end) for op in ops if op.kind == "equal"]
