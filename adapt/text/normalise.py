@@ -13,8 +13,12 @@ class _Characters(dict[int, str | None]):
 
     def __missing__(self, code: int) -> str | None:
         char, category = chr(code), unicodedata.category(chr(code))
-        # Joiners and marks are parts of words in many scripts, so they stay.
-        if category in ("Pd", "Pc", "Cc") or category.startswith("Z") or char in "/\\\u2044:;,|@":
+        # Marks are parts of words in many scripts, so they stay.
+        if category == "Nd":
+            self[code] = str(unicodedata.digit(char))
+        elif char == _TATWEEL:
+            self[code] = None
+        elif category in ("Pd", "Pc", "Cc") or category.startswith("Z") or char in "/\\\u2044:;,|@\u200b":
             self[code] = " "
         elif char in "'." or category[0] in "LMN":
             self[code] = char
@@ -23,10 +27,27 @@ class _Characters(dict[int, str | None]):
         return self[code]
 
 
+class _Compatible(dict[int, str]):
+    """A table for `str.translate` before NFKC, which would join some characters with the word or number before them."""
+
+    def __missing__(self, code: int) -> str:
+        char, decomposition = chr(code), unicodedata.decomposition(chr(code))
+        if decomposition.startswith("<fraction>"):
+            self[code] = f" {char}"
+        elif decomposition.startswith("<super>") and unicodedata.category(char) == "So":  # the sign of a trade mark
+            self[code] = ""
+        else:
+            self[code] = char
+        return self[code]
+
+
+_TATWEEL = "\u0640"  # lengthens an Arabic word on paper
 _CHARACTERS = _Characters()
-_APOSTROPHES = str.maketrans({**dict.fromkeys("\u2018\u2019\u02bc\u00b4`\uff07", "'"), "\u0149": "'n"})
+_APOSTROPHES = str.maketrans({**dict.fromkeys("\u2018\u2019\u02bc\u00b4`\uff07\u2032", "'"), "\u0149": "'n"})
+_COMPATIBLE = _Compatible(_APOSTROPHES)
 _PLAIN = re.compile(r"[a-z0-9 ]*")  # most transcripts match, and then no rule applies
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_ACRONYMS = re.compile(r"(?<!\w)(?:[^\W\d_]\.)+[^\W\d_]?(?!\w)")  # letters with stops: u.s.a.
 _STOPS = re.compile(r"\.(?!\d)|(?<!\d)\.")
 _QUOTES = re.compile(r"(?<!\w)'|'(?!\w)")
 
@@ -45,14 +66,15 @@ def basic(text: str) -> str:
 
     >>> basic("Play \u201cDon\u2019t Stop\u201d by AC/DC & the Jackson-Five!")
     "play don't stop by ac dc and the jackson five"
-    >>> basic("Beyonc\u00e9 sold 1,000,000 at 3.5 U.S. dollars...")
-    'beyonc\u00e9 sold 1000000 at 3.5 us dollars'
+    >>> basic("Beyonc\u00e9 sold 1,000,000 at 3.5 U.S. dollars...and will.i.am?")
+    'beyonc\u00e9 sold 1000000 at 3.5 us dollars and will i am'
     """
     if _PLAIN.fullmatch(text):
         return " ".join(text.split())
-    text = unicodedata.normalize("NFKC", text.translate(_APOSTROPHES)).lower()
+    text = unicodedata.normalize("NFKC", text.translate(_COMPATIBLE)).lower().replace("i\u0307", "i")  # Turkish \u0130
     text = _THOUSANDS.sub("", text.replace("&", " and ").replace("..", " "))
-    text = _STOPS.sub("", text.translate(_CHARACTERS))
+    text = _ACRONYMS.sub(lambda match: match[0].replace(".", ""), text.translate(_CHARACTERS))
+    text = _STOPS.sub(" ", text)
     # A dropped character can leave a letter and its mark side by side. They are composed, so that a second
     # normalisation changes nothing.
     return unicodedata.normalize("NFKC", " ".join(_QUOTES.sub("", text).split()))

@@ -16,7 +16,11 @@ from adapt.text.normalise import NORMALISERS, basic
             "bj\u00f6rk \u0939\u093f\u0928\u094d\u0926\u0940 \u043b\u0435 a",
         ),
         ("  \u00a0!?  ", ""),
-        ("mail joe@aol.com", "mail joe aolcom"),
+        ("mail joe@aol.com", "mail joe aol com"),
+        ("The end.Then will.i.am, Dr.Dre at 5 p.m.today", "the end then will i am dr dre at 5 pm today"),
+        ("Lego\u2122 1\u00bd m\u00b2", "lego 1 1 2 m2"),
+        ("\u0130stanbul i\u0307 5\u2032 rock \u2032n\u2032 roll", "istanbul i 5 rock n roll"),
+        ("\u0645\u062d\u0640\u0640\u0645\u062f \u0663\u0664 a\u200bb", "\u0645\u062d\u0645\u062f 34 a b"),
     ],
 )
 def test_the_basic_normaliser(text, expected):
