@@ -57,7 +57,7 @@ def score(
     false alarms   entities of the lexicon that are recognised but were not said, per 1,000
                    words; precision, recall and F1 follow from them
     interval, p    95 % bootstrap interval over utterances; paired bootstrap against the
-                   baseline
+                   baseline; neither for fewer than 30 utterances
 
     Mentions are the `entities` of a manifest, else those that the lexicon finds, longest match first; every repetition
     counts.

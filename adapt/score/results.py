@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from adapt.score.bootstrap import SIGNIFICANT
+from adapt.score.bootstrap import ENOUGH, SIGNIFICANT
 
 Interval = tuple[float, float]
 
@@ -12,6 +12,8 @@ Interval = tuple[float, float]
 @dataclass(frozen=True)
 class Row:
     """Figures of one system on one set, as fractions; None if a figure cannot be computed ("n/a" in tables).
+
+    wer_ci, eer_ci: None also if fewer than ENOUGH utterances were scored (for eer_ci: utterances with mentions).
 
     precision, f1, false_alarms_per_1k: need a lexicon; a false alarm is an entity of the lexicon that the hypothesis
     contains and the reference does not. p_wer, p_eer: p-values of the comparison with the set's first system; None for
@@ -123,10 +125,16 @@ class Scores:
                 continue
             for name in ("wer", "eer"):
                 base, value, p = getattr(baselines[row.set], name), getattr(row, name), getattr(row, f"p_{name}")
-                if None not in (base, value, p):
+                if None not in (base, value):
                     sentences.append(f"{row.set}, {row.system}: {name.upper()} {_compared(base, value, p)}")
         if any("*" in sentence for sentence in sentences):
             sentences.append(f"* significant: p < {SIGNIFICANT} in a paired bootstrap over utterances")
+        if few := [name for name in ("wer", "eer") if any(_lacks_interval(row, name) for row in self.rows)]:
+            of_eer = " with mentions" if few == ["eer"] else ""
+            names = " and ".join(name.upper() for name in few)
+            sentences.append(
+                f"{names} without ±: fewer than {ENOUGH} utterances{of_eer}, too few for intervals and p-values"
+            )
         return sentences
 
     def _cells(self, pad: bool) -> list[list[str]]:
@@ -150,16 +158,21 @@ def _percent(value: float | None) -> str:
     return "n/a" if value is None else f"{100 * value:.1f}"
 
 
+def _lacks_interval(row: Row, name: str) -> bool:
+    """Whether a row has the figure `name`, but too few utterances for its interval."""
+    return getattr(row, name) is not None and getattr(row, f"{name}_ci") is None
+
+
 def _figure(value: float | None, ci: Interval | None, p: float | None) -> str:
     """A figure in percent, half of its interval, and a star if the difference from the baseline is significant."""
     if value is None or ci is None:
-        return "n/a" + " " * 8
+        return _percent(value) + " " * 8
     star = "*" if p is not None and p < SIGNIFICANT else " "
     return f"{100 * value:.1f} ± {50 * (ci[1] - ci[0]):3.1f} {star}"
 
 
-def _compared(base: float, value: float, p: float) -> str:
-    """A figure of a system compared with that of the baseline, in words.
+def _compared(base: float, value: float, p: float | None) -> str:
+    """A figure of a system compared with that of the baseline, in words. p: None if there are too few utterances.
 
     >>> _compared(0.20, 0.15, 0.001), _compared(0.20, 0.21, 0.4)
     ('20.0 -> 15.0, 25 % lower * (p = 0.001)', '20.0 -> 21.0, 5 % higher, not significant (p = 0.400)')
@@ -169,6 +182,8 @@ def _compared(base: float, value: float, p: float) -> str:
         return f"{figures}, the same"
     relative = f"{abs(value - base) / base:.0%}".replace("%", " %") + " " if base else ""
     change = f"{relative}{'lower' if value < base else 'higher'}"
+    if p is None:
+        return f"{figures}, {change}, too few utterances to compare"
     p_text = f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
     if p < SIGNIFICANT:
         return f"{figures}, {change} * ({p_text})"

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 
 from adapt.errors import DataError
-from adapt.score.bootstrap import interval, p_value, ratio, resample
+from adapt.score.bootstrap import ENOUGH, interval, p_value, ratio, resample
 from adapt.score.conventions import CONVENTIONS
 from adapt.score.counting import Rules, Totals, count_set
 from adapt.score.results import Change, Confusion, Row, Scores
@@ -132,15 +132,16 @@ def _row(
 
     sums: of word errors, words, wrong mentions and mentions, (columns, resamples): 4 columns of the system itself or,
     with a baseline, 4 of the baseline and then 4 of the system. Which figures are None depends on `annotated`,
-    `rules.index` and `rules.seen`.
+    `rules.index` and `rules.seen`, and intervals and p-values on ENOUGH.
     """
     base, system_sums = sums[:4], sums[-4:]
     n, lexicon, split = total.counts, rules.index is not None, rules.seen is not None
     wer, eer = ratio(total.word_errors, n["words"]), ratio(n["wrong"], n["mentions"])
     p_wer = p_eer = None
-    if baseline and wer is not None:
+    enough, enough_with_mentions = len(total.stats) >= ENOUGH, np.count_nonzero(total.stats[:, 3]) >= ENOUGH
+    if baseline and enough and wer is not None:
         p_wer = p_value((base[0], base[1]), (system_sums[0], system_sums[1]), wer - baseline.wer)
-    if baseline and eer is not None:
+    if baseline and enough_with_mentions and eer is not None:
         p_eer = p_value((base[2], base[3]), (system_sums[2], system_sums[3]), eer - baseline.eer)
     unbiased = total.word_errors - n["biased_errors"], n["words"] - n["biased_words"]
     unseen = n["wrong"] - n["wrong_seen"], n["mentions"] - n["mentions_seen"]
@@ -150,10 +151,10 @@ def _row(
         set=name,
         system=system,
         wer=wer,
-        wer_ci=interval(system_sums[0], system_sums[1]),
+        wer_ci=interval(system_sums[0], system_sums[1]) if enough else None,
         cer=ratio(n["char_errors"], n["chars"]),
         eer=eer,
-        eer_ci=interval(system_sums[2], system_sums[3]),
+        eer_ci=interval(system_sums[2], system_sums[3]) if enough_with_mentions else None,
         eer_seen=ratio(n["wrong_seen"], n["mentions_seen"]) if split else None,
         eer_unseen=ratio(*unseen) if split else None,
         u_wer=ratio(*unbiased) if annotated else None,
