@@ -125,8 +125,8 @@ def read_manifest(path: str | Path, need_audio: bool = True, whole_files: bool =
     first_line: dict[str, int] = {}
     for number, line in read_lines(path, form=str):  # not NFC: the name of a file is its bytes
         place = f"{path}:{number}"
-        row, line_problems = _row(line)
-        utterance = None
+        row, problem = json_row(line)
+        utterance, line_problems = None, [problem]
         if row is not None:
             utterance, audio, line_problems = _utterance(row, path.parent, whole_files, place)
             if need_audio and (problem := _audio_problem(audio, row)):
@@ -157,7 +157,7 @@ def require_audio(utterances: Iterable[Utterance]) -> list[Utterance]:
         row = {}
         if utterance.audio is None and utterance.place:  # the line shows which key is missing or misspelt
             path, _, number = utterance.place.rpartition(":")
-            row = _row(lines_of(path).get(int(number), "{}"))[0] or {}
+            row = json_row(lines_of(path).get(int(number), "{}"))[0] or {}
         if problem := _audio_problem(utterance.audio, row):
             problems.append(f"{utterance.place or f'utterance {utterance.id!r}'}: {problem}")
     if problems:
@@ -165,15 +165,17 @@ def require_audio(utterances: Iterable[Utterance]) -> list[Utterance]:
     return utterances
 
 
-def _row(line: str) -> tuple[dict | None, list[str]]:
-    """The JSON object of a line and no problems, or None and the problem."""
+def json_row(line: str) -> tuple[dict | None, str | None]:
+    """The JSON object of a line and no problem, or None and the problem."""
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        return None, [f"not JSON ({error.msg}, column {error.colno}); write one object a line"]
+        return None, f"not JSON ({error.msg}, column {error.colno}); write one object a line"
+    except RecursionError:
+        return None, "JSON that is nested too deeply; write one flat object a line"
     if not isinstance(row, dict):
-        return None, [f'{line[:40]!r} is not an object; write {{"id": …, "text": …}}']
-    return row, []
+        return None, f'{line[:40]!r} is not an object; write {{"id": …, "text": …}}'
+    return row, None
 
 
 def _dialect(row: Mapping) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from adapt.errors import DataError
-from adapt.text.corpus import Entity, Utterance, nfc, read_hypotheses, read_lines, read_manifest
+from adapt.text.corpus import Entity, Utterance, json_row, nfc, read_lines, read_manifest
 
 _TRN = re.compile(r"(?P<text>.*)\((?P<id>[^()\s]+)\)$")
 RARE = "rare"  # type of the entities that come from a list of rare words
+PREDICTIONS = ("pred_text", "pred", "prediction", "hyp", "hypothesis")  # keys of hypotheses in JSON lines
+_PREDICTION = re.compile(r"pred|hyp|asr|decod|recog|transcri|output|result", re.IGNORECASE)  # in a key's name
 
 
 def read_references(path: str | Path) -> list[Utterance]:
@@ -39,48 +42,62 @@ def read_references(path: str | Path) -> list[Utterance]:
 
 
 def read_hypothesis_texts(path: str | Path) -> dict[str, str]:
-    """Text by id of a file in any format of `read_references`, or JSONL with `{"id", "text"}` or `pred_text` (NeMo).
+    """Text by id of a file in any format of `read_references`, or JSON lines of an id and a text.
 
-    A file without lines has no hypotheses. Raises DataError as `read_references` does.
+    Each JSON line is read by itself: the text is that of a key of PREDICTIONS, else of `text` (or SLAM-LLM's
+    `target`). A file without lines has no hypotheses. Raises DataError as `read_references` does, and for lines whose
+    `text` may be the reference, because another key has the name of a prediction.
     """
     lines = read_lines(path)
-    if not lines:
-        return {}
-    if lines[0][1].startswith("{"):
-        keys = _keys(lines[0][1])
-        return read_hypotheses(path) if "id" in keys and "pred_text" not in keys else _predicted(path, lines)
-    return {u.id: u.text for u in read_references(path)}
+    if lines and lines[0][1].startswith("{"):
+        return _json_texts(path, lines)
+    return {u.id: u.text for u in read_references(path)} if lines else {}
 
 
-def _keys(line: str) -> set[str]:
-    """The keys of a JSON object; empty for a line that is not one."""
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return set()
-    return set(row) if isinstance(row, dict) else set()
-
-
-def _predicted(path: str | Path, lines: list[tuple[int, str]]) -> dict[str, str]:
-    """Text by id of JSON lines of NeMo or SLAM-LLM. Raises DataError with every bad line and for duplicate ids."""
+def _json_texts(path: str | Path, lines: list[tuple[int, str]]) -> dict[str, str]:
+    """Text by id of JSON lines. Raises DataError with every bad line and for duplicate ids."""
     texts: dict[str, str] = {}
     problems, ids = [], []
     for number, line in lines:
-        try:
-            row = json.loads(line)
-            value = next((row[name] for name in ("id", "key") if row.get(name) not in (None, "")), None)
-            key = nfc(str(Path(row["audio_filepath"]).stem if value is None else value))
-            text = next(row[name] for name in ("pred_text", "pred", "target", "text") if name in row)
-            texts[key] = text.strip()
-        except (ValueError, TypeError, KeyError, AttributeError, StopIteration):
-            problems.append(f'{path}:{number}: no id or no text; write {{"id": …, "text": …}}')
+        row, problem = json_row(line)
+        key = None if row is None else _id(row)
+        text, problem = (None, problem) if row is None else _predicted(row)
+        if problem is None and key is None:
+            problem = 'no id; write {"id": …, "text": …}'
+        if problem:
+            problems.append(f"{path}:{number}: {problem}")
             continue
+        texts[key] = text
         ids.append(key)
     if duplicates := _duplicates(ids):
         problems.append(f"{path}: {duplicates}; give each utterance its own")
     if problems:
         raise DataError(*problems)
     return texts
+
+
+def _id(row: Mapping) -> str | None:
+    """The id of a JSON line, which may be a number, or else the name of its audio file; None without either."""
+    value = next((row[name] for name in ("id", "key") if row.get(name) not in (None, "")), None)
+    if value is None and isinstance(row.get("audio_filepath"), str):
+        value = Path(row["audio_filepath"]).stem
+    return nfc(str(value)) if isinstance(value, str | int | float) else None
+
+
+def _predicted(row: Mapping) -> tuple[str | None, str | None]:
+    """The hypothesis of a JSON line and no problem, or None and the problem."""
+    named = [name for name in PREDICTIONS if name in row]
+    texts = named or [name for name in ("text", "target") if name in row][:1]
+    others = [name for name in row if name not in texts and isinstance(row[name], str) and _PREDICTION.search(name)]
+    if len(named) > 1 or (texts and not named and others):
+        one, other = named[:2] if len(named) > 1 else (texts[0], others[0])
+        return None, f"either of `{one}` and `{other}` may be the hypothesis; leave one of them, as `text`"
+    if not texts:
+        return None, 'no text; write {"id": …, "text": …}'
+    value = row[texts[0]]
+    if not isinstance(value, str):
+        return None, f"`{texts[0]}` is {value!r}; write a text in quotes"
+    return nfc(value).strip(), None
 
 
 def _rows(path: str | Path, lines: list[tuple[int, str]]) -> tuple[list[Utterance], list[str]]:

@@ -50,6 +50,28 @@ def test_the_predicted_text_of_nemo_is_the_hypothesis(tmp_path):
     assert read_hypothesis_texts(path) == {"0": "heard"}
 
 
+@pytest.mark.parametrize("key", ["pred_text", "pred", "prediction", "hyp", "hypothesis"])
+def test_a_prediction_beside_a_text_is_the_hypothesis_on_whichever_line_it_stands(tmp_path, key):
+    path = tmp_path / "out.json"
+    lines = [f'{{"id": "1", "text": "said", "{key}": "heard"}}', '{"id": "2", "text": "alone"}']
+    for order in (lines, lines[::-1]):
+        path.write_text("\n".join(order) + "\n")
+        assert read_hypothesis_texts(path) == {"1": "heard", "2": "alone"}
+
+
+def test_a_text_beside_what_may_be_a_prediction_is_refused(tmp_path):
+    path = tmp_path / "out.json"
+    path.write_text('{"id": "1", "text": "said", "asr_output": "heard"}\n{"id": "2", "hyp": "a", "pred": "b"}\n')
+    with pytest.raises(DataError) as error:
+        read_hypothesis_texts(path)
+    assert str(error.value).splitlines() == [
+        f"{path}:1: either of `text` and `asr_output` may be the hypothesis; leave one of them, as `text`",
+        f"{path}:2: either of `pred` and `hyp` may be the hypothesis; leave one of them, as `text`",
+    ]
+    path.write_text('{"id": "1", "text": "said", "speaker": "ann", "confidence": 0.5, "lang": "en"}\n')
+    assert read_hypothesis_texts(path) == {"1": "said"}
+
+
 def test_rare_words_are_entities_wherever_they_occur(tmp_path):
     path = tmp_path / "refs.tsv"
     path.write_text('1\tann and ann\t["ann"]\t["dan", "jan"]\n2\tno\t[]\t[]\n')
@@ -68,7 +90,7 @@ def test_a_bad_file_is_an_error_that_names_the_problem(tmp_path):
         with pytest.raises(DataError, match=problem):
             read_references(path)
     path.write_text('{"pred_text": "a"}\n')
-    with pytest.raises(DataError, match="bad:1: no id or no text"):
+    with pytest.raises(DataError, match="bad:1: no id; write"):
         read_hypothesis_texts(path)
     broken = tmp_path / "broken.gz"
     broken.write_bytes(gzip.compress(b"1 a\n")[:-4])
