@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+SHOWN = 5  # problems of an error that are printed
+
 # The errors that soundfile raises for a file that it cannot read. Its own are RuntimeErrors; a .raw file raises a
 # TypeError, and a file name that is not UTF-8 a ValueError.
 UNREADABLE = (OSError, RuntimeError, TypeError, ValueError)
@@ -13,9 +15,13 @@ UNREADABLE = (OSError, RuntimeError, TypeError, ValueError)
 class AdaptError(Exception):
     """Base of the errors that a user can correct. Each problem is one line: `place: problem; way out`.
 
+    The message shows the first SHOWN of them, and how many others there are.
+
     >>> print(DataError("a.jsonl:1: no 'id'; add one", "a.jsonl:7: no 'id'; add one"))
     a.jsonl:1: no 'id'; add one
     a.jsonl:7: no 'id'; add one
+    >>> str(DataError(*"abcdefgh")).splitlines()[-2:]
+    ['e', 'and 3 more problems']
     """
 
     def __init__(self, *problems: str):
@@ -23,7 +29,9 @@ class AdaptError(Exception):
         self.problems = problems
 
     def __str__(self) -> str:
-        return "\n".join(self.problems)
+        others = len(self.problems) - SHOWN
+        more = [f"and {others:,} more problem{'s' if others > 1 else ''}"] if others > 0 else []
+        return "\n".join([*self.problems[:SHOWN], *more])
 
 
 class RecipeError(AdaptError):

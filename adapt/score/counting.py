@@ -16,7 +16,8 @@ from adapt.text.lexicon import Mention, PhraseIndex, reference_mentions
 
 _COUNTS = (
     *("words", "substitutions", "deletions", "insertions", "chars", "char_errors"),
-    *("mentions", "wrong", "mentions_seen", "wrong_seen", "biased_words", "biased_errors", "false_alarms"),
+    *("mentions", "wrong", "mentions_seen", "wrong_seen", "biased_words", "biased_errors", "forgiven"),
+    "false_alarms",
 )
 
 
@@ -105,14 +106,14 @@ def _add(
 ) -> tuple[JudgedMention, ...]:
     """Add the utterance in row `place` of the set to the totals of a system, and return its judged mentions."""
     words, entities = count(ref, hyp, ops), entity_errors(ref, hyp, ops, mentions, rules.index)
-    biased = entities.biased_words, entities.biased_errors
+    biased = entities.biased_words, entities.biased_errors, entities.forgiven
     if rules.convention == "is21":
-        biased = rare_word_errors(ref, hyp, ops, mentions)
+        biased = *rare_word_errors(ref, hyp, ops, mentions), 0
     counts = total.counts
     for key, value in vars(words).items():
         counts[key] += value
-    counts["biased_words"] += biased[0]
-    counts["biased_errors"] += biased[1]
+    for key, value in zip(("biased_words", "biased_errors", "forgiven"), biased, strict=True):
+        counts[key] += value
     counts["false_alarms"] += entities.false_alarms or 0
     for judged in entities.judged:
         _add_mention(total, judged, ref, hyp, rules)

@@ -26,12 +26,14 @@ class EntityErrors:
 
     judged: the mentions of its reference, in order. biased_words: reference words inside mentions. biased_errors:
     substitutions and deletions of these words, and insertions inside the hypothesis words of a mention or of a false
-    alarm. false_alarms: None without a lexicon.
+    alarm. forgiven: such errors of mentions that are right by another form of their entity; they are not among
+    biased_errors. false_alarms: None without a lexicon.
     """
 
     judged: tuple[JudgedMention, ...]
     biased_words: int
     biased_errors: int
+    forgiven: int
     false_alarms: int | None
 
 
@@ -56,17 +58,17 @@ def entity_errors(
     ... # doctest: +NORMALIZE_WHITESPACE
     EntityErrors(judged=(JudgedMention(mention=Mention(start=1, end=4, type='track', written='Let It Be'),
                                        wrong=True, start=1, end=5),),
-                 biased_words=3, biased_errors=1, false_alarms=None)
+                 biased_words=3, biased_errors=1, forgiven=0, false_alarms=None)
     """
     ref, hyp = tuple(ref), tuple(hyp)
     biased_words = sum(m.end - m.start for m in mentions)
     if ref == hyp:
         judged = tuple(JudgedMention(m, False, m.start, m.end) for m in mentions)
-        return EntityErrors(judged, biased_words, 0, None if index is None else 0)
+        return EntityErrors(judged, biased_words, 0, 0, None if index is None else 0)
 
     hyp_mentions = find_mentions(hyp, index) if index is not None else []
     if not mentions and not hyp_mentions:
-        return EntityErrors((), 0, 0, None if index is None else 0)
+        return EntityErrors((), 0, 0, 0, None if index is None else 0)
 
     def forms(mention: Mention) -> tuple[Phrase, ...]:
         phrase = ref[mention.start : mention.end]
@@ -90,8 +92,11 @@ def entity_errors(
         # A mention within correct words is no false alarm: the reference has the same words there.
         correct += [(op.hyp_start, op.hyp_end) for op in ops if op.kind == "equal"]
         false_alarms = [m for m in hyp_mentions if not any(a <= m.start and m.end <= b for a, b in correct)]
+    forms_heard = [j for j in judged if not j.wrong and hyp[j.start : j.end] != ref[j.mention.start : j.mention.end]]
     errors = _biased_errors(ops, mentions, [*judged, *false_alarms])
-    return EntityErrors(judged, biased_words, errors, None if index is None else len(false_alarms))
+    forgiven = _biased_errors(ops, [j.mention for j in forms_heard], forms_heard)
+    alarms = None if index is None else len(false_alarms)
+    return EntityErrors(judged, biased_words, errors - forgiven, forgiven, alarms)
 
 
 def _boundaries(words: int, ops: Sequence[Op]) -> tuple[list[int], list[int]]:

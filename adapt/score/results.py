@@ -112,7 +112,8 @@ class Scores:
         """The table in Markdown, for papers and model cards."""
         head, *lines = self._cells(pad=False)
         rule = ["---", "---", *["---:"] * (len(head) - 2)]
-        table = "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *lines))
+        cells = [[cell.replace("|", "\\|") for cell in line] for line in (head, rule, *lines)]
+        table = "\n".join(f"| {' | '.join(line)} |" for line in cells)
         sentences = "\n".join(f"- {sentence}" for sentence in self.sentences())
         return f"{table}\n\n{sentences}\n\n`{self.signature}`\n"
 

@@ -143,7 +143,7 @@ def _row(
         p_wer = p_value((base[0], base[1]), (system_sums[0], system_sums[1]), wer - baseline.wer)
     if baseline and enough_with_mentions and eer is not None:
         p_eer = p_value((base[2], base[3]), (system_sums[2], system_sums[3]), eer - baseline.eer)
-    unbiased = total.word_errors - n["biased_errors"], n["words"] - n["biased_words"]
+    unbiased = total.word_errors - n["biased_errors"] - n["forgiven"], n["words"] - n["biased_words"]
     unseen = n["wrong"] - n["wrong_seen"], n["mentions"] - n["mentions_seen"]
     right, alarms = n["mentions"] - n["wrong"], n["false_alarms"]
     by_type = dict(sorted(total.by_type.items()))

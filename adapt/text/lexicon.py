@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,10 @@ from adapt.errors import DataError
 from adapt.text.corpus import Entity, Utterance, read_bytes, read_lines
 
 COLUMNS = ("written", "type", "spoken", "weight")
+
+_HEADINGS = {"type", "spoken", "weight", "name", "entity", "phrase", "category", "class", "label", "pronunciation"}
+_COMMENT = re.compile(r"#(\s|#|$)")
+log = logging.getLogger(__name__)
 
 Phrase = tuple[str, ...]
 
@@ -62,22 +68,35 @@ def read_lexicon(path: str | Path) -> Lexicon:
     """Read a lexicon TSV with the columns `written`, `type`, `spoken`, `weight`; all but the first are optional.
 
     A first line that starts with `written` names the columns, in any order. Several spoken forms are separated by `|`.
-    Lines that start with `#` are comments. Raises DataError with every bad line.
+    Lines that start with `# ` are comments; an entity that starts with `#` is written `\\#`. An entity that occurs
+    twice with the same type is used once, with a warning. Raises DataError with every bad line, and for a file that is
+    separated by commas.
     """
     path = Path(path)
     columns: tuple[str, ...] = COLUMNS
-    entries: dict[tuple[str, str], tuple[int, Entry]] = {}
+    entries: dict[tuple[str, str], Entry] = {}
     problems: list[str] = []
-    lines = [(n, line) for n, line in read_lines(path) if not line.startswith("#")]
+    twice: list[str] = []
+    lines = [(n, line) for n, line in read_lines(path) if not _COMMENT.match(line)]
+    if lines and _is_comma_separated(path, lines[0][1]):
+        raise DataError(f"{path}: is separated by commas; separate the fields by tabs")
     for position, (number, line) in enumerate(lines):
         place = f"{path}:{number}"
-        cells = tuple(cell.strip() for cell in line.split("\t"))
+        if line.startswith("#"):
+            problems.append(
+                f"{place}: {line[:20]!r} is comment or entity; write `# ` for a comment, `\\#` for an entity"
+            )
+            continue
+        cells = tuple(cell.strip() for cell in line.removeprefix("\\").split("\t"))
         if position == 0 and cells[0] == "written":
             columns = cells
             for column in columns:
                 if column not in COLUMNS or columns.count(column) > 1:
                     known = ", ".join(COLUMNS)
                     problems.append(f"{place}: unknown or repeated column {column!r}; use {known}, each once")
+            continue
+        if position == 0 and len(cells) > 1 and (named := [c for c in cells if c.lower() in _HEADINGS]):
+            problems.append(f"{place}: {named[0]!r} heads a column; name the columns {', '.join(COLUMNS)}")
             continue
         if len(cells) > len(columns):
             problems.append(f"{place}: {len(cells)} fields; write at most {len(columns)} ({', '.join(columns)})")
@@ -97,16 +116,23 @@ def read_lexicon(path: str | Path) -> Lexicon:
         entry = Entry(row["written"], row.get("type", "term"), spoken, weight)
         key = (entry.written, entry.type)
         if key in entries:
-            earlier = entries[key][0]
-            problems.append(f"{place}: {key[0]!r} ({key[1]}) is already on line {earlier}; delete one")
-            continue
-        entries[key] = (number, entry)
+            twice.append(f"{place}: {key[0]!r} ({key[1]})")
+        entries.setdefault(key, entry)
     if not entries and not problems:
         problems.append(f"{path}: holds no entries; write one phrase a line")
     if problems:
         raise DataError(*problems)
+    if twice:
+        log.warning("%s repeats an earlier entry and is left out; such lines: %d", twice[0], len(twice))
     sha = hashlib.sha256(read_bytes(path)).hexdigest()[:6]
-    return Lexicon(path.stem, sha, tuple(entry for _, entry in entries.values()))
+    return Lexicon(path.stem, sha, tuple(entries.values()))
+
+
+def _is_comma_separated(path: Path, first: str) -> bool:
+    """Whether a lexicon has commas between its fields, judged by its name and its first line."""
+    cells = [cell.strip(' "').lower() for cell in first.split(",")]
+    named = ".csv" in path.suffixes or (len(cells) > 1 and not {*COLUMNS, *_HEADINGS}.isdisjoint(cells))
+    return named and "\t" not in first
 
 
 def phrase_index(lexicon: Lexicon, normalise: Callable[[str], str]) -> PhraseIndex:

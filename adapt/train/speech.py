@@ -116,7 +116,7 @@ def read_speech(
             item = Spoken(seconds, utterance.id, utterance.audio, text, utterance.voice, utterance.language)
             speech.items.append(item)
     if len(problems) > speech.max_bad:
-        raise DataError(*problems[:SHOWN], *([f"{manifest}: {len(problems)} in all"] if len(problems) > SHOWN else []))
+        raise DataError(*problems)
     for problem in problems:
         speech.skip(problem)
     if not speech.items:

@@ -43,11 +43,11 @@ INDEX = phrase_index(
         ("play hello", "play yellow hello", [False], 0, 0),
         ("stop", "stop queen", [], 1, 1),  # an inserted false alarm is a biased error
         ("play dancing queen", "play queen", [True], 1, 0),  # what is heard was said
-        ("my iban please", "my eye ban please", [False], 2, 0),  # a spoken form, longer than the mention
-        ("my eye ban please", "my iban please", [False], 2, 0),  # and the other way
+        ("my iban please", "my eye ban please", [False], 0, 0),  # a spoken form, longer than the mention
+        ("my eye ban please", "my iban please", [False], 0, 0),  # and the other way
         ("my iban please", "my eye pan please", [True], 1, 0),
         ("my iban", "my iban eye ban", [False], 2, 1),  # one mention answers for one form
-        ("my iban", "a my i b a n", [False], 4, 0),
+        ("my iban", "a my i b a n", [False], 0, 0),
         ("", "queen", [], 0, 1),
     ],
 )
