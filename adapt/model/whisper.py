@@ -13,8 +13,8 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from adapt.model.features import SAMPLE_RATE, rows
 
-# Filterbank frames (10 ms each) of silence after the recording, whose frames are kept. Whisper puts part of what it
-# heard there: without them, its own decoder has 39 % of the next tokens right instead of 69 %.
+# Filterbank frames (10 ms each) of silence after the recording in a short window. What the encoder makes of them is kept:
+# Whisper puts part of what it heard there. Without it, its own decoder has 39 % of the next tokens right, not 69 %.
 MARGIN = 30
 
 
@@ -76,13 +76,14 @@ def whisper_frames(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Frames `[batch, frames, hidden]` below the last `tuned_layers` layers, and their counts `[batch]`.
 
-    The counts include MARGIN.
+    In windows of the recording's length, the counts include MARGIN.
     """
-    above = getattr(encoder.config, "tuned_layers", 0)
-    recorded = (mask.sum(-1) + MARGIN).clamp_max(2 * encoder.config.max_source_positions)
-    lengths = encoder._get_feat_extract_output_lengths(recorded)
-    if getattr(encoder.config, "window", "full") == "recording":
-        frames = encoder.windowed(inputs, recorded, above)
+    recorded, above = mask.sum(-1), getattr(encoder.config, "tuned_layers", 0)
+    short = getattr(encoder.config, "window", "full") == "recording"
+    kept = (recorded + MARGIN).clamp_max(2 * encoder.config.max_source_positions) if short else recorded
+    lengths = encoder._get_feat_extract_output_lengths(kept)
+    if short:
+        frames = encoder.windowed(inputs, kept, above)
     elif above:
         frames = encoder.windowed(inputs, torch.full_like(recorded, inputs.shape[2]), above)
     else:
