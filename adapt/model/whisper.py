@@ -13,8 +13,8 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from adapt.model.features import SAMPLE_RATE, rows
 
-# Filterbank frames (10 ms each) of silence after the recording in a short window. What the encoder makes of them is kept:
-# Whisper puts part of what it heard there. Without it, its own decoder has 39 % of the next tokens right, not 69 %.
+# Filterbank frames (10 ms each) of silence after the recording in a short window. What the encoder makes of them is
+# kept: Whisper puts part of what it heard there. Without it, its own decoder has 39 % of the next tokens right, not 69.
 MARGIN = 30
 
 
