@@ -68,11 +68,9 @@ def measured(name: str, out: Path, recipe: str, keys: Mapping[str, object]) -> d
 def _given(study: str, run: Path) -> dict[str, object]:
     """The keys that take the parts of a finished run."""
     given = {"encoder.start": run.resolve() / "encoder", "encoder.steps": 0}
-    return (
-        given
-        if study == "llm"
-        else {**given, "llm.start": run.resolve() / "llm", "llm.lm_steps": 0, "llm.read_steps": 0}
-    )
+    if study != "llm":
+        given |= {"llm.start": run.resolve() / "llm", "llm.lm_steps": 0, "llm.read_steps": 0}
+    return given
 
 
 def plot(study: str, rows: list[dict], out: Path) -> None:

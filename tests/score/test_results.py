@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 from adapt.score.scoring import score_systems
-from adapt.text.corpus import Utterance
+from adapt.text.corpus import Entity, Utterance
 
 KEYS = [
     *("set", "system", "wer", "wer_ci", "cer", "eer", "eer_ci", "eer_seen", "eer_unseen", "u_wer", "b_wer"),
@@ -43,3 +43,9 @@ def test_few_utterances_have_neither_interval_nor_star_and_enough_have_both():
     assert few.sentences()[0] == "t, new: WER 100.0 -> 99.7, 0 % lower, too few utterances to compare"
     assert "*" not in few.table() and "±" in enough.table()
     assert enough.rows[1].p_wer < 0.05
+
+
+def test_a_bar_in_a_type_does_not_break_the_markdown_table():
+    references = [Utterance("1", "play abba", entities=(Entity("abba", "artist|band"),))]
+    table = score_systems({"t": references}, {"t": {"base": {"1": "play abba"}}}, None, resamples=10).markdown()
+    assert table.splitlines()[0] == r"| set | system | WER | EER | artist\|band |"
