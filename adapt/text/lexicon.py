@@ -84,7 +84,7 @@ def read_lexicon(path: str | Path) -> Lexicon:
         place = f"{path}:{number}"
         if line.startswith("#"):
             problems.append(
-                f"{place}: {line[:20]!r} is comment or entity; write `# ` for a comment, `\\#` for an entity"
+                f"{place}: {line[:20]!r} may be a comment or an entity; write `# ` for a comment, `\\#` for an entity"
             )
             continue
         cells = tuple(cell.strip() for cell in line.removeprefix("\\").split("\t"))
@@ -96,7 +96,9 @@ def read_lexicon(path: str | Path) -> Lexicon:
                     problems.append(f"{place}: unknown or repeated column {column!r}; use {known}, each once")
             continue
         if position == 0 and len(cells) > 1 and (named := [c for c in cells if c.lower() in _HEADINGS]):
-            problems.append(f"{place}: {named[0]!r} heads a column; name the columns {', '.join(COLUMNS)}")
+            problems.append(
+                f"{place}: {named[0]!r} reads like the heading of a column; name the columns {', '.join(COLUMNS)}"
+            )
             continue
         if len(cells) > len(columns):
             problems.append(f"{place}: {len(cells)} fields; write at most {len(columns)} ({', '.join(columns)})")

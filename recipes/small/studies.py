@@ -41,9 +41,9 @@ VARIANTS: dict[str, dict[str, object]] = {
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("parts", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.argument("out", type=click.Path(path_type=Path))
-@click.argument("names", nargs=-1)
+@click.argument("names", nargs=-1, type=click.Choice(list(VARIANTS)), metavar="[NAMES]...")
 def main(parts: Path, out: Path, names: tuple[str, ...]) -> None:
-    """Measure the variants NAMES (default: all) in the folder OUT."""
+    """Measure the variants NAMES (default: all) with the parts in PARTS, in the folder OUT."""
     lines = (HERE / "data/train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     (HERE / FOURTH).write_text("".join(lines[::4]), encoding="utf-8")
     rows = []

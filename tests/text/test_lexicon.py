@@ -50,14 +50,18 @@ def test_an_entity_may_start_with_a_hash_and_a_repeated_one_is_used_once(tmp_pat
     assert read_lexicon(path).entries == (Entry("#SELFIE", "track"), Entry("A", "x", weight=2.0), Entry("A", "y"))
     assert "hash.tsv:6: 'A' (x) repeats an earlier entry and is left out; such lines: 1" in caplog.text
     path.write_text("#SELFIE\ttrack\n")
-    with pytest.raises(DataError, match="is comment or entity; write `# ` for a comment"):
+    with pytest.raises(DataError, match="may be a comment or an entity; write `# ` for a comment"):
         read_lexicon(path)
 
 
 @pytest.mark.parametrize(
     ("name", "text", "problem"),
     [
-        ("a.tsv", "Name\tType\nA\tx\n", "a.tsv:1: 'Name' heads a column; name the columns written, type"),
+        (
+            "a.tsv",
+            "Name\tType\nA\tx\n",
+            "a.tsv:1: 'Name' reads like the heading of a column; name the columns written, type",
+        ),
         ("a.csv", "A,x\n", "is separated by commas; separate the fields by tabs"),
         ("a.txt", "written,type\nA,x\n", "is separated by commas"),
     ],
