@@ -6,6 +6,7 @@ import resource
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,9 +16,11 @@ from adapt.recipe.domain import Recipe
 from adapt.stages import plan
 from adapt.stages.checks import fusion_problems
 from adapt.stages.manifests import Manifests
-from adapt.text.corpus import Corpus
-from adapt.text.lexicon import PhraseIndex, entities_in, phrase_index, read_lexicon, reference_mentions
+from adapt.text.corpus import Corpus, Utterance
+from adapt.text.lexicon import read_lexicon
+from adapt.text.mentions import PhraseIndex, entities_in, phrase_index, reference_mentions, without_place
 from adapt.text.normalise import NORMALISERS
+from adapt.text.words import words_of
 
 if TYPE_CHECKING:
     import torch
@@ -58,13 +61,26 @@ def check(recipe: Recipe) -> list[Finding]:
         if path := getattr(recipe.data, key):
             utterances = manifests.spoken(path)
             manifests.seconds(path)  # raises where audio cannot be read
-            mentions = sum(len(u.entities or ()) for u in utterances)
-            counts = f"{len(utterances):,} utterances" + (f", {mentions:,} mentions" if mentions else "")
-            findings.append(Finding("ok", name, counts))
+            findings.append(_utterances(name, utterances, index, normalise))
         elif name in ("replay", "guard"):
             way_out = f"name data.{key}, paired audio of the source domain"
             findings.append(Finding("warn", name, f"none; nothing prevents forgetting: {way_out}"))
     return findings
+
+
+def _utterances(
+    name: str, utterances: Sequence[Utterance], index: PhraseIndex | None, normalise: Callable[[str], str]
+) -> Finding:
+    """The number of utterances of a set and of their annotated mentions, and a warning if some cannot be scored."""
+    placed, unplaced = 0, []
+    for utterance in utterances:
+        if utterance.entities:
+            mentions, without = reference_mentions(words_of(normalise(utterance.text)), utterance, index, normalise)
+            placed, unplaced = placed + len(mentions), unplaced + without
+    counts = f"{len(utterances):,} utterances" + (f", {placed:,} mentions" if placed else "")
+    if not unplaced:
+        return Finding("ok", name, counts)
+    return Finding("warn", name, f"{counts}; {without_place(unplaced)}")
 
 
 def _base(recipe: Recipe) -> Finding:
@@ -77,7 +93,7 @@ def _base(recipe: Recipe) -> Finding:
 def _text(corpus: Corpus) -> list[Finding]:
     """The size of the text, and a warning if it contains transcripts of the sets."""
     lines = corpus.train + corpus.dev
-    words = sum(len(line.split()) for line in lines)
+    words = sum(len(words_of(line)) for line in lines)
     counts = f"{len(lines):,} lines, {words:,} words; {corpus.duplicates:,} duplicates dropped"
     findings = [Finding("ok", "text", counts)]
     if corpus.leaks:
@@ -93,7 +109,7 @@ def _lexicon(recipe: Recipe, manifests: Manifests, corpus: Corpus, index: Phrase
     types = len({entry.type for entry in lexicon.entries})
     counts = f"{len(lexicon.entries):,} entries, {types} types; {len(in_text):,} occur in the text"
     if recipe.data.test:
-        transcripts = [u.text for u in manifests.spoken(recipe.data.test)]
+        transcripts = [normalise(u.text) for u in manifests.spoken(recipe.data.test)]
         counts += f", {len(entities_in(transcripts, index, normalise)):,} in the test set"
     return Finding("ok" if in_text else "warn", "lexicon", counts)
 
@@ -101,10 +117,10 @@ def _lexicon(recipe: Recipe, manifests: Manifests, corpus: Corpus, index: Phrase
 def _coverage(recipe: Recipe, manifests: Manifests, corpus: Corpus, index: PhraseIndex | None) -> Finding:
     """The share of words of the development set, outside of its mentions, that do not occur in the text."""
     normalise = NORMALISERS[recipe.data.normaliser]
-    known = {word for line in corpus.train + corpus.dev for word in line.split()}
+    known = {word for line in corpus.train + corpus.dev for word in words_of(line)}
     words, uncovered = 0, Counter()
     for utterance in manifests.utterances(recipe.data.dev):
-        transcript = normalise(utterance.text).split()
+        transcript = words_of(normalise(utterance.text))
         mentions, _ = reference_mentions(transcript, utterance, index, normalise)
         in_mentions = {place for mention in mentions for place in range(mention.start, mention.end)}
         others = [word for place, word in enumerate(transcript) if place not in in_mentions]

@@ -50,7 +50,8 @@ def score(
                    edits; CER is the same by character
     EER            wrong mentions / mentions. A mention is wrong if a word of it is
                    substituted or deleted, or a word is inserted inside it, unless another
-                   form of the entity in the lexicon is recognised there
+                   form of the entity in the lexicon is recognised there ("adele" for
+                   "adele's" also counts)
     seen, unseen   EER of mentions whose entity the domain text has, and of the others
                    (adapt run only)
     B-WER, U-WER   errors on the words inside and outside of mentions
@@ -60,7 +61,8 @@ def score(
                    baseline; neither for fewer than 30 utterances
 
     Mentions are the `entities` of a manifest, else those that the lexicon finds, longest match first; every repetition
-    counts.
+    counts. In Chinese, Japanese, Thai and other scripts without spaces, characters take the place of words.
+
     The last line, the signature, describes how the figures were computed: normaliser, lexicon, counts, resamples, seed,
     version. Figures can be compared if their signatures are the same.
     """

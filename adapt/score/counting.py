@@ -12,7 +12,8 @@ import numpy as np
 from adapt.score.entity import EntityErrors, JudgedMention, entity_errors, rare_word_errors
 from adapt.score.wer import BATCH, Op, WordErrors, Words, align_all, align_is21, count
 from adapt.text.corpus import Utterance
-from adapt.text.lexicon import Mention, PhraseIndex, reference_mentions
+from adapt.text.mentions import Mention, PhraseIndex, reference_mentions
+from adapt.text.words import joined, words_of
 
 _COUNTS = (
     *("words", "substitutions", "deletions", "insertions", "chars", "char_errors"),
@@ -59,16 +60,16 @@ class Totals:
 
 def count_set(
     utterances: Sequence[Utterance], systems: Mapping[str, Mapping[str, str]], rules: Rules
-) -> tuple[dict[str, Totals], int]:
+) -> tuple[dict[str, Totals], list[str]]:
     """Totals of each system over the utterances. systems: system -> id -> text, the baseline first.
 
-    The second value counts the annotated entities whose words the normalised reference does not contain.
+    The second value are the entities whose words the normalised reference does not contain.
     """
     totals = {system: Totals(np.zeros((len(utterances), 4), dtype=np.int64)) for system in systems}
-    unplaced = 0
+    unplaced: list[str] = []
     for start in range(0, len(utterances), BATCH):
         batch = utterances[start : start + BATCH]
-        refs = [tuple(rules.normalise(u.text).split()) for u in batch]
+        refs = [tuple(words_of(rules.normalise(u.text))) for u in batch]
         mentions = []
         for ref, utterance in zip(refs, batch, strict=True):
             of_utterance, without_place = reference_mentions(ref, utterance, rules.index, rules.normalise)
@@ -76,7 +77,7 @@ def count_set(
             unplaced += without_place
         judged_of_base = None
         for system, total in totals.items():
-            hyps = [tuple(rules.normalise(systems[system][u.id]).split()) for u in batch]
+            hyps = [tuple(words_of(rules.normalise(systems[system][u.id]))) for u in batch]
             pairs = list(zip(refs, hyps, strict=True))
             judged = []
             for i, ops in enumerate(_alignments(pairs, rules)):
@@ -132,10 +133,11 @@ def _add_mention(
 ) -> None:
     """Add a judged mention to the totals of a system."""
     mention = judged.mention
-    phrase = ref[mention.start : mention.end]
+    phrase = mention.phrase(ref)
     # The domain text may have the entity in another form than the reference.
     forms = (rules.index.forms.get(phrase) if rules.index else None) or (phrase,)
-    seen = rules.seen is not None and any(" ".join(form) in rules.seen for form in forms)
+    names = {*map(joined, forms), rules.normalise(mention.written)}
+    seen = rules.seen is not None and not rules.seen.isdisjoint(names)
     of_type = total.by_type.setdefault(mention.type, {"mentions": 0, "wrong": 0})
     for counts in (total.counts, of_type):
         counts["mentions"] += 1
@@ -143,8 +145,8 @@ def _add_mention(
     total.counts["mentions_seen"] += seen
     total.counts["wrong_seen"] += seen and judged.wrong
     if judged.wrong:
-        hyp_words = " ".join(hyp[judged.start : judged.end])
-        total.confused[mention.type, mention.written, " ".join(phrase), hyp_words] += 1
+        said, heard = joined(ref[mention.start : mention.end]), joined(hyp[judged.start : judged.end])
+        total.confused[mention.type, mention.written, said, heard] += 1
 
 
 def _add_changes(

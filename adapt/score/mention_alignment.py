@@ -12,7 +12,7 @@ import numpy as np
 from rapidfuzz.distance import Levenshtein
 
 from adapt.score.wer import Op, align_words
-from adapt.text.lexicon import Mention, Phrase
+from adapt.text.mentions import Mention, Phrase, is_form
 
 
 def align_for_mentions(
@@ -46,7 +46,7 @@ class _Grid:
             for mention, of_mention in zip(mentions, forms, strict=True)
             for form in reversed(of_mention)  # the first form wins
             for first in range(len(hyp) - len(form) + 1)
-            if hyp[first : first + len(form)] == form
+            if is_form(hyp[first : first + len(form)], form)
         }
         self.ends = {mention.end for mention in mentions}
         ids = {word: number for number, word in enumerate({*ref, *hyp})}

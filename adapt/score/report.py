@@ -16,6 +16,7 @@ from adapt.score.results import Scores
 from adapt.score.wer import align_all
 from adapt.text.corpus import Utterance, read_hypotheses
 from adapt.text.normalise import NORMALISERS
+from adapt.text.words import joined, words_of
 
 SHOWN = 10  # entities in a cell, and utterances in each of the two lists of examples
 
@@ -89,6 +90,7 @@ def _template() -> jinja2.Template:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["percent"] = lambda value: "n/a" if value is None else f"{100 * value:.1f}"
+    environment.filters["joined"] = joined
     return environment.get_template("report.html.jinja")
 
 
@@ -139,8 +141,10 @@ def _examples(folder: Path, name: str, systems: Sequence[str], normaliser: str) 
     references = read_hypotheses(hypotheses_path(folder, name))
     hyps = {system: read_hypotheses(hypotheses_path(folder, name, system)) for system in systems}
     ids = [key for key in references if all(key in texts for texts in hyps.values())]  # fewer if scored leniently
-    refs = [normalise(references[key]).split() for key in ids]
-    lines = zip(*(_lines(refs, [normalise(texts[key]).split() for key in ids]) for texts in hyps.values()), strict=True)
+    refs = [words_of(normalise(references[key])) for key in ids]
+    lines = zip(
+        *(_lines(refs, [words_of(normalise(texts[key])) for key in ids]) for texts in hyps.values()), strict=True
+    )
     utterances = []
     for key, ref, of_systems in zip(ids, refs, lines, strict=True):
         errors = [
@@ -153,7 +157,7 @@ def _examples(folder: Path, name: str, systems: Sequence[str], normaliser: str) 
     examples = [
         {
             "id": key,
-            "ref": " ".join(ref),
+            "ref": joined(ref),
             "lines": [
                 {"system": system, "errors": count, "words": line}
                 for system, count, line in zip(systems, errors, of_systems, strict=True)

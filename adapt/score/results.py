@@ -72,7 +72,7 @@ class Scores:
     """The results of several systems on several sets.
 
     signature: how the figures were computed (`scoring.signature`). rows: set by set, the baseline first. resamples: of
-    the bootstrap. errors: the most frequent first.
+    the bootstrap. errors: the most frequent first. notes: what a reader should know, a sentence each.
     """
 
     signature: str
@@ -80,6 +80,7 @@ class Scores:
     resamples: int
     errors: tuple[Confusion, ...] = ()
     changes: tuple[Change, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict:
         """Plain data for `json.dumps`: `{"signature", "rows": [{"set", …}], "sentences", "errors", "changes"}`."""
@@ -118,7 +119,7 @@ class Scores:
         return f"{table}\n\n{sentences}\n\n`{self.signature}`\n"
 
     def sentences(self) -> list[str]:
-        """The comparison of each system with its set's first system, one sentence for WER and one for EER."""
+        """A sentence for WER and one for EER that compare each system with its set's first system; then the notes."""
         sentences = []
         baselines: dict[str, Row] = {}
         for row in self.rows:
@@ -136,7 +137,7 @@ class Scores:
             sentences.append(
                 f"{names} without ±: fewer than {ENOUGH} utterances{of_eer}, too few for intervals and p-values"
             )
-        return sentences
+        return [*sentences, *self.notes]
 
     def _cells(self, pad: bool) -> list[list[str]]:
         """The header and the lines of the table. pad: whether figures without a star keep their trailing spaces."""

@@ -14,8 +14,10 @@ from adapt.score.conventions import CONVENTIONS
 from adapt.score.counting import Rules, Totals, count_set
 from adapt.score.results import Change, Confusion, Row, Scores
 from adapt.text.corpus import Utterance
-from adapt.text.lexicon import Lexicon, phrase_index
+from adapt.text.lexicon import Lexicon
+from adapt.text.mentions import phrase_index, without_place
 from adapt.text.normalise import NORMALISERS
+from adapt.text.words import has_characters
 
 
 def score_systems(
@@ -48,21 +50,26 @@ def score_systems(
     rows: list[Row] = []
     errors: list[Confusion] = []
     changes: list[Change] = []
-    scored, references = [], []
+    scored, references, notes = [], [], []
     for name, systems in hyps.items():
         # Sorted, so that the order of a manifest changes no interval.
         utterances = sorted(_common(sets[name], systems.values()), key=lambda u: u.id)
         totals, unplaced = count_set(utterances, systems, rules)
         annotated = rules.index is not None or any(u.entities is not None for u in utterances)
-        rows += _rows(name, totals, annotated, unplaced, rules, resamples, seed)
+        rows += _rows(name, totals, annotated, len(unplaced), rules, resamples, seed)
+        if unplaced:
+            notes.append(f"{name}: {without_place(unplaced)}")
         for system, total in totals.items():
             errors += [Confusion(name, system, *key, n) for key, n in total.confused.most_common()]
             changes += _changes(name, system, total.changed)
         scored.append(len(utterances))
         references.append(len(sets[name]))
     lenient_of = references if lenient else None
-    signed = signature(normaliser, lexicon, scored, resamples, seed, convention, lenient_of)
-    return Scores(signed, tuple(rows), resamples, tuple(errors), tuple(changes))
+    characters = any(has_characters(utterance.text) for name in hyps for utterance in sets[name])
+    if characters:
+        notes.append("WER counts each character of Chinese, Japanese, Thai and other scripts without spaces as a word")
+    signed = signature(normaliser, lexicon, scored, resamples, seed, convention, lenient_of, characters)
+    return Scores(signed, tuple(rows), resamples, tuple(errors), tuple(changes), tuple(notes))
 
 
 def _common(utterances: Sequence[Utterance], systems: Collection[Mapping[str, str]]) -> list[Utterance]:
@@ -179,11 +186,13 @@ def signature(
     seed: int,
     convention: str = "adapt",
     references: Sequence[int] | None = None,
+    characters: bool = False,
 ) -> str:
     """How figures were computed, in a line: two figures can be compared if their signatures are the same.
 
     utterances: the numbers of utterances scored, set by set. convention: named unless it is `adapt`. references: in
-    lenient scoring, the numbers of references, scored or not; None: not lenient.
+    lenient scoring, the numbers of references, scored or not; None: not lenient. characters: whether characters of
+    scripts without spaces are counted as words.
 
     >>> signature("basic", Lexicon("music", "3f9c1e", ()), [300, 200], 1000, 1).rpartition("|")[0]
     'wer|norm:basic|lex:music@3f9c1e|utts:300+200|bs:1000|seed:1'
@@ -196,6 +205,7 @@ def signature(
         release = "source"
     parts = ["wer", *([] if convention == "adapt" else [f"conv:{convention}"]), f"norm:{normaliser}"]
     parts += [f"lex:{lexicon.name}@{lexicon.sha}" if lexicon else "lex:none"]
+    parts += ["tok:words+characters"] if characters else []
     parts += [f"utts:{'+'.join(map(str, utterances))}"]
     parts += [] if references is None else [f"lenient:of {'+'.join(map(str, references))}"]
     return "|".join([*parts, f"bs:{resamples}", f"seed:{seed}", f"v:{release}"])

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import jiwer
 from rapidfuzz.distance import Levenshtein
 
+from adapt.text.words import joined
+
 Words = Sequence[str]
 
 # Utterances in a call of jiwer. A call costs more than the alignment of one utterance, and a large one makes objects
@@ -131,7 +133,7 @@ def count(ref: Words, hyp: Words, ops: Iterable[Op]) -> WordErrors:
     errors = {"equal": 0, "substitute": 0, "delete": 0, "insert": 0}
     for op in ops:
         errors[op.kind] += max(op.ref_end - op.ref_start, op.hyp_end - op.hyp_start)
-    ref_text = " ".join(ref)
+    ref_text = joined(ref)
     return WordErrors(
         substitutions=errors["substitute"],
         deletions=errors["delete"],
@@ -139,6 +141,6 @@ def count(ref: Words, hyp: Words, ops: Iterable[Op]) -> WordErrors:
         words=len(ref),
         # The same count as jiwer.process_characters, from the library that it is built on, without the alignment, which
         # would take five times as long and is not needed.
-        char_errors=Levenshtein.distance(ref_text, " ".join(hyp)),
+        char_errors=Levenshtein.distance(ref_text, joined(hyp)),
         chars=len(ref_text),
     )

@@ -13,7 +13,8 @@ from adapt.stages.context import Run
 from adapt.stages.log import curves
 from adapt.stages.systems import systems
 from adapt.text.corpus import Utterance, read_hypotheses
-from adapt.text.lexicon import Entry, Lexicon, entities_in, phrase_index, read_lexicon
+from adapt.text.lexicon import Entry, Lexicon, read_lexicon
+from adapt.text.mentions import entities_in, phrase_index
 from adapt.text.normalise import NORMALISERS
 
 OUTPUTS = (*(f"scores/{name}" for name in ("metrics.json", "errors.tsv", "table.md")), "report.html")

@@ -1,4 +1,4 @@
-"""Lexicons (entity lists, one entry per line; a plain list of phrases is one too), and mentions of their entities."""
+"""Lexicons: entity lists, one entry per line; a plain list of phrases is one too."""
 
 from __future__ import annotations
 
@@ -6,20 +6,17 @@ import hashlib
 import logging
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from adapt.errors import DataError
-from adapt.text.corpus import Entity, Utterance, read_bytes, read_lines
+from adapt.text.corpus import read_bytes, read_lines
 
 COLUMNS = ("written", "type", "spoken", "weight")
 
 _HEADINGS = {"type", "spoken", "weight", "name", "entity", "phrase", "category", "class", "label", "pronunciation"}
 _COMMENT = re.compile(r"#(\s|#|$)")
 log = logging.getLogger(__name__)
-
-Phrase = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -39,29 +36,6 @@ class Lexicon:
     name: str
     sha: str
     entries: tuple[Entry, ...]
-
-
-@dataclass(frozen=True)
-class Mention:
-    """One occurrence of an entity: words `start` to `end` (exclusive) of a normalised sentence."""
-
-    start: int
-    end: int
-    type: str
-    written: str
-
-
-@dataclass(frozen=True)
-class PhraseIndex:
-    """A lexicon as `find_mentions` searches it.
-
-    entries: the entry of each normalised phrase. forms: all forms of the entity of each phrase. lengths: by first word,
-    the lengths of the phrases in words, longest first.
-    """
-
-    entries: dict[Phrase, Entry]
-    forms: dict[Phrase, frozenset[Phrase]]
-    lengths: dict[str, tuple[int, ...]]
 
 
 def read_lexicon(path: str | Path) -> Lexicon:
@@ -135,91 +109,3 @@ def _is_comma_separated(path: Path, first: str) -> bool:
     cells = [cell.strip(' "').lower() for cell in first.split(",")]
     named = ".csv" in path.suffixes or (len(cells) > 1 and not {*COLUMNS, *_HEADINGS}.isdisjoint(cells))
     return named and "\t" not in first
-
-
-def phrase_index(lexicon: Lexicon, normalise: Callable[[str], str]) -> PhraseIndex:
-    """Index the written and spoken forms of a lexicon; a phrase of two entries belongs to the first."""
-    entries: dict[Phrase, Entry] = {}
-    forms: dict[Phrase, frozenset[Phrase]] = {}
-    for entry in lexicon.entries:
-        of_entry = frozenset(p for form in (entry.written, *entry.spoken) if (p := tuple(normalise(form).split())))
-        for phrase in of_entry:
-            entries.setdefault(phrase, entry)
-            forms[phrase] = forms.get(phrase, frozenset()) | of_entry
-    lengths: dict[str, set[int]] = {}
-    for phrase in entries:
-        lengths.setdefault(phrase[0], set()).add(len(phrase))
-    return PhraseIndex(entries, forms, {w: tuple(sorted(n, reverse=True)) for w, n in lengths.items()})
-
-
-def find_mentions(words: Sequence[str], phrases: PhraseIndex) -> list[Mention]:
-    """Mentions in normalised words: left to right, longest match first, none overlapping.
-
-    >>> lexicon = Lexicon("m", "", (Entry("Queen", "artist"), Entry("Dancing Queen", "track")))
-    >>> find_mentions("play dancing queen by queen".split(), phrase_index(lexicon, str.lower))
-    ... # doctest: +NORMALIZE_WHITESPACE
-    [Mention(start=1, end=3, type='track', written='Dancing Queen'),
-     Mention(start=4, end=5, type='artist', written='Queen')]
-    """
-    words, lengths = tuple(words), phrases.lengths
-    mentions, end = [], 0
-    for start in [i for i, word in enumerate(words) if word in lengths]:
-        if start < end:
-            continue
-        for length in lengths[words[start]]:
-            entry = phrases.entries.get(words[start : start + length])
-            if entry and start + length <= len(words):
-                end = start + length
-                mentions.append(Mention(start, end, entry.type, entry.written))
-                break
-    return mentions
-
-
-def place_entities(
-    words: Sequence[str], entities: Iterable[Entity], normalise: Callable[[str], str]
-) -> tuple[list[Mention], int]:
-    """Find the words of annotated entities in a normalised reference.
-
-    Returns their mentions in the order of the words, and the number of entities whose words the reference does not
-    contain, or not often enough. Longer entities are placed first, so that "queen" does not take its word from "dancing
-    queen".
-
-    >>> entities = [Entity("Queen", "a"), Entity("Dancing Queen", "t")]
-    >>> place_entities("dancing queen by queen".split(), entities, str.lower)
-    ... # doctest: +NORMALIZE_WHITESPACE
-    ([Mention(start=0, end=2, type='t', written='Dancing Queen'),
-      Mention(start=3, end=4, type='a', written='Queen')], 0)
-    """
-    words = list(words)
-    taken = [False] * len(words)
-    mentions, unplaced = [], 0
-    phrases = sorted(((normalise(e.text).split(), e) for e in entities), key=lambda pair: -len(pair[0]))
-    for phrase, entity in phrases:
-        size = len(phrase)
-        for start in range(len(words) - size + 1 if size else 0):
-            if words[start : start + size] == phrase and not any(taken[start : start + size]):
-                taken[start : start + size] = [True] * size
-                mentions.append(Mention(start, start + size, entity.type, entity.text))
-                break
-        else:
-            unplaced += 1
-    return sorted(mentions, key=lambda m: m.start), unplaced
-
-
-def reference_mentions(
-    words: Sequence[str], utterance: Utterance, index: PhraseIndex | None, normalise: Callable[[str], str]
-) -> tuple[list[Mention], int]:
-    """The mentions in the normalised words of a reference, and the number of its entities that have no place there.
-
-    They are the annotated entities of the utterance or, if it is not annotated, those that the lexicon finds. index:
-    None: no lexicon.
-    """
-    if utterance.entities is not None:
-        return place_entities(words, utterance.entities, normalise)
-    return (find_mentions(words, index) if index else []), 0
-
-
-def entities_in(lines: Iterable[str], phrases: PhraseIndex, normalise: Callable[[str], str]) -> frozenset[str]:
-    """Normalised written forms of the entities that occur in normalised lines (`seen` in `scoring.score_systems`)."""
-    written = {mention.written for line in lines for mention in find_mentions(line.split(), phrases)}
-    return frozenset(map(normalise, written))

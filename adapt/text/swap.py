@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from adapt.text.lexicon import Lexicon, find_mentions, phrase_index
+from adapt.text.lexicon import Lexicon
+from adapt.text.mentions import find_mentions, phrase_index
+from adapt.text.words import word_spans, words_of
 
 
 def swap_entities(
@@ -20,6 +22,14 @@ def swap_entities(
     >>> queen, abba = Entry("Queen", "artist"), Entry("ABBA", "artist", ("abba", "a b b a"))
     >>> swap_entities(["play queen", "stop"], Lexicon("m", "", (queen, abba)), str.lower, 4, seed=0)
     ['play abba', 'play a b b a']
+
+    What an apostrophe joins to an entity stays, and scripts without spaces need none around it.
+
+    >>> swap_entities(["queen's hits"], Lexicon("m", "", (queen, abba)), str.lower, 3, seed=0)
+    ["abba's hits", "a b b a's hits"]
+    >>> names = Lexicon("m", "", (Entry("邓丽君", "artist"), Entry("王菲", "artist")))
+    >>> swap_entities(["播放邓丽君的歌"], names, str.lower, 4, seed=0)
+    ['播放王菲的歌']
 
     An entry that is empty after normalisation is not used.
 
@@ -38,14 +48,15 @@ def swap_entities(
     known = dict.fromkeys(lines)
     swapped: dict[str, None] = {}
     for line in list(known):
-        words = line.split()
-        mentions = [mention for mention in find_mentions(words, index) if mention.type in turns]
+        mentions = [mention for mention in find_mentions(words_of(line), index) if mention.type in turns]
+        spans = word_spans(line)
         for _ in range(copies if mentions else 0):
-            copy, end = [], 0
+            text, end = "", 0
             for mention in mentions:
-                copy += [*words[end : mention.start], rng.choice(next(turns[mention.type]))]
-                end = mention.end
-            text = " ".join([*copy, *words[end:]])
+                first = spans[mention.start][0] + len(mention.before)
+                text += line[end:first] + rng.choice(next(turns[mention.type]))
+                end = spans[mention.end - 1][1] - len(mention.after)
+            text += line[end:]
             if text not in known:
                 swapped[text] = None
     return list(swapped)

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from adapt.score.entity import entity_errors
 from adapt.score.wer import align_words, count
 from adapt.text.corpus import Utterance
-from adapt.text.lexicon import PhraseIndex, reference_mentions
+from adapt.text.mentions import PhraseIndex, reference_mentions
+from adapt.text.words import words_of
 
 GUARD = 0.02  # weights that raise the WER of general speech by more than this share are refused
 REFUSED = 1_000  # added to the cost of refused weights
@@ -86,11 +87,11 @@ def judges(
     """The judge of each utterance. index: the lexicon, or None. source: True for utterances of the guard set."""
 
     def judge_of(utterance: Utterance) -> Judge:
-        ref = tuple(normalise(utterance.text).split())
+        ref = tuple(words_of(normalise(utterance.text)))
         mentions, _ = reference_mentions(ref, utterance, index, normalise)
 
         def judge(text: str) -> DevCounts:
-            hyp = tuple(normalise(text).split())
+            hyp = tuple(words_of(normalise(text)))
             ops = align_words(ref, hyp)
             words, entities = count(ref, hyp, ops), entity_errors(ref, hyp, ops, mentions, index)
             errors, alarms = words.substitutions + words.deletions + words.insertions, entities.false_alarms or 0

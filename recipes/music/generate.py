@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from adapt.text.corpus import Entity, read_text
-from adapt.text.lexicon import Entry, Lexicon, PhraseIndex, find_mentions, phrase_index, read_lexicon
+from adapt.text.lexicon import Entry, Lexicon, read_lexicon
+from adapt.text.mentions import PhraseIndex, find_mentions, phrase_index
 from adapt.text.normalise import basic
 
 if TYPE_CHECKING:

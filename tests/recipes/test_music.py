@@ -16,7 +16,8 @@ import soundfile
 from click.testing import CliRunner
 
 from adapt.text.corpus import read_manifest, read_text
-from adapt.text.lexicon import find_mentions, phrase_index, read_lexicon
+from adapt.text.lexicon import read_lexicon
+from adapt.text.mentions import find_mentions, phrase_index
 from adapt.text.normalise import basic
 
 ROOT = Path(__file__).resolve().parents[2]

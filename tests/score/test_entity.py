@@ -10,7 +10,8 @@ import pytest
 
 from adapt.score.entity import entity_errors
 from adapt.score.wer import align_is21, align_words
-from adapt.text.lexicon import Entry, Lexicon, Mention, find_mentions, phrase_index
+from adapt.text.lexicon import Entry, Lexicon
+from adapt.text.mentions import Mention, find_mentions, phrase_index
 
 INDEX = phrase_index(
     Lexicon(
@@ -49,6 +50,10 @@ INDEX = phrase_index(
         ("my iban", "my iban eye ban", [False], 2, 1),  # one mention answers for one form
         ("my iban", "a my i b a n", [False], 0, 0),
         ("", "queen", [], 0, 1),
+        ("play queen's hits", "play queen hits", [False], 0, 0),  # the name was heard
+        ("play queen hits", "play queen's hits", [False], 0, 0),
+        ("play queen's hits", "play queens hits", [True], 1, 0),
+        ("play hits", "play queen's hits", [], 1, 1),
     ],
 )
 def test_errors_of_mentions(ref, hyp, wrong, biased_errors, false_alarms):

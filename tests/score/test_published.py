@@ -61,11 +61,12 @@ def test_figures_of_slurp(as_set, tmp_path):
     ]
     row = score_systems({"t": utterances}, {"t": {"s": {r["id"]: r["hyp"] for r in rows}}}, None, resamples=5).rows[0]
     assert f"{row.wer:.2%}" == "18.17%"
-    assert f"{row.eer:.2%}" == "21.46%"
+    assert f"{row.eer:.2%}" == "24.11%"
     # The plain match: the words of the annotation, as they are written, stand nowhere in the hypothesis.
     plain = [f" {e['value']} " not in f" {' '.join(r['hyp'].split())} " for r in rows for e in r["entities"]]
     assert len(plain) == 11_894 and f"{np.mean(plain):.2%}" == "23.15%"
-    assert row.counts["mentions"] + row.counts["unplaced_entities"] == 11_894
+    # Without the 417 mentions such as "today 's", which the transcript writes "today's", EER would be 21.34 %.
+    assert (row.counts["mentions"], row.counts["unplaced_entities"]) == (11_859, 35)
     if SCLITE:
         pairs = [tuple(basic(r[key]) for key in ("ref", "hyp")) for r in rows]
         utterances, hyps = as_set(pairs)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from adapt.errors import DataError
 from adapt.score.scoring import score_systems
-from adapt.text.corpus import Utterance
+from adapt.text.corpus import Entity, Utterance
 from adapt.text.lexicon import Entry, Lexicon
 
 
@@ -97,6 +97,28 @@ def test_lenient_scoring_takes_what_references_and_hypotheses_share(worked):
     assert "|utts:2+1|lenient:of 4+1|" in scores.signature
     with pytest.raises(DataError, match="no utterance has a hypothesis of every system"):
         score_systems(sets, {"target": {"base": {}}}, None, lenient=True)
+
+
+def test_scripts_without_spaces_are_scored_by_characters():
+    utterances = [Utterance("1", "播放邓丽君的歌"), Utterance("2", "play 邓丽君 的 歌"), Utterance("3", "เปิดเพลง")]
+    hyps = {"1": "播放邓丽军的歌", "2": "play 邓丽君的歌", "3": "เปิดเพง"}
+    scores = score_systems({"t": utterances}, {"t": {"base": hyps}}, Lexicon("m", "", (Entry("邓丽君"),)), resamples=5)
+    row = scores.rows[0]
+    assert (row.counts["words"], row.counts["substitutions"], row.counts["deletions"]) == (7 + 6 + 7, 1, 1)
+    assert (row.counts["mentions"], row.counts["wrong"]) == (2, 1)
+    assert scores.errors[0].heard == "邓丽军"
+    assert "|tok:words+characters|" in scores.signature and "WER counts each character of Chinese" in scores.table()
+
+
+def test_entities_that_are_not_scored_are_named():
+    names = [f"(name {number})" for number in range(5)]
+    utterances = [Utterance(name, f"play {name}", entities=(Entity(name, "x"),)) for name in names]
+    scores = score_systems({"t": utterances}, {"t": {"base": dict.fromkeys(names, "play")}}, None, "english")
+    assert scores.sentences()[-1] == (
+        "t: 5 entities are not in their normalised references, and are not scored: such as "
+        "'(name 0)', '(name 1)', '(name 2)'"
+    )
+    assert scores.rows[0].counts["unplaced_entities"] == 5
 
 
 def test_scoring_does_not_import_torch():

@@ -5,17 +5,7 @@ import hashlib
 import pytest
 
 from adapt.errors import DataError
-from adapt.text.corpus import Entity
-from adapt.text.lexicon import (
-    Entry,
-    Lexicon,
-    entities_in,
-    find_mentions,
-    phrase_index,
-    place_entities,
-    read_lexicon,
-)
-from adapt.text.normalise import basic
+from adapt.text.lexicon import Entry, read_lexicon
 
 
 def test_a_lexicon_is_read_with_types_spoken_forms_and_weights(tmp_path):
@@ -72,36 +62,3 @@ def test_a_header_in_other_words_and_a_file_with_commas_are_refused(tmp_path, na
         read_lexicon(tmp_path / name)
     (tmp_path / "list.txt").write_text("Crosby, Stills & Nash\nname\n")
     assert [entry.written for entry in read_lexicon(tmp_path / "list.txt").entries] == ["Crosby, Stills & Nash", "name"]
-
-
-def test_mentions_are_found_longest_first_from_left_to_right():
-    lexicon = Lexicon(
-        "music",
-        "",
-        (
-            Entry("Queen", "artist"),
-            Entry("Dancing Queen", "track"),
-            Entry("Queen of the Night", "track"),
-            Entry("AC/DC", "artist", ("a c d c",)),
-            Entry("!!!", "artist"),
-        ),
-    )
-    index = phrase_index(lexicon, basic)
-    text = "dancing queen of the night by queen or a c d c queen of the"
-    found = [(m.start, m.end, m.written) for m in find_mentions(text.split(), index)]
-    assert found == [
-        (0, 2, "Dancing Queen"),
-        (6, 7, "Queen"),
-        (8, 12, "AC/DC"),
-        (12, 13, "Queen"),
-    ]
-    assert find_mentions([], index) == []
-    assert entities_in(["play a c d c", "dancing queen"], index, basic) == {"ac dc", "dancing queen"}
-
-
-def test_annotated_entities_are_placed_longest_first():
-    words = ["from", "queen", "to", "dancing", "queen"]
-    entities = [Entity("Queen", "artist"), Entity("Dancing Queen", "track"), Entity("Abba", "artist"), Entity("!", "x")]
-    mentions, unplaced = place_entities(words, entities, basic)
-    assert [(m.start, m.end, m.type) for m in mentions] == [(1, 2, "artist"), (3, 5, "track")]
-    assert unplaced == 2, "neither Abba nor an entity without words has a place"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from adapt.decode.hypothesis import Hypothesis
 from adapt.decode.weights import Weights
 from adapt.text.corpus import Entity, Utterance
-from adapt.text.lexicon import Entry, Lexicon, phrase_index
+from adapt.text.lexicon import Entry, Lexicon
+from adapt.text.mentions import phrase_index
 from adapt.text.normalise import basic
 from adapt.tune.counts import REFUSED, DevCounts, judges
 from adapt.tune.search import search, search_ctc
