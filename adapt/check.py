@@ -16,8 +16,9 @@ from adapt.recipe.domain import Recipe
 from adapt.stages import plan
 from adapt.stages.checks import fusion_problems
 from adapt.stages.manifests import Manifests
-from adapt.text.corpus import Corpus, Utterance
+from adapt.text.corpus import Corpus
 from adapt.text.lexicon import read_lexicon
+from adapt.text.manifest import Utterance
 from adapt.text.mentions import PhraseIndex, entities_in, phrase_index, reference_mentions, without_place
 from adapt.text.normalise import NORMALISERS
 from adapt.text.words import words_of

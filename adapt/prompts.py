@@ -19,8 +19,9 @@ from adapt.score.scoring import score_systems
 from adapt.stages import plan
 from adapt.stages.context import Run
 from adapt.stages.project import INIT_EXAMPLES, paired_audio
-from adapt.text.corpus import Utterance, read_lines
+from adapt.text.files import read_lines
 from adapt.text.lexicon import Lexicon, read_lexicon
+from adapt.text.manifest import Utterance
 from adapt.text.template import CHAT, LEARNED, SPEECH, Segment, parse, projectable, read_template, written
 
 if TYPE_CHECKING:

@@ -23,8 +23,10 @@ from adapt.stages import plan
 from adapt.stages.context import Run
 from adapt.stages.systems import system_model
 from adapt.stages.transcribe import stage_name, transcription
-from adapt.text.corpus import Utterance, read_hypotheses
+from adapt.text.clip import Clip
 from adapt.text.lexicon import read_lexicon
+from adapt.text.manifest import Utterance
+from adapt.text.transcripts import read_hypotheses
 
 SNRS = (20, 10, 5, 0)  # dB, over the whole recording
 TALKERS = 6  # utterances mixed into babble
@@ -80,7 +82,7 @@ def between_silences(seconds: float, samples: np.ndarray, utterance: Utterance) 
 def distorted(utterance: Utterance, distort: Distortion, out: Path) -> Utterance:
     """The utterance with distorted audio, which is written to `out`."""
     soundfile.write(out, distort(read_audio(utterance.audio), utterance), SAMPLE_RATE, subtype="FLOAT")
-    return dataclasses.replace(utterance, audio=out)
+    return dataclasses.replace(utterance, audio=Clip(out))
 
 
 def groups(utterances: Sequence[Utterance], seconds: Mapping[str, float]) -> dict[str, list[Utterance]]:

@@ -10,7 +10,8 @@ import soundfile
 
 from adapt.model.features import read_audio
 from adapt.robustness import SNRS, between_silences, distorted, groups, in_noise
-from adapt.text.corpus import Utterance, durations
+from adapt.text.clip import Clip
+from adapt.text.manifest import Utterance, durations
 
 
 @pytest.mark.parametrize("noise", ["white", "babble"])
@@ -20,7 +21,7 @@ def test_noise_has_its_signal_to_noise_ratio_and_depends_on_the_seed_alone(noise
     for i, loudness in enumerate((0.5, 0.01, 0.2, *[0.1] * 9)):
         samples = loudness * np.sin(np.cumsum(rng.uniform(0, 0.5, 6_000 + 1_000 * i))).astype(np.float32)
         soundfile.write(tmp_path / f"{i}.wav", samples, 16_000, subtype="FLOAT")
-        utterances.append(Utterance(str(i), "", tmp_path / f"{i}.wav"))
+        utterances.append(Utterance(str(i), "", Clip(tmp_path / f"{i}.wav")))
     speech = soundfile.read(tmp_path / "0.wav", dtype="float32")[0]
     for snr in SNRS:
         noisy, again, other = (in_noise(noise, snr, utterances, s, speech, utterances[0]) for s in (1, 1, 2))
@@ -42,7 +43,7 @@ def test_silence_is_the_quietest_tenth_of_a_second_of_the_recording():
 
 def test_a_changed_recording_is_an_utterance_of_its_own_with_the_same_transcript(noise, tmp_path):
     soundfile.write(tmp_path / "a.wav", noise[0], 16_000, subtype="FLOAT")
-    utterance = Utterance("a", "so", tmp_path / "a.wav")
+    utterance = Utterance("a", "so", Clip(tmp_path / "a.wav"))
     padded = distorted(utterance, functools.partial(between_silences, 0.5), tmp_path / "b.wav")
     assert durations([padded])["a"] == durations([utterance])["a"] + 1.0 and padded.text == "so"
     assert np.array_equal(read_audio(padded.audio)[8_000:-8_000], read_audio(utterance.audio))

@@ -54,7 +54,7 @@ class Build:
         digest = hashlib.sha256()
         for manifest in (self.recipe.data.train, self.recipe.data.dev):
             for utterance in self.manifests.utterances(manifest):
-                audio = utterance.audio
+                audio = utterance.audio and utterance.audio.path
                 size = audio.stat().st_size if audio and audio.exists() else None
                 digest.update(f"{utterance.id}\t{size}\n".encode())
         return digest.hexdigest()

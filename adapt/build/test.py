@@ -15,8 +15,9 @@ from adapt.run import read_json, write_json
 from adapt.score.files import hypotheses_path
 from adapt.score.results import Scores
 from adapt.stages.transcribe import transcription
-from adapt.text.corpus import Utterance, read_hypotheses
+from adapt.text.manifest import Utterance
 from adapt.text.normalise import NORMALISERS
+from adapt.text.transcripts import read_hypotheses
 
 SYSTEMS = ("ctc", "llm")
 PICTURES = 6  # pictures of the alignment, at least, if the test set has as many utterances
@@ -92,7 +93,7 @@ def _load(build: Build):
 
 def _inputs(build: Build, utterances: Sequence[Utterance]) -> list[Path]:
     """The files that the transcripts and the alignment depend on."""
-    return [build.path("model"), build.recipe.data.test, *(u.audio for u in utterances)]
+    return [build.path("model"), build.recipe.data.test, *(u.audio.path for u in utterances)]
 
 
 def _transcripts(build: Build, system: str, utterances: Sequence[Utterance], load_model: Callable) -> dict[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from adapt.cli.options import device_option, dtype_option, language_option, normaliser_option, weight
-from adapt.decode.job import DEFAULT_ADAPTER, TranscriptionJob, conflict, run_job
+from adapt.decode.job import CHANNELS, DEFAULT_ADAPTER, TranscriptionJob, conflict, run_job
 from adapt.decode.parts import LexiconBoosting
 from adapt.recipe.choices import QUANTISE_BITS
 from adapt.recipe.domain import Transcribe
@@ -32,8 +32,23 @@ def _named_adapters(ctx: click.Context, option: click.Option, values: Sequence[s
     return adapters
 
 
+def _channel(ctx: click.Context, option: click.Option, value: str) -> str:
+    """Callback of --channel."""
+    if value not in CHANNELS and not (value.isascii() and value.isdigit()):
+        raise click.BadParameter(f"{value!r} is no channel; give {', '.join(CHANNELS)} or a number from 0")
+    return value
+
+
 @click.command()
 @click.argument("audio", nargs=-1, required=True, metavar="AUDIO...")
+@click.option(
+    "--channel",
+    default=TranscriptionJob.channel,
+    show_default=True,
+    callback=_channel,
+    metavar="|".join([*CHANNELS, "N"]),
+    help="mix: the mean of the channels. each: every channel, named after its number. N: one of them, from 0.",
+)
 @click.option(
     "--base", default=TranscriptionJob.base, show_default=True, help="Base model: a built-in name or a folder."
 )
@@ -130,9 +145,10 @@ def transcribe(**options) -> None:
 
     AUDIO are wav, flac, ogg or mp3 files, or JSONL manifests. A recording that is longer than the base takes at once is
     cut at its quietest points, and the transcripts are joined. Without --out, the transcripts are printed, each after
-    its file name or id. If a line of a manifest has `phrases`, they are boosted for that utterance, besides --lexicon.
-    If it has a `domain`, the adapter of that name decodes it; with several adapters, utterances without a domain use
-    the unadapted base.
+    its file name or id. Lines of a manifest may name parts of a file (`offset` and `duration`, in seconds) and a
+    `channel`, and need no `text`. If a line has `phrases`, they are boosted for that utterance, besides --lexicon. If
+    it has a `domain`, the adapter of that name decodes it; with several adapters, utterances without a domain use the
+    unadapted base.
     """
     job = TranscriptionJob(**options)
     if problem := conflict(job):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,9 +17,12 @@ from adapt.decode.weights import Weights
 from adapt.errors import DataError, RecipeError, unreadable
 from adapt.recipe.choices import QUANTISE_BITS
 from adapt.recipe.domain import DomainData, Recipe, Transcribe
-from adapt.text.corpus import Utterance, nfc, read_hypotheses, read_manifest
+from adapt.text.clip import Clip, channels
+from adapt.text.files import nfc
 from adapt.text.lexicon import read_lexicon
+from adapt.text.manifest import Utterance, read_manifest
 from adapt.text.normalise import NORMALISERS
+from adapt.text.transcripts import read_hypotheses
 
 if TYPE_CHECKING:
     from adapt.decode.ctc import CtcFusion
@@ -29,19 +32,22 @@ if TYPE_CHECKING:
 
 DEFAULT_ADAPTER = "default"  # the name of a single adapter without a name
 MANIFESTS = (".jsonl", ".json")  # how the names of manifests end
+CHANNELS = ("mix", "each")  # the mean of all channels, or every channel as a recording of its own
 
 
 @dataclass(frozen=True)
 class TranscriptionJob:
     """The options of `adapt transcribe`.
 
-    audio: audio files, and manifests in .jsonl or .json. adapters: folders by name; a single one is named `default`,
+    audio: audio files, and manifests in .jsonl or .json. channel: of recordings whose manifest names none: one of
+    CHANNELS or a number, from 0. adapters: folders by name; a single one is named `default`,
     and several are named after their domains. prompt: file of a learned prompt of `adapt project`; None: the prompt of
     the base. ctc_weight: None: the default if the base has a CTC head. lm, lexicon, rescore: None: none. boost: None:
     the default of the chosen `decoder`. out: None: a temporary file. quantise: None: no quantisation.
     """
 
     audio: Sequence[str]
+    channel: str = "mix"
     base: str = Recipe.base
     adapters: Mapping[str, Path] = field(default_factory=dict)
     prompt: Path | None = None
@@ -108,7 +114,7 @@ def run_job(job: TranscriptionJob) -> Transcripts:
 
     if problem := conflict(job):
         raise RecipeError(problem)
-    utterances = read_utterances(job.audio)
+    utterances = read_utterances(job.audio, job.channel)
     speech_llm = load(job)
     fusion = job_fusion(job, speech_llm, utterances)
     options = {} if job.ctc_weight is None else {"ctc_weight": job.ctc_weight}
@@ -130,23 +136,38 @@ def run_job(job: TranscriptionJob) -> Transcripts:
     return Transcripts({u.id: texts[u.id] for u in utterances}, earlier)
 
 
-def read_utterances(audio: Sequence[str]) -> list[Utterance]:
+def read_utterances(audio: Sequence[str], channel: str = "mix") -> list[Utterance]:
     """The utterances of manifests, and one for each audio file, whose id is its path.
 
-    Raises DataError with every missing file and every id that occurs twice.
+    channel: as in `TranscriptionJob`; with `each`, the number of the channel is appended to the id. Raises DataError
+    with every missing file and every id that occurs twice.
     """
     utterances: list[Utterance] = []
     for name in audio:
         if name.endswith(MANIFESTS):
-            utterances += read_manifest(Path(name))
+            utterances += read_manifest(Path(name), need_text=False)
         else:
-            utterances.append(Utterance(nfc(name), "", Path(name)))
-    if missing := [u.audio for u in utterances if not u.audio.exists()]:
+            utterances.append(Utterance(nfc(name), "", Clip(Path(name))))
+    if missing := [u.audio.path for u in utterances if not u.audio.path.exists()]:
         raise DataError(*map(unreadable, missing))
+    if channel != "mix":
+        utterances = [u for utterance in utterances for u in _channels(utterance, channel)]
     times = Counter(u.id for u in utterances)
     if repeated := [i for i, number in times.items() if number > 1]:
         raise DataError(*(f"{i}: {times[i]} of the recordings have this name; give each its own" for i in repeated))
     return utterances
+
+
+def _channels(utterance: Utterance, channel: str) -> list[Utterance]:
+    """The utterance in one channel, or in each."""
+    if utterance.audio.channel >= 0:
+        return [utterance]
+    if channel != "each":
+        return [replace(utterance, audio=replace(utterance.audio, channel=int(channel)))]
+    return [
+        replace(utterance, id=f"{utterance.id}-{number}", audio=replace(utterance.audio, channel=number))
+        for number in range(channels(utterance.audio))
+    ]
 
 
 def load(job: TranscriptionJob) -> SpeechLLM:

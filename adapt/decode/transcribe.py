@@ -20,7 +20,7 @@ from adapt.errors import DataError
 from adapt.model.features import SAMPLE_RATE, read_audio, read_segments
 from adapt.model.speech_llm import SpeechLLM
 from adapt.recipe.domain import Transcribe
-from adapt.text.corpus import Utterance, durations
+from adapt.text.manifest import Utterance, durations
 
 _BAR = "{desc:<10} [{bar:20}] {percentage:3.0f}%  {n:.0f} of {total:.0f} s of audio  {remaining} left"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from adapt.errors import DataError
-from adapt.text.corpus import read_bytes
+from adapt.text.files import read_bytes
 
 KEYS = {"id", "text", "confidence", "nbest", "segments"}  # of a line
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from adapt.errors import DataError
-from adapt.text.corpus import read_bytes
+from adapt.text.files import read_bytes
 
 BEGIN, END, UNKNOWN = -1, -2, -3  # <s>, </s> and <unk> among the token ids
 NEMO_OFFSET = 100

@@ -15,7 +15,7 @@ from typing import Protocol
 from adapt.errors import DataError
 from adapt.lm import arpa, ngram
 from adapt.lm.estimate import estimate, write_arpa
-from adapt.text.corpus import read_bytes
+from adapt.text.files import read_bytes
 
 LMPLZ_TOKENS = 20_000_000  # lmplz estimates larger texts: numpy needs 250 bytes per token at order 4
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +15,14 @@ from scipy.signal import resample_poly
 from transformers.audio_utils import mel_filter_bank
 
 from adapt.errors import UNREADABLE, DataError, no_samples, unreadable
+from adapt.text.clip import Clip, check
 
 SAMPLE_RATE = 16_000
 N_FFT, WINDOW, HOP = 512, 400, 160  # 25 ms windows, every 10 ms
 FLOOR = 1e-6
+CANCELLED = 0.01  # share of the channels' power that their mixture has at least, or else they cancel each other
 PAUSE = 0.2  # seconds of a pause at which a recording is cut; shorter silences occur within words
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -35,12 +39,31 @@ def _opened(path: Path | str) -> Iterator[soundfile.SoundFile]:
         raise DataError(unreadable(path)) from error
 
 
-def _mono(file: soundfile.SoundFile, frames: int = -1) -> np.ndarray:
-    """The next `frames` samples (-1: all), mean over the channels. Raises `DataError` for NaN and infinity."""
-    samples = file.read(frames, dtype="float32", always_2d=True).mean(axis=1)
-    if not np.isfinite(samples).all():
-        raise DataError(f"{file.name}: holds samples that are NaN or infinite; record it again, or remove it")
-    return samples
+class _Reader:
+    """Reads the samples of a clip from its file, block by block. Raises `DataError` for NaN and infinity."""
+
+    def __init__(self, clip: Clip, file: soundfile.SoundFile):
+        check(clip, file.frames / file.samplerate, file.channels)
+        self.clip, self.file, self.cancelled = clip, file, False
+        self.left = None if clip.seconds is None else round(clip.seconds * file.samplerate)
+        if clip.start:
+            file.seek(round(clip.start * file.samplerate))
+
+    def read(self, count: int | None = None) -> np.ndarray:
+        """The next `count` samples, or fewer at the end; None: all."""
+        count = self.left if count is None else count if self.left is None else min(count, self.left)
+        channels = self.file.read(-1 if count is None else count, dtype="float32", always_2d=True)
+        if self.left is not None:
+            self.left -= len(channels)
+        if not np.isfinite(channels).all():
+            raise DataError(f"{self.file.name}: holds samples that are NaN or infinite; record it again, or remove it")
+        if self.clip.channel >= 0:
+            return channels[:, self.clip.channel]
+        samples = channels.mean(axis=1)
+        if not self.cancelled and np.square(samples).mean() < CANCELLED * np.square(channels).mean():
+            self.cancelled = True
+            log.warning("%s: its channels cancel each other when they are mixed; choose a `channel`", self.clip.path)
+        return samples
 
 
 def resampled(samples: np.ndarray, rate: int, new_rate: int = SAMPLE_RATE) -> np.ndarray:
@@ -48,33 +71,35 @@ def resampled(samples: np.ndarray, rate: int, new_rate: int = SAMPLE_RATE) -> np
     return samples if rate == new_rate else resample_poly(samples, new_rate, rate).astype(np.float32)
 
 
-def read_audio(path: Path | str) -> np.ndarray:
-    """Mono float32 samples at 16 kHz of any file that libsndfile reads (wav, flac, ogg, mp3).
+def read_audio(clip: Clip | Path | str) -> np.ndarray:
+    """Mono float32 samples at 16 kHz of a clip, or of any file that libsndfile reads (wav, flac, ogg, mp3).
 
-    Raises `DataError` when the file is missing, empty or unreadable.
+    Raises `DataError` when the file is missing, empty or unreadable, or has no such part or channel.
     """
-    with _opened(path) as file:
-        samples, rate = _mono(file), file.samplerate
+    clip = clip if isinstance(clip, Clip) else Clip(Path(clip))
+    with _opened(clip.path) as file:
+        samples, rate = _Reader(clip, file).read(), file.samplerate
     if not len(samples):
-        raise DataError(no_samples(path))
+        raise DataError(no_samples(clip.path))
     return resampled(samples, rate)
 
 
-def read_segments(path: Path | str, max_seconds: float) -> Iterator[np.ndarray]:
+def read_segments(clip: Clip | Path | str, max_seconds: float) -> Iterator[np.ndarray]:
     """The samples of `read_audio` in segments of at most `max_seconds`, one in memory at a time.
 
     A segment ends in the middle of the quietest `PAUSE` after its first quarter. Raises `DataError` as `read_audio`
     does.
     """
-    with _opened(path) as file:
-        rate, longest = file.samplerate, int(max_seconds * file.samplerate)
-        samples = _mono(file, longest + 1)
+    clip = clip if isinstance(clip, Clip) else Clip(Path(clip))
+    with _opened(clip.path) as file:
+        rate, longest, reader = file.samplerate, int(max_seconds * file.samplerate), _Reader(clip, file)
+        samples = reader.read(longest + 1)
         if not len(samples):
-            raise DataError(no_samples(path))
+            raise DataError(no_samples(clip.path))
         while len(samples) > longest:
             cut = _quietest(samples[:longest], round(PAUSE * rate))
             yield resampled(samples[:cut], rate)
-            samples = np.concatenate([samples[cut:], _mono(file, cut)])
+            samples = np.concatenate([samples[cut:], reader.read(cut)])
         yield resampled(samples, rate)
 
 

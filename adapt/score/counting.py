@@ -11,7 +11,7 @@ import numpy as np
 
 from adapt.score.entity import EntityErrors, JudgedMention, entity_errors, rare_word_errors
 from adapt.score.wer import BATCH, Op, WordErrors, Words, align_all, align_is21, count
-from adapt.text.corpus import Utterance
+from adapt.text.manifest import Utterance
 from adapt.text.mentions import Mention, PhraseIndex, reference_mentions
 from adapt.text.words import joined, words_of
 

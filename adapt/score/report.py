@@ -14,8 +14,9 @@ from adapt.score.figures import loss_curve, wer_against_eer
 from adapt.score.files import hypotheses_path, save_hypotheses, write
 from adapt.score.results import Scores
 from adapt.score.wer import align_all
-from adapt.text.corpus import Utterance, read_hypotheses
+from adapt.text.manifest import Utterance
 from adapt.text.normalise import NORMALISERS
+from adapt.text.transcripts import read_hypotheses
 from adapt.text.words import joined, words_of
 
 SHOWN = 10  # entities in a cell, and utterances in each of the two lists of examples

@@ -13,8 +13,8 @@ from adapt.score.bootstrap import ENOUGH, interval, p_value, ratio, resample
 from adapt.score.conventions import CONVENTIONS
 from adapt.score.counting import Rules, Totals, count_set
 from adapt.score.results import Change, Confusion, Row, Scores
-from adapt.text.corpus import Utterance
 from adapt.text.lexicon import Lexicon
+from adapt.text.manifest import Utterance
 from adapt.text.mentions import phrase_index, without_place
 from adapt.text.normalise import NORMALISERS
 from adapt.text.words import has_characters

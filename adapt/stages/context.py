@@ -16,7 +16,7 @@ from adapt.recipe.domain import Recipe
 from adapt.run import RunFolder, StageResult
 from adapt.stages.manifests import Manifests
 from adapt.stages.plan import ADAPTER, LEARNED_PROMPT, TRAINED_BASE, projected, trained_parts
-from adapt.text.corpus import Utterance
+from adapt.text.manifest import Utterance
 from adapt.text.normalise import NORMALISERS
 
 if TYPE_CHECKING:  # torch is loaded by the stages that need a model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adapt.text.corpus import Utterance, durations, read_manifest, require_audio
+from adapt.text.manifest import Utterance, durations, read_manifest, require_audio
 
 
 class Manifests:
@@ -38,4 +38,4 @@ class Manifests:
     def files(self, *manifests: Path | None) -> list[Path]:
         """The manifests that are not None, each followed by its audio files, as the inputs of a stage."""
         existing = [manifest for manifest in manifests if manifest]
-        return [file for manifest in existing for file in (manifest, *(u.audio for u in self.spoken(manifest)))]
+        return [file for manifest in existing for file in (manifest, *(u.audio.path for u in self.spoken(manifest)))]

@@ -13,7 +13,7 @@ from adapt.run import write_json
 from adapt.stages import plan
 from adapt.stages.context import Run
 from adapt.stages.log import checkpoint_note
-from adapt.text.corpus import Utterance
+from adapt.text.manifest import Utterance
 from adapt.text.normalise import NORMALISERS
 from adapt.text.template import parse
 

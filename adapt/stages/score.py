@@ -12,10 +12,11 @@ from adapt.stages import plan
 from adapt.stages.context import Run
 from adapt.stages.log import curves
 from adapt.stages.systems import systems
-from adapt.text.corpus import Utterance, read_hypotheses
 from adapt.text.lexicon import Entry, Lexicon, read_lexicon
+from adapt.text.manifest import Utterance
 from adapt.text.mentions import entities_in, phrase_index
 from adapt.text.normalise import NORMALISERS
+from adapt.text.transcripts import read_hypotheses
 
 OUTPUTS = (*(f"scores/{name}" for name in ("metrics.json", "errors.tsv", "table.md")), "report.html")
 

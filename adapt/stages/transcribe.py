@@ -12,7 +12,7 @@ from adapt.score.files import hypotheses_path
 from adapt.stages import plan
 from adapt.stages.context import Run
 from adapt.stages.systems import System, fused_files, fusion_of, system_model, systems
-from adapt.text.corpus import read_hypotheses
+from adapt.text.transcripts import read_hypotheses
 
 
 def stage_name(*words: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapt.errors import DataError
-from adapt.text.corpus import read_bytes, read_lines
+from adapt.text.files import read_bytes, read_lines
 
 COLUMNS = ("written", "type", "spoken", "weight")
 

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from adapt.text.corpus import Entity, Utterance
 from adapt.text.lexicon import Entry, Lexicon
+from adapt.text.manifest import Entity, Utterance
 from adapt.text.normalise import basic
 from adapt.text.words import joined, words_of
 

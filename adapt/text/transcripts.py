@@ -1,4 +1,4 @@
-"""Read reference and hypothesis files for scoring. The format is recognised from the lines."""
+"""Read references and hypotheses: files of other tools for scoring, and the hypotheses that this toolkit writes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from adapt.errors import DataError
-from adapt.text.corpus import Entity, Utterance, json_row, nfc, read_lines, read_manifest
+from adapt.text.files import is_id, json_row, nfc, read_bytes, read_lines
+from adapt.text.manifest import Entity, Utterance, audio_ids, read_manifest
 
 _TRN = re.compile(r"(?P<text>.*)\((?P<id>[^()\s]+)\)$")
 RARE = "rare"  # type of the entities that come from a list of rare words
@@ -19,7 +20,7 @@ _PREDICTION = re.compile(r"pred|hyp|asr|decod|recog|transcri|output|result", re.
 def read_references(path: str | Path) -> list[Utterance]:
     """Utterances of a file in any of these formats; it may be compressed (`.gz`).
 
-    - JSONL manifest of this toolkit, SLAM-LLM or NeMo (`corpus.read_manifest`)
+    - JSONL manifest of this toolkit, SLAM-LLM or NeMo (`manifest.read_manifest`)
     - biasing TSV of fbai-speech: `id<TAB>text<TAB>["rare", "words"]<TAB>["distractors", …]`; each occurrence of a
       rare word is an entity of type `rare`; the distractors are not used
     - TSV: `id<TAB>text`
@@ -30,7 +31,7 @@ def read_references(path: str | Path) -> list[Utterance]:
     """
     lines = read_lines(path)
     if lines and lines[0][1].startswith("{"):
-        return read_manifest(path, need_audio=False, whole_files=False)
+        return read_manifest(path, need_audio=False)
     utterances, problems = _rows(path, lines)
     if duplicates := _duplicates([u.id for u in utterances]):
         problems.append(f"{path}: {duplicates}; give each utterance its own")
@@ -54,13 +55,45 @@ def read_hypothesis_texts(path: str | Path) -> dict[str, str]:
     return {u.id: u.text for u in read_references(path)} if lines else {}
 
 
+def read_hypotheses(path: str | Path) -> dict[str, str]:
+    """Text by id from a JSONL of `{"id", "text"}`. A last line that is cut off in the middle is left out.
+
+    Raises DataError with every other bad line and every duplicate id.
+    """
+    hypotheses: dict[str, str] = {}
+    problems = []
+    lines = read_bytes(path).split(b"\n")
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError:
+            # A process that was killed while it wrote leaves such a last line; anywhere else it is an error.
+            if number < len(lines):
+                problems.append(f'{path}:{number}: not {{"id": "…", "text": "…"}}; delete the line')
+            continue
+        key, text = (row.get("id"), row.get("text")) if isinstance(row, dict) else (None, None)
+        if not is_id(key) or not isinstance(text, str):
+            problems.append(f'{path}:{number}: not {{"id": "…", "text": "…"}}; delete the line')
+            continue
+        key, text = nfc(str(key)), nfc(text)
+        if key in hypotheses:
+            problems.append(f"{path}:{number}: id {key!r} occurs twice; delete one of its lines")
+        hypotheses[key] = text
+    if problems:
+        raise DataError(*problems)
+    return hypotheses
+
+
 def _json_texts(path: str | Path, lines: list[tuple[int, str]]) -> dict[str, str]:
     """Text by id of JSON lines. Raises DataError with every bad line and for duplicate ids."""
     texts: dict[str, str] = {}
     problems, ids = [], []
-    for number, line in lines:
-        row, problem = json_row(line)
-        key = None if row is None else _id(row)
+    rows = [json_row(line) for _, line in lines]
+    names = audio_ids([row or {} for row, _ in rows])
+    for (number, _), (row, problem), name in zip(lines, rows, names, strict=True):
+        key = None if row is None else _id(row, name)
         text, problem = (None, problem) if row is None else _predicted(row)
         if problem is None and key is None:
             problem = 'no id; write {"id": …, "text": …}'
@@ -76,11 +109,9 @@ def _json_texts(path: str | Path, lines: list[tuple[int, str]]) -> dict[str, str
     return texts
 
 
-def _id(row: Mapping) -> str | None:
-    """The id of a JSON line, which may be a number, or else the name of its audio file; None without either."""
-    value = next((row[name] for name in ("id", "key") if row.get(name) not in (None, "")), None)
-    if value is None and isinstance(row.get("audio_filepath"), str):
-        value = Path(row["audio_filepath"]).stem
+def _id(row: Mapping, name: str | None) -> str | None:
+    """The id of a JSON line, which may be a number, or else `name`, that of its audio; None without either."""
+    value = next((row[key] for key in ("id", "key") if row.get(key) not in (None, "")), name)
     return nfc(str(value)) if isinstance(value, str | int | float) else None
 
 

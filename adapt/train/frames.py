@@ -105,7 +105,7 @@ def _key(encoder: CtcEncoder, items: Sequence[Spoken], perturbed: bool, seed: in
         digest.update(name.encode())
         digest.update(weights.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     for item in items:
-        digest.update(f"{item.id}\t{item.audio.stat().st_size if item.audio.exists() else None}\n".encode())
+        digest.update(f"{item.id}\t{item.audio.path.stat().st_size if item.audio.path.exists() else None}\n".encode())
     digest.update(f"{perturbed} {seed if perturbed else None}".encode())
     return digest.hexdigest()[:16]
 

@@ -12,12 +12,12 @@ from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
-import soundfile
 import torch
 
-from adapt.errors import UNREADABLE, DataError, no_samples, unreadable
+from adapt.errors import DataError
 from adapt.model.features import SAMPLE_RATE, pad, read_audio
-from adapt.text.corpus import Utterance, read_manifest
+from adapt.text.clip import Clip, duration
+from adapt.text.manifest import Utterance, read_manifest
 
 SHOWN = 10  # problems that are reported one by one
 WINDOW = 0.05  # share of a language's utterances, of similar length, from which a batch is drawn
@@ -29,7 +29,7 @@ class Spoken(NamedTuple):
 
     seconds: float
     id: str
-    audio: Path
+    audio: Clip
     text: str
     voice: str | None
     language: str | None
@@ -106,13 +106,11 @@ def read_speech(
             problems.append(f"{manifest}: {utterance.id!r} names no audio; add it, or remove the line")
             continue
         try:
-            seconds = soundfile.info(utterance.audio).duration
-        except UNREADABLE:
-            problems.append(unreadable(utterance.audio))
+            seconds = duration(utterance.audio)
+        except DataError as error:
+            problems += error.problems
             continue
-        if not seconds:
-            problems.append(no_samples(utterance.audio))
-        elif seconds <= max_seconds and (text := normalise(utterance.text)):
+        if seconds <= max_seconds and (text := normalise(utterance.text)):
             item = Spoken(seconds, utterance.id, utterance.audio, text, utterance.voice, utterance.language)
             speech.items.append(item)
     if len(problems) > speech.max_bad:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from adapt.score.entity import entity_errors
 from adapt.score.wer import align_words, count
-from adapt.text.corpus import Utterance
+from adapt.text.manifest import Utterance
 from adapt.text.mentions import PhraseIndex, reference_mentions
 from adapt.text.words import words_of
 

@@ -27,8 +27,8 @@ from adapt.stages import plan
 from adapt.stages.checks import check_fusion
 from adapt.stages.context import BATCH, Run
 from adapt.stages.systems import System, fused_files, fusion_of
-from adapt.text.corpus import Utterance
 from adapt.text.lexicon import read_lexicon
+from adapt.text.manifest import Utterance
 from adapt.text.mentions import phrase_index
 from adapt.text.normalise import NORMALISERS
 from adapt.tune.counts import DevCounts, Judge, judges

@@ -13,8 +13,8 @@ import random
 import sys
 from pathlib import Path
 
-from adapt.text.corpus import read_manifest
 from adapt.text.lexicon import read_lexicon
+from adapt.text.manifest import read_manifest
 
 HERE = Path(__file__).parent
 OTHERS = 20
@@ -28,7 +28,7 @@ def main() -> None:
         said = [entity.text for entity in utterance.entities or ()]
         others = [name for name in names if name.lower() not in said]
         phrases = sorted({*said, *rng.sample(others, OTHERS * len(said))})
-        audio = utterance.audio.relative_to(HERE).as_posix()
+        audio = utterance.audio.path.relative_to(HERE).as_posix()
         row = {"id": utterance.id, "audio": audio, "text": utterance.text, "phrases": phrases}
         sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
 

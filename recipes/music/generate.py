@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from adapt.text.corpus import Entity, read_text
+from adapt.text.corpus import read_text
 from adapt.text.lexicon import Entry, Lexicon, read_lexicon
+from adapt.text.manifest import Entity
 from adapt.text.mentions import PhraseIndex, find_mentions, phrase_index
 from adapt.text.normalise import basic
 

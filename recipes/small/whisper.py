@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, WhisperFeatureExtractor, WhisperForCondi
 
 from adapt.errors import AdaptError
 from adapt.model.features import SAMPLE_RATE, read_audio
-from adapt.text.corpus import read_manifest
+from adapt.text.manifest import read_manifest
 
 PROMPT = "<|startoftranscript|><|en|><|transcribe|><|notimestamps|>"
 BATCH = 8

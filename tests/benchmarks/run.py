@@ -221,7 +221,7 @@ def joint_ctc(utterances: int = 64, beams: int = 4, batch: int = 16) -> dict:
     from adapt.decode.weights import Weights
     from adapt.model.features import read_audio
     from adapt.model.load import load_speech_llm
-    from adapt.text.corpus import read_manifest
+    from adapt.text.manifest import read_manifest
     from adapt.text.normalise import none
 
     llm = load_speech_llm("tiny")

@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from adapt.text.corpus import read_hypotheses
+from adapt.text.transcripts import read_hypotheses
 
 from ..session import adapt, write_manifest
 from .conftest import Finished, overrides

@@ -19,7 +19,8 @@ from adapt.decode.transcribe import transcribe
 from adapt.decode.weights import Weights
 from adapt.model.features import read_audio
 from adapt.model.load import load_speech_llm
-from adapt.text.corpus import Utterance, read_manifest
+from adapt.text.clip import Clip
+from adapt.text.manifest import Utterance, read_manifest
 from adapt.text.normalise import none
 
 UTTERANCES = read_manifest(Path(__file__).parents[2] / "recipes/music/dev.jsonl")[:8]
@@ -110,6 +111,6 @@ def test_the_weight_of_ctc_changes_nothing_without_a_ctc_head(tiny, noise, tmp_p
     for weight, alphabet in ((0.0, tiny.model.config.alphabet), (3.0, "")):
         monkeypatch.setattr(tiny.model.config, "alphabet", alphabet)
         out = tmp_path / f"{weight}.jsonl"
-        transcribe(tiny, [Utterance("u", "", tmp_path / "0.wav", None)], out, ctc_weight=weight, max_new_tokens=6)
+        transcribe(tiny, [Utterance("u", "", Clip(tmp_path / "0.wav"))], out, ctc_weight=weight, max_new_tokens=6)
         files.append(out.read_text())
     assert files[0] == files[1]

@@ -14,14 +14,15 @@ from adapt.decode.transcribe import transcribe
 from adapt.errors import DataError
 from adapt.model.features import read_audio, read_segments
 from adapt.model.load import load_speech_llm
-from adapt.text.corpus import Utterance
+from adapt.text.clip import Clip
+from adapt.text.manifest import Utterance
 
 
 def test_a_killed_transcription_goes_on_to_the_same_lines(tiny, noise, tmp_path):
     utterances = []
     for i, samples in enumerate(noise):
         soundfile.write(tmp_path / f"{i}.wav", samples / abs(samples).max(), 16_000)
-        utterances.append(Utterance(f"u{i}", "", tmp_path / f"{i}.wav", None))
+        utterances.append(Utterance(f"u{i}", "", Clip(tmp_path / f"{i}.wav")))
     whole, killed = tmp_path / "whole.jsonl", tmp_path / "killed.jsonl"
     transcribe(tiny, utterances, whole, batch_size=1, max_new_tokens=8)
     lines = whole.read_text().splitlines(keepends=True)
@@ -52,14 +53,14 @@ def test_a_file_that_holds_no_transcripts_is_an_error_and_stays_as_it_is(tiny, t
 def test_a_line_separator_within_a_text_does_not_end_the_line(tiny, tmp_path):
     out = tmp_path / "hyps.jsonl"
     out.write_text('{"id": "one\u2028two", "text": "play\u2028it"}\n', encoding="utf-8")
-    transcribe(tiny, [Utterance("one\u2028two", "", Path("none.wav"))], out)
+    transcribe(tiny, [Utterance("one\u2028two", "", Clip(Path("none.wav")))], out)
 
 
 def test_every_unreadable_file_is_named_before_the_first_is_transcribed(tiny, noise, tmp_path):
     (tmp_path / "text.wav").write_text("not audio")
     soundfile.write(tmp_path / "good.wav", noise[0] / 10, 16_000)
     files = [tmp_path / name for name in ("text.wav", "good.wav", "absent.wav")]
-    utterances = [Utterance(path.stem, "", path, None) for path in files]
+    utterances = [Utterance(path.stem, "", Clip(path)) for path in files]
     with pytest.raises(DataError) as caught:
         transcribe(tiny, utterances, tmp_path / "out.jsonl")
     assert [problem.split(": ")[1].split(";")[0] for problem in caught.value.problems] == [
@@ -99,7 +100,7 @@ def test_the_transcript_of_a_long_recording_joins_those_of_its_segments(tiny, lo
     monkeypatch.setattr(tiny, "max_seconds", 5.0)
 
     def transcripts(names: list[str], batch_size: int) -> dict[str, str]:
-        utterances = [Utterance(name, "", tmp_path / f"{name}.wav", None) for name in names]
+        utterances = [Utterance(name, "", Clip(tmp_path / f"{name}.wav")) for name in names]
         out = tmp_path / f"{names[0]}.jsonl"
         transcribe(tiny, utterances, out, decoder=decoder, batch_size=batch_size, max_new_tokens=8)
         return {row["id"]: row["text"] for row in map(json.loads, out.read_text().splitlines())}

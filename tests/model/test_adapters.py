@@ -18,7 +18,8 @@ from adapt.errors import DataError, ModelError
 from adapt.export import export
 from adapt.model import adapter
 from adapt.model.load import load_speech_llm
-from adapt.text.corpus import Utterance, read_hypotheses, read_manifest
+from adapt.text.manifest import Utterance, read_manifest
+from adapt.text.transcripts import read_hypotheses
 
 from .builders.audio import voxtral_realtime
 from .families import BUILDERS

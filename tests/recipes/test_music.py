@@ -15,8 +15,9 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 
-from adapt.text.corpus import read_manifest, read_text
+from adapt.text.corpus import read_text
 from adapt.text.lexicon import read_lexicon
+from adapt.text.manifest import read_manifest
 from adapt.text.mentions import find_mentions, phrase_index
 from adapt.text.normalise import basic
 
@@ -167,13 +168,13 @@ def test_every_utterance_has_its_voice_and_readable_audio(name):
     voices = {row["voice"] for row in rows(name)}
     assert not voices & HELD_OUT if name == "source/replay.jsonl" else voices == HELD_OUT, "voices of the set"
     for utterance in utterances:
-        info = soundfile.info(utterance.audio)
+        info = soundfile.info(utterance.audio.path)
         assert (info.samplerate, info.channels, info.subtype) == (16_000, 1, "OPUS"), utterance.id
-        samples, _ = soundfile.read(utterance.audio, dtype="float32")
+        samples, _ = soundfile.read(utterance.audio.path, dtype="float32")
         seconds = len(samples) / 16_000
         assert 0.1 < seconds / len(utterance.text.split()) < 1.2, f"{utterance.id}: seconds per word"
         assert abs(samples).max() > 0.1, f"{utterance.id}: loudness"
-        assert utterance.audio.stat().st_size < 24_000, f"{utterance.id}: size of the file"
+        assert utterance.audio.path.stat().st_size < 24_000, f"{utterance.id}: size of the file"
 
 
 def test_audio_is_made_only_where_it_is_missing(generator, tmp_path, monkeypatch):

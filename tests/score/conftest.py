@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from adapt.text.corpus import Entity, Utterance
 from adapt.text.lexicon import Entry, Lexicon
+from adapt.text.manifest import Entity, Utterance
 
 WORDS = ["a", "b", "cc", "dd", "e"]
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from adapt.score.scoring import score_systems
-from adapt.text.corpus import Entity, Utterance
+from adapt.text.manifest import Entity, Utterance
 from adapt.text.normalise import basic
 from adapt.text.transcripts import read_hypothesis_texts, read_references
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 from adapt.score.scoring import score_systems
-from adapt.text.corpus import Entity, Utterance
+from adapt.text.manifest import Entity, Utterance
 
 KEYS = [
     *("set", "system", "wer", "wer_ci", "cer", "eer", "eer_ci", "eer_seen", "eer_unseen", "u_wer", "b_wer"),

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from adapt.errors import DataError
 from adapt.score.scoring import score_systems
-from adapt.text.corpus import Entity, Utterance
 from adapt.text.lexicon import Entry, Lexicon
+from adapt.text.manifest import Entity, Utterance
 
 
 def test_totals_equal_jiwer(random_pairs, as_set):

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from adapt.text.corpus import Entity, Utterance
 from adapt.text.lexicon import Entry, Lexicon
+from adapt.text.manifest import Entity, Utterance
 from adapt.text.mentions import entities_in, find_mentions, phrase_index, place_entities, reference_mentions
 from adapt.text.normalise import basic, english, none
 from adapt.text.words import words_of

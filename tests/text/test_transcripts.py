@@ -5,8 +5,8 @@ import gzip
 import pytest
 
 from adapt.errors import DataError
-from adapt.text.corpus import Entity, Utterance
-from adapt.text.transcripts import read_hypothesis_texts, read_references
+from adapt.text.manifest import Entity, Utterance
+from adapt.text.transcripts import read_hypotheses, read_hypothesis_texts, read_references
 
 TEXTS = {"u1": "play abba", "u2": "", "u-3": "stop (now) please"}
 
@@ -96,3 +96,17 @@ def test_a_bad_file_is_an_error_that_names_the_problem(tmp_path):
     broken.write_bytes(gzip.compress(b"1 a\n")[:-4])
     with pytest.raises(DataError, match="not a whole gzip file"):
         read_references(broken)
+
+
+def test_hypotheses_of_a_killed_run_are_read_without_the_cut_line(tmp_path):
+    path = tmp_path / "h.jsonl"
+    whole = b'{"id": "1", "text": "a"}\n{"id": "2", "text": ""}\n'
+    for cut in (b'{"id": "3", "te', b'{"id": "3", "text": "\xc3'):
+        path.write_bytes(whole + cut)
+        assert read_hypotheses(path) == {"1": "a", "2": ""}
+        path.write_bytes(whole + b'{"id": 3, "text": "c"}')
+        assert read_hypotheses(path) == {"1": "a", "2": "", "3": "c"}  # ids may be numbers, as in a manifest
+        path.write_bytes(whole + cut + b"\n" + whole)
+        with pytest.raises(DataError) as error:
+            read_hypotheses(path)
+        assert [p.split(": ")[0] for p in error.value.problems] == [f"{path}:{n}" for n in (3, 4, 5)]

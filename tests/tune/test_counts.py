@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from adapt.text.corpus import Utterance
 from adapt.text.lexicon import Entry, Lexicon
+from adapt.text.manifest import Utterance
 from adapt.text.mentions import phrase_index
 from adapt.text.normalise import basic
 from adapt.tune.counts import REFUSED, DevCounts, judges

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from adapt.decode.hypothesis import Hypothesis
 from adapt.decode.weights import Weights
-from adapt.text.corpus import Entity, Utterance
 from adapt.text.lexicon import Entry, Lexicon
+from adapt.text.manifest import Entity, Utterance
 from adapt.text.mentions import phrase_index
 from adapt.text.normalise import basic
 from adapt.tune.counts import REFUSED, DevCounts, judges

@@ -1,0 +1,252 @@
+"""Read manifests: utterances with their audio, reference and entities, one JSON object a line."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from adapt.errors import DataError
+from adapt.text.clip import Clip, duration
+from adapt.text.files import is_id, json_row, nfc, read_lines
+
+# Dialect -> key of this toolkit -> key of the dialect. A manifest may mix dialects line by line.
+DIALECTS: dict[str, dict[str, str]] = {
+    "adapt": {"id": "id", "audio": "audio", "text": "text"},
+    "slam-llm": {"id": "key", "audio": "source", "text": "target"},
+    "nemo": {"id": "id", "audio": "audio_filepath", "text": "text"},
+}
+
+
+@dataclass(frozen=True)
+class Entity:
+    """An entity as the reference text spells it."""
+
+    text: str
+    type: str
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One line of a manifest. A field is None if the line does not have it.
+
+    text: the reference. entities: those of the reference; () if it has none, None if it is not annotated. voice: the
+    speaker. language: the spoken language. domain: the name of the adapter that transcribes the utterance, if there are
+    several. phrases: boosted for this utterance alone, such as names from the speaker's address book. place: the
+    `file:line` of the manifest.
+    """
+
+    id: str
+    text: str
+    audio: Clip | None = None
+    entities: tuple[Entity, ...] | None = None
+    voice: str | None = None
+    language: str | None = None
+    domain: str | None = None
+    phrases: tuple[str, ...] | None = None
+    place: str | None = field(default=None, compare=False, repr=False)
+
+
+def read_manifest(path: str | Path, need_audio: bool = True, need_text: bool = True) -> list[Utterance]:
+    """Utterances of a JSONL manifest in any dialect of DIALECTS; audio paths are relative to its folder.
+
+    Utterances may be parts of a file (`offset` and `duration`, in seconds) or a `channel`. Those without an id are
+    named after their audio (`audio_ids`). need_audio: True requires every line to name an audio file that exists, as
+    `require_audio` does; False makes audio optional and does not look for the files. need_text: False makes the text
+    optional. Raises DataError with every problem of the file, each as `file:line: ...`.
+    """
+    path = Path(path)
+    problems: list[str] = []
+    utterances: list[Utterance] = []
+    first_line: dict[str, int] = {}
+    rows = [(f"{path}:{n}", *json_row(line)) for n, line in read_lines(path, form=str)]  # a file's name is its bytes
+    names = audio_ids([row or {} for _, row, _ in rows])
+    for (place, row, problem), name in zip(rows, names, strict=True):
+        number = int(place.rpartition(":")[2])
+        utterance, line_problems = None, [problem]
+        if row is not None:
+            utterance, audio, line_problems = _utterance(row, name, path.parent, need_text, place)
+            if need_audio and (problem := _audio_problem(audio, row)):
+                line_problems.append(problem)
+        problems += [f"{place}: {problem}" for problem in line_problems]
+        if utterance is None:
+            continue
+        if utterance.id in first_line:
+            earlier = first_line[utterance.id]
+            problems.append(f"{place}: id {utterance.id!r} is already on line {earlier}; make ids unique")
+        first_line.setdefault(utterance.id, number)
+        utterances.append(utterance)
+    if not utterances and not problems:
+        problems.append(f"{path}: holds no utterances; write one JSON object a line")
+    if problems:
+        raise DataError(*problems)
+    return utterances
+
+
+def require_audio(utterances: Iterable[Utterance]) -> list[Utterance]:
+    """Check that each utterance names an audio file that exists, and return the utterances. The files are not opened.
+
+    Raises DataError with every utterance that does not, as `file:line: ...` if it was read from a manifest.
+    """
+    lines_of = functools.cache(lambda path: dict(read_lines(path, form=str)))
+    utterances, problems = list(utterances), []
+    for utterance in utterances:
+        row = {}
+        if utterance.audio is None and utterance.place:  # the line shows which key is missing or misspelt
+            path, _, number = utterance.place.rpartition(":")
+            row = json_row(lines_of(path).get(int(number), "{}"))[0] or {}
+        if problem := _audio_problem(utterance.audio, row):
+            problems.append(f"{utterance.place or f'utterance {utterance.id!r}'}: {problem}")
+    if problems:
+        raise DataError(*problems)
+    return utterances
+
+
+def audio_ids(rows: Sequence[Mapping]) -> list[str | None]:
+    """Ids of the lines of a manifest by their audio: the name of the file, and its folders where names are equal.
+
+    Parts of a file have their `offset` behind it, and a `channel` its number. None for a line without audio.
+
+    >>> audio_ids([{"audio_filepath": "a/1.wav"}, {"audio_filepath": "b/1.wav"}, {"audio": "c.wav", "offset": 2.5}, {}])
+    ['a/1', 'b/1', 'c-2.5', None]
+    """
+    keys = [dialect["audio"] for dialect in DIALECTS.values()]
+    found = [next((row[key] for key in keys if isinstance(row.get(key), str) and row[key]), None) for row in rows]
+    paths = [path and Path(path).with_suffix("") for path in found]
+    stems: dict[str, set[Path]] = {}
+    for path in filter(None, paths):
+        stems.setdefault(path.name, set()).add(path)
+    names = [path and nfc(path.name if len(stems[path.name]) == 1 else path.as_posix()) for path in paths]
+    parts = [row.get("offset") or 0 for row in rows]
+    cut = {name for name, part in zip(names, parts, strict=True) if part}
+    ids = [f"{name}-{part}" if name in cut else name for name, part in zip(names, parts, strict=True)]
+    channels = [row.get("channel") for row in rows]
+    return [f"{i}-{number}" if i and number is not None else i for i, number in zip(ids, channels, strict=True)]
+
+
+def _dialect(row: Mapping) -> str:
+    """The dialect of a line, judged by its keys."""
+    return "nemo" if "audio_filepath" in row else "slam-llm" if {"key", "target"} & row.keys() else "adapt"
+
+
+def _missing(key: str, row: Mapping) -> str:
+    """The problem of a line without a value for a key of this toolkit, with a similar key of the line if it has one."""
+    keys = DIALECTS[_dialect(row)]
+    near = difflib.get_close_matches(keys[key], row.keys() - set(keys.values()), 1)
+    hint = f"did you mean it by `{near[0]}`?" if near else "add it"
+    return f"missing key `{keys[key]}`; {hint}"
+
+
+def _audio_problem(audio: Clip | None, row: Mapping) -> str | None:
+    """The problem of a line whose audio file does not exist or is not named; None without a problem."""
+    if audio is None:
+        has_value = row.get(DIALECTS[_dialect(row)]["audio"]) is not None  # `_values` reports that it is no text
+        return None if has_value else _missing("audio", row)
+    if not audio.path.is_file():
+        return f"no audio file {str(audio.path)!r}; paths are relative to the manifest's folder"
+    return None
+
+
+def _utterance(
+    row: dict, name: str | None, folder: Path, need_text: bool, place: str
+) -> tuple[Utterance | None, Clip | None, list[str]]:
+    """The utterance of a line, its audio, and the problems of the line; with problems, the utterance is None.
+
+    name: the id of a line that has none.
+    """
+    dialect = _dialect(row)
+    values, problems = _values(row, dialect, need_text)
+    part, problem = _part(row)
+    problems += [problem] if problem else []
+    audio = Clip(folder / values["audio"], **part) if "audio" in values else None
+    if "id" not in values and name:
+        values["id"] = name
+    if "id" not in values and dialect == "nemo":
+        problems.append("neither `id` nor `audio_filepath` names the utterance; add one")
+    entities = row.get("entities")
+    if entities is not None and not _are_entities(entities):
+        problems.append(f'`entities` is {_shown(entities)}; write [{{"text": "…", "type": "…"}}, …]')
+    phrases = row.get("phrases")
+    if phrases is not None and not (isinstance(phrases, list) and all(isinstance(p, str) for p in phrases)):
+        problems.append(f'`phrases` is {_shown(phrases)}; write ["…", "…"]')
+    labels = {
+        "voice": row.get("voice", row.get("speaker")),
+        "language": row.get("language", row.get("lang")),
+        "domain": row.get("domain"),
+    }
+    for key, value in labels.items():
+        value = str(value) if is_id(value) else value  # speakers are often numbers
+        if value is not None and not isinstance(value, str):
+            problems.append(f"`{key}` is {value!r}; write a text in quotes")
+        elif value is not None:
+            labels[key] = nfc(value)
+    if problems:
+        return None, audio, problems
+    utterance = Utterance(
+        values["id"],
+        values.get("text", ""),
+        audio,
+        None if entities is None else tuple(Entity(nfc(e["text"]), nfc(e.get("type", "term"))) for e in entities),
+        **labels,
+        phrases=None if phrases is None else tuple(map(nfc, phrases)),
+        place=place,
+    )
+    return utterance, audio, []
+
+
+def _part(row: Mapping) -> tuple[dict, str | None]:
+    """`start`, `seconds` and `channel` of a `Clip`, as far as a line has them, and a problem of them or None."""
+    part = {}
+    for key, name, least in (("offset", "start", 0), ("duration", "seconds", None), ("channel", "channel", 0)):
+        value = row.get(key)
+        if value is None:
+            continue
+        number = isinstance(value, int if key == "channel" else int | float) and not isinstance(value, bool)
+        if not number or not math.isfinite(value) or value < 0 or (least is None and value == 0):
+            what = "the number of a channel, from 0" if key == "channel" else "a time in seconds"
+            return {}, f"`{key}` is {value!r}; write {what}"
+        part[name] = value
+    return part, None
+
+
+def _values(row: Mapping, dialect: str, need_text: bool) -> tuple[dict[str, str], list[str]]:
+    """Those of id, audio and text that a line has, and their problems. Audio may be missing."""
+    values, problems = {}, []
+    for key, dialect_key in DIALECTS[dialect].items():
+        value = row.get(dialect_key)
+        if key == "id" and is_id(value):
+            value = str(value)
+        if isinstance(value, str) and (value.strip() or key == "text"):
+            values[key] = value if key == "audio" else nfc(value)
+        elif value is not None:
+            problems.append(f"`{dialect_key}` is {value!r}; write a text in quotes")
+        elif (key == "text" and need_text) or (key == "id" and dialect != "nemo"):
+            problems.append(_missing(key, row))
+    return values, problems
+
+
+def _shown(value: object) -> str:
+    return repr(json.dumps(value, ensure_ascii=False)[:60])
+
+
+def _are_entities(value: object) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(e, dict) and isinstance(e.get("text"), str) and isinstance(e.get("type", ""), str) for e in value
+    )
+
+
+def durations(utterances: Iterable[Utterance]) -> dict[str, float]:
+    """Seconds of each utterance's audio by id. Raises DataError with every file that is not audio or has no samples."""
+    seconds, problems = {}, []
+    for utterance in utterances:
+        try:
+            seconds[utterance.id] = duration(utterance.audio)
+        except DataError as error:
+            problems += error.problems
+    if problems:
+        raise DataError(*problems)
+    return seconds
