@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from adapt.model.speech_llm import SpeechLLM
 
 SENTENCES, WORDS = 8, 12  # the size of the batch that is timed
+TRAINED = ("paired", "replay", "guard")  # sets that are trained on, or on which a loss is computed
 UNCOVERED = 0.1  # share of uncovered words above which to warn: with 0.23, an n-gram LM was of little use
 
 
@@ -50,6 +51,8 @@ def check(recipe: Recipe) -> list[Finding]:
     corpus = plan.corpus(recipe, manifests)
     index = phrase_index(read_lexicon(recipe.data.lexicon), normalise) if recipe.data.lexicon else None
     findings = [_base(recipe), *_text(corpus)]
+    if corpus.remark:
+        findings.append(Finding("warn", "text", f"{corpus.remark}; {plan.WRITE}"))
     if index:
         findings.append(_lexicon(recipe, manifests, corpus, index))
     if recipe.data.dev:
@@ -63,6 +66,8 @@ def check(recipe: Recipe) -> list[Finding]:
             utterances = manifests.spoken(path)
             manifests.seconds(path)  # raises where audio cannot be read
             findings.append(_utterances(name, utterances, index, normalise))
+            if name in TRAINED and (remark := plan.written(recipe, [normalise(u.text) for u in utterances]).remark()):
+                findings.append(Finding("warn", name, f"{remark}; {plan.WRITE}"))
         elif name in ("replay", "guard"):
             way_out = f"name data.{key}, paired audio of the source domain"
             findings.append(Finding("warn", name, f"none; nothing prevents forgetting: {way_out}"))

@@ -50,11 +50,10 @@ def run_all(run: Run) -> str:
 
 def _check(run: Run) -> None:
     """Raise errors that would otherwise occur only after the training."""
-    manifests = plan.scored_sets(run.recipe).values()
-    for manifest in manifests:
+    for manifest in plan.scored_sets(run.recipe).values():
         run.manifests.seconds(manifest)
     weights = [system.weights for system in systems(run).values() if system.weights and system.of != "ctc"]
-    check_fusion(run, weights, manifests)
+    check_fusion(run, weights)
     if plan.learns_from_pairs(run.recipe):
         parse(plan.prompt_template(run.recipe))
 

@@ -96,8 +96,8 @@ class CtcFusion:
             logging.getLogger(f"pyctcdecode.{name}").setLevel(logging.ERROR)
         self.weights, self._normalise = weights, normalise
         self.speech_llm = speech_llm
-        model = _word_lm(lm, weights) if lm is not None and weights.lm else None
         alphabet = speech_llm.model.config.alphabet
+        model = _word_lm(lm, weights, alphabet) if lm is not None and weights.lm else None
         decoder = BeamSearchDecoderCTC(Alphabet.build_alphabet([*alphabet, ""]), model)
         weakref.finalize(self, decoder.cleanup)  # otherwise pyctcdecode keeps every model in memory
         self._decoder = decoder
@@ -127,8 +127,11 @@ class CtcFusion:
         return " ".join(text.split())
 
 
-def _word_lm(path: Path, weights: Weights):
-    """The language model of pyctcdecode from a file of words. Raises DataError for a file of token ids."""
+def _word_lm(path: Path, weights: Weights, alphabet: str):
+    """The language model of pyctcdecode from a file of words.
+
+    Raises DataError for a file of token ids, and for words of which the alphabet can spell less than half.
+    """
     from pyctcdecode import LanguageModel
 
     kind, kenlm = arpa.kind(path), open_kenlm(path)
@@ -136,4 +139,8 @@ def _word_lm(path: Path, weights: Weights):
         problem = "its words are token ids, but --decoder ctc needs an LM over words"
         raise DataError(f"{path}: {problem}; give lm/words.arpa of a run")
     words = None if kind == "binary" else arpa.words(path)
+    foreign = [word for word in words or () if not set(word) <= set(alphabet)]
+    if words and len(foreign) > len(words) / 2:
+        problem = f"{len(foreign) / len(words):.0%} of its words have other letters than the encoder's {alphabet!r}"
+        raise DataError(f"{path}: {problem}, such as {foreign[0]!r}; estimate it from text in these letters")
     return LanguageModel(kenlm, words, alpha=weights.lm, beta=weights.reward)

@@ -42,7 +42,7 @@ class DecoderTokens:
         return ["" if i in without_text else string for i, string in enumerate(self.strings)]
 
     def phrases(self, entries: Iterable[Entry]) -> list[Phrase]:
-        """Lexicon entries as token sequences. Raises DataError for entries that cannot be written in tokens."""
+        """Lexicon entries as token sequences. Entries that cannot be written in tokens are left out."""
         tokenizer = self.speech_llm.tokenizer
         encode = functools.partial(tokenizer.encode, add_special_tokens=False)
         return tokenise(entries, encode, self.normalise, tokenizer.unk_token_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -53,13 +53,6 @@ class Fusion:
     def _weighted(self) -> list[tuple[Part, float]]:
         """The parts with their weights."""
         return [(part, getattr(self.weights, key)) for key, part in self._parts.items()]
-
-    def check_phrases(self, phrases: Iterable[Sequence[str] | None]) -> None:
-        """Raises DataError with every phrase of an utterance that a part with a weight cannot use."""
-        all_phrases = [phrase for of_utterance in phrases for phrase in of_utterance or ()]
-        for part, weight in self._weighted():
-            if weight:
-                part.check(all_phrases)
 
     def processors(self, batch: Batch) -> list[LogitsProcessor]:
         """Logits processors for a batch of utterances. Raises DataError for a reward of tokens without an automaton."""

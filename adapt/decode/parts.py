@@ -10,14 +10,14 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from adapt.decode.weights import Weights
 from adapt.errors import DataError
+from adapt.lm.phrases import NOT_WRITABLE
 from adapt.text.lexicon import Entry, Lexicon
 
 if TYPE_CHECKING:
@@ -73,9 +73,6 @@ class Part:
     def __init__(self, tokens: DecoderTokens, part_input: Any):
         """part_input: a file, or its contents; None: no input."""
         self.tokens = tokens
-
-    def check(self, phrases: Iterable[str]) -> None:
-        """Raises DataError with those of the utterances' own phrases that the part cannot use."""
 
     def automata(self, weight: float, phrases: OwnPhrases) -> list[Automaton]:
         """Automata for `NgramFusion`, which scores those of all parts in one pass."""
@@ -195,16 +192,15 @@ class LexiconBoosting(Part):
     def __init__(self, tokens: DecoderTokens, lexicon: Lexicon | None):
         self.tokens = tokens
         phrases = tokens.phrases(lexicon.entries) if lexicon else []
+        if lexicon and lexicon.entries and not phrases:
+            raise DataError(f"lexicon {lexicon.name}: no entry {NOT_WRITABLE}")
         self._listed = {(phrase.inside, phrase.first): phrase.weight for phrase in phrases}
         self._lexicon = self._automaton([phrases]) if phrases else None
-
-    def check(self, phrases: Iterable[str]) -> None:
-        self.tokens.phrases([Entry(phrase) for phrase in dict.fromkeys(phrases)])
 
     def automata(self, weight: float, phrases: OwnPhrases) -> list[Automaton]:
         automata = [self._lexicon] if self._lexicon else []
         if any(phrases):
-            lists = [self._own(of_utterance or (), weight) for of_utterance in phrases]
+            lists = [self.tokens.phrases(map(Entry, of_utterance or ())) for of_utterance in phrases]
             automata.append(self._automaton([self._beyond_the_lexicon(own) for own in lists]))
         return automata
 
@@ -217,16 +213,6 @@ class LexiconBoosting(Part):
 
         automaton = boosting_automaton(lists, self.tokens.begin_word, self.tokens.ends, self.tokens.special)
         return automaton.to(self.tokens.speech_llm.device)
-
-    def _own(self, phrases: Sequence[str], weight: float) -> list[Phrase]:
-        """An utterance's own phrases in tokens; with a weight of 0, only those that can be written in tokens."""
-        if weight:
-            return self.tokens.phrases([Entry(phrase) for phrase in phrases])
-        writable = []
-        for phrase in phrases:
-            with suppress(DataError):
-                writable += self.tokens.phrases([Entry(phrase)])
-        return writable
 
     def _beyond_the_lexicon(self, phrases: Sequence[Phrase]) -> list[Phrase]:
         """Phrases with their weight minus the weight that the lexicon gives them; without those that have none left."""

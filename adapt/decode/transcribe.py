@@ -57,8 +57,6 @@ def transcribe(
     """
     done = finished(out)
     seconds = durations([u for u in utterances if u.id not in done])
-    if isinstance(fusion, Fusion):
-        fusion.check_phrases(u.phrases for u in utterances)
     by_domain = _has_named_adapters(speech_llm)
     if by_domain:
         _check_domains(speech_llm, utterances)

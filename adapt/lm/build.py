@@ -23,7 +23,7 @@ LMPLZ_TOKENS = 20_000_000  # lmplz estimates larger texts: numpy needs 250 bytes
 class Tokenizer(Protocol):
     """The methods of a tokenizer that this module calls."""
 
-    def encode(self, text: str, add_special_tokens: bool) -> list[int]: ...
+    def encode(self, text: str, add_special_tokens: bool, split_special_tokens: bool) -> list[int]: ...
 
     def get_vocab(self) -> dict[str, int]: ...
 
@@ -47,8 +47,8 @@ def build_tokens(
     if existing:
         check_vocabulary(existing, tokenizer)
         ngram.load_ngrams(existing, vocabulary)  # raises its errors before `out` is overwritten
-    ids = [tokenizer.encode(line, add_special_tokens=False) for line in lines]
-    held_out = [tokenizer.encode(line, add_special_tokens=False) for line in dev]
+    ids = [tokenizer.encode(line, add_special_tokens=False, split_special_tokens=True) for line in lines]
+    held_out = [tokenizer.encode(line, add_special_tokens=False, split_special_tokens=True) for line in dev]
     orders = []
     out.parent.mkdir(parents=True, exist_ok=True)
     for k in [order] if existing else range(1, order + 1):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
@@ -9,9 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adapt.errors import DataError
 from adapt.text.lexicon import Entry
 
+log = logging.getLogger(__name__)
+
+NOT_WRITABLE = "can be written in the decoder's tokens; give spoken forms that can be written"
+NAMED = 3  # entries in a warning
 FULL = 16  # letters from which on a phrase gets its full bonus
 SYLLABLE = 3  # a character that is a whole syllable counts as this many letters
 _SYLLABIC = range(0x2E80, 0x40000)  # Chinese, Japanese, Korean
@@ -44,11 +49,11 @@ def tokenise(
     encode: a tokenizer's `encode` without special tokens. Each form is used unchanged, in lower case and with a capital
     first letter, if they differ after `normalise`. A form of fewer than FULL letters gets a proportionally smaller
     weight, because many other words sound like it. Entries whose weight is not above 0 are left out. unknown: the id of
-    the unknown token; None if the tokenizer can write everything. Raises DataError with every entry of which no form
-    can be written without `unknown`.
+    the unknown token; None if the tokenizer can write everything. Entries of which no form can be written without it
+    are left out with a warning.
     """
     phrases: dict[tuple[tuple[int, ...], tuple[int, ...]], Phrase] = {}
-    problems = []
+    unwritable = []
     for entry in entries:
         if entry.weight <= 0:
             continue
@@ -61,15 +66,22 @@ def tokenise(
             if inside and first and (unknown is None or unknown not in inside + first):
                 of_entry.append(Phrase(inside, first, entry.weight * min(1.0, _letters(variant) / FULL)))
         if not of_entry:
-            problem = f"phrases: {entry.written!r} cannot be written in the decoder's tokens"
-            problems.append(f"{problem}; give it a spoken form that can be written, or remove it")
+            unwritable.append(entry.written)
         for phrase in of_entry:
             key = phrase.inside, phrase.first
             if key not in phrases or phrases[key].weight < phrase.weight:
                 phrases[key] = phrase
-    if problems:
-        raise DataError(*problems)
+    if unwritable:
+        _warn(tuple(unwritable))
     return list(phrases.values())
+
+
+@functools.cache  # once, however often the phrases are needed
+def _warn(entries: tuple[str, ...]) -> None:
+    """Warn that entries are not boosted."""
+    names = ", ".join(map(repr, entries[:NAMED])) + (" …" if len(entries) > NAMED else "")
+    problem = f"{len(entries)} of them cannot be written in the decoder's tokens and are not boosted: {names}"
+    log.warning("phrases: %s; give them spoken forms that can be written", problem)
 
 
 def _after_a_word(text: str, encode: Callable[[str], Sequence[int]]) -> tuple[int, ...]:

@@ -252,7 +252,8 @@ class SpeechLLM:
 
     def target_ids(self, text: str) -> list[int]:
         """Token ids of a transcript, with the end of sentence."""
-        return [*self.tokenizer.encode(text, add_special_tokens=False), self.ends[0]]
+        ids = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)  # "</s>" is text here
+        return [*ids, self.ends[0]]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The transcript within generated token ids, without special tokens and the format of the family."""

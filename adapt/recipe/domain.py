@@ -11,6 +11,7 @@ from pathlib import Path
 
 from adapt.recipe import choices
 from adapt.text.normalise import NORMALISERS
+from adapt.text.writable import WAYS
 
 
 @dc.dataclass(frozen=True)
@@ -48,6 +49,14 @@ class DomainData:
         metadata={
             "help": "text normaliser for domain text, transcripts, hypotheses and lexicon",
             "choices": tuple(NORMALISERS),
+        },
+    )
+    unwritable: str = field(
+        default="leave-out",
+        metadata={
+            "help": "what becomes of text and transcripts of training with characters that the base cannot write: left "
+            "out (leave-out), or first written without accents (fold)",
+            "choices": WAYS,
         },
     )
     dev_lines: int = field(

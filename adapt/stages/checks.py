@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Iterable
-from pathlib import Path
 
-from adapt.errors import RecipeError
+from adapt.errors import DataError, RecipeError
 from adapt.recipe.domain import Recipe
 from adapt.stages.context import Run
-from adapt.text.lexicon import Entry, read_lexicon
+from adapt.text.lexicon import read_lexicon
 from adapt.text.normalise import NORMALISERS
 
 
@@ -27,12 +25,12 @@ def fusion_problems(recipe: Recipe, weights: Iterable[dict[str, float]]) -> list
     return problems
 
 
-def check_fusion(run: Run, weights: Iterable[dict[str, float]], manifests: Iterable[Path]) -> None:
-    """Raises RecipeError for a part with a weight but no input, and DataError for phrases that tokens cannot write.
+def check_fusion(run: Run, weights: Iterable[dict[str, float]]) -> None:
+    """Raises RecipeError for a part with a weight but no input, and DataError for a lexicon that tokens cannot write.
 
-    weights: the weights of each system by part. manifests: of the utterances, whose own phrases are boosted too.
+    weights: the weights of each system by part.
     """
-    from adapt.lm.phrases import tokenise
+    from adapt.lm.phrases import NOT_WRITABLE, tokenise
     from adapt.model.load import load_tokenizer
 
     recipe, weights = run.recipe, list(weights)
@@ -41,7 +39,6 @@ def check_fusion(run: Run, weights: Iterable[dict[str, float]], manifests: Itera
     if any(of_system.get("boost") for of_system in weights):
         tokenizer, _ = load_tokenizer(recipe.base)
         encode = functools.partial(tokenizer.encode, add_special_tokens=False)
-        phrases = (u.phrases or () for path in manifests for u in run.manifests.utterances(path))
-        entries = list(read_lexicon(recipe.data.lexicon).entries)
-        entries += map(Entry, dict.fromkeys(itertools.chain.from_iterable(phrases)))
-        tokenise(entries, encode, NORMALISERS[recipe.data.normaliser], tokenizer.unk_token_id)
+        entries = read_lexicon(recipe.data.lexicon).entries
+        if not tokenise(entries, encode, NORMALISERS[recipe.data.normaliser], tokenizer.unk_token_id):
+            raise DataError(f"{recipe.data.lexicon}: no entry {NOT_WRITABLE}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from adapt.errors import DataError
 from adapt.recipe.choices import QUANTISE_BITS
 from adapt.recipe.domain import Recipe
 from adapt.run import RunFolder, StageResult
+from adapt.stages import plan
 from adapt.stages.manifests import Manifests
 from adapt.stages.plan import ADAPTER, LEARNED_PROMPT, TRAINED_BASE, projected, trained_parts
 from adapt.text.manifest import Utterance
@@ -127,10 +129,19 @@ class Run:
             self._recordings[key] = short_enough
         return self._recordings[key]
 
-    def targets(self, utterances: Sequence[Utterance], speech_llm: SpeechLLM) -> list[list[int]]:
-        """Token ids of the normalised transcripts, each with the end of sentence."""
-        normalise = NORMALISERS[self.recipe.data.normaliser]
-        return [speech_llm.target_ids(normalise(u.text)) for u in utterances]
+    def transcribed(self, key: str) -> list[Utterance]:
+        """The `recordings` with normalised transcripts that the base can write.
+
+        Others are left out and reported. Raises DataError if none remains.
+        """
+        utterances, normalise = self.recordings(key), NORMALISERS[self.recipe.data.normaliser]
+        written = plan.written(self.recipe, [normalise(u.text) for u in utterances])
+        if remark := written.remark():
+            tqdm.write(f"data.{key}: {remark}; {plan.WRITE}", file=sys.stderr)
+        if not written.kept:
+            raise DataError(f"data.{key}: the base can write none of the transcripts; {plan.WRITE}")
+        pairs = zip(utterances, written.texts, strict=True)
+        return [dataclasses.replace(utterance, text=text) for utterance, text in pairs if text is not None]
 
     def audio_embeddings(self, utterances: Sequence[Utterance], speech_llm: SpeechLLM) -> list[torch.Tensor]:
         """The audio embeddings `[slots, hidden]` of each utterance."""
@@ -148,7 +159,7 @@ class Run:
         if not getattr(self.recipe.data, key):
             return None
         if key not in self._source_audio:
-            utterances, speech_llm = self.recordings(key), self.speech_llm(self.start)
+            utterances, speech_llm = self.transcribed(key), self.speech_llm(self.start)
             embeddings = self.audio_embeddings(utterances, speech_llm)
-            self._source_audio[key] = PairedAudio(self.targets(utterances, speech_llm), embeddings)
+            self._source_audio[key] = PairedAudio([speech_llm.target_ids(u.text) for u in utterances], embeddings)
         return self._source_audio[key]

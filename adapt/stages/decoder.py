@@ -14,7 +14,6 @@ from adapt.stages import plan
 from adapt.stages.context import BATCH, Run
 from adapt.stages.log import checkpoint_note
 from adapt.stages.text import FILES, training_text
-from adapt.text.normalise import NORMALISERS
 
 if TYPE_CHECKING:
     from adapt.train.unit_selection import UnitInventory
@@ -74,15 +73,14 @@ def _inventory(run: Run) -> UnitInventory | None:
 
     if not run.recipe.data.source_replay:
         return None
-    speech_llm, normalise = run.speech_llm(run.start), NORMALISERS[run.recipe.data.normaliser]
+    speech_llm, utterances = run.speech_llm(run.start), run.transcribed("source_replay")
     alphabet = speech_llm.model.config.alphabet
-    utterances = run.recordings("source_replay")
 
     def recordings() -> Iterator[tuple]:
         for start in range(0, len(utterances), BATCH):
             batch = utterances[start : start + BATCH]
             audio = [read_audio(u.audio) for u in batch]
-            texts = ["".join(c for c in normalise(u.text) if c in alphabet) for u in batch]
+            texts = ["".join(c for c in u.text if c in alphabet) for u in batch]
             for copy in range(1 + PERTURBED):
                 seed = copy * len(utterances) + start
                 inputs = functools.partial(perturbed, seed=seed) if copy else None

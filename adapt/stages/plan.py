@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Sequence
 from pathlib import Path
 
-from adapt.errors import RecipeError
+from adapt.errors import DataError, RecipeError
 from adapt.model.bases import fingerprint, has_ctc
 from adapt.recipe.domain import Recipe
 from adapt.stages.manifests import Manifests
 from adapt.text.corpus import Corpus, prepare, read_text
 from adapt.text.normalise import NORMALISERS
 from adapt.text.template import read_template
+from adapt.text.writable import Written, writable
 
 # Kinds of `decoder.pseudo_audio`: those that need a soft prompt, and those with simulated slots.
 NEEDS_SOFT_PROMPT = ("soft-prompt", "soft-prompt+simulate", "mixed")
 SIMULATES = ("simulate", "soft-prompt+simulate", "mixed")
+
+# The way out of text that the base cannot write.
+WRITE = "they are left out: write them as they are spoken, or give `data.unwritable: fold` for text without accents"
 
 SETS = {"target": "test", "dev": "dev", "source": "source_test"}  # set -> key of the recipe's data section
 SCORED = ("target", "source")  # only `adapt tune` and `adapt prompts` use the development set
@@ -46,9 +52,24 @@ def held_out_texts(recipe: Recipe, manifests: Manifests) -> list[str]:
 
 
 def corpus(recipe: Recipe, manifests: Manifests) -> Corpus:
-    """The domain text, normalised, without duplicates and without the transcripts of the sets."""
-    normalise, held_out = NORMALISERS[recipe.data.normaliser], held_out_texts(recipe, manifests)
-    return prepare(read_text(recipe.data.text), normalise, held_out, recipe.data.dev_lines, recipe.seed)
+    """The domain text, normalised, without duplicates, transcripts of the sets, and what the base cannot write."""
+    normalise = NORMALISERS[recipe.data.normaliser]
+    text = written(recipe, list(map(normalise, read_text(recipe.data.text))))
+    if not text.kept:
+        raise DataError(f"{recipe.data.text}: {text.remark()}; {WRITE}")
+    held_out = list(map(normalise, held_out_texts(recipe, manifests)))
+    held_out += written(recipe, held_out).kept  # with the same accents as the text
+    prepared = prepare(text.kept, str, held_out, recipe.data.dev_lines, recipe.seed)
+    return dataclasses.replace(prepared, remark=text.remark())
+
+
+def written(recipe: Recipe, texts: Sequence[str]) -> Written:
+    """Normalised texts as the base can write them."""
+    from adapt.model.load import load_tokenizer
+
+    tokenizer, _ = load_tokenizer(recipe.base)
+    encode = functools.partial(tokenizer.encode, add_special_tokens=False, split_special_tokens=True)
+    return writable(texts, encode, tokenizer.all_special_ids, recipe.data.unwritable)
 
 
 def pseudo_audio(recipe: Recipe) -> str:

@@ -14,7 +14,6 @@ from adapt.stages import plan
 from adapt.stages.context import Run
 from adapt.stages.log import checkpoint_note
 from adapt.text.manifest import Utterance
-from adapt.text.normalise import NORMALISERS
 from adapt.text.template import parse
 
 if TYPE_CHECKING:
@@ -38,18 +37,17 @@ def paired_audio(run: Run, speech_llm: SpeechLLM, samples: bool = False) -> tupl
 
     if not run.recipe.data.paired:
         raise RecipeError("recipe.yaml: data.paired: missing; name a manifest of paired audio to learn from")
-    utterances = run.recordings("paired")
+    utterances = run.transcribed("paired")
     if len(utterances) < DEV_SHARE:
         raise DataError(f"{run.recipe.data.paired}: only {len(utterances)} utterances; give at least {DEV_SHARE}")
 
     def pairs(utterances: list[Utterance]) -> PairedAudio:
-        targets = run.targets(utterances, speech_llm)
+        targets = [speech_llm.target_ids(u.text) for u in utterances]
         if not samples:
             return PairedAudio(targets, embeddings=run.audio_embeddings(utterances, speech_llm))
         letters = ()
         if speech_llm.has_ctc:
-            normalise, alphabet = NORMALISERS[run.recipe.data.normaliser], speech_llm.model.config.alphabet
-            letters = [ctc_ids(normalise(u.text), alphabet) for u in utterances]
+            letters = [ctc_ids(u.text, speech_llm.model.config.alphabet) for u in utterances]
         return PairedAudio(targets, samples=[read_audio(u.audio) for u in utterances], letters=letters)
 
     dev = utterances[::DEV_SHARE]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from adapt.run import write_text
@@ -11,6 +12,7 @@ from adapt.text.lexicon import read_lexicon
 from adapt.text.normalise import NORMALISERS
 from adapt.text.swap import swap_entities
 
+log = logging.getLogger(__name__)
 FILES = (plan.TRAIN, plan.COPIES, plan.DEV)  # the inputs of later stages
 
 
@@ -20,11 +22,13 @@ def text(run: Run) -> None:
 
     def work(scratch: Path) -> None:
         corpus, copies = plan.corpus(recipe, run.manifests), []
+        if corpus.remark:
+            log.warning("text: %s; %s", corpus.remark, plan.WRITE)
         if recipe.data.lexicon:
             lexicon = read_lexicon(recipe.data.lexicon)
             copies = swap_entities(corpus.train, lexicon, normalise, recipe.data.entity_copies, recipe.seed)
         held_out = {normalise(text) for text in plan.held_out_texts(recipe, run.manifests)}
-        copies = [line for line in copies if line not in held_out]
+        copies = plan.written(recipe, [line for line in copies if line not in held_out]).kept
         files = {plan.TRAIN: corpus.train, plan.DEV: corpus.dev, plan.LEAKS: corpus.leaks, plan.COPIES: copies}
         for name, lines in files.items():
             write_text(run.path(name), "".join(line + "\n" for line in lines))
@@ -33,8 +37,9 @@ def text(run: Run) -> None:
         train, copies, dev = (len(run.lines(name)) for name in FILES)
         return f"{train:,} train, {copies:,} copies with other entities, {dev:,} dev"
 
-    keys = ("normaliser", "dev_lines", "entity_copies")
+    keys = ("normaliser", "unwritable", "dev_lines", "entity_copies")
     settings = {"data": {key: getattr(recipe.data, key) for key in keys}, "seed": recipe.seed}
+    settings["base"] = plan.base_record(recipe)
     inputs = [recipe.data.text, *plan.sets(recipe).values()]
     inputs += [recipe.data.lexicon] if recipe.data.lexicon else []
     run.stage("text", settings, inputs, [*FILES, plan.LEAKS], work, note)

@@ -13,12 +13,16 @@ from adapt.text.files import read_lines
 
 @dataclass(frozen=True)
 class Corpus:
-    """Normalised domain text: lines for training and for development, and what was dropped (`prepare`)."""
+    """Normalised domain text: lines for training and for development, and what was dropped (`prepare`).
+
+    remark: on lines that the base cannot write; "" without any.
+    """
 
     train: tuple[str, ...]
     dev: tuple[str, ...]
     duplicates: int
     leaks: tuple[str, ...]
+    remark: str = ""
 
 
 def read_text(path: str | Path) -> list[str]:
@@ -39,7 +43,7 @@ def prepare(
     lines remain.
 
     >>> prepare(["Louder", "louder", "stop", "next song", "skip"], str.lower, ["Stop"], 1, seed=0)
-    Corpus(train=('louder', 'skip'), dev=('next song',), duplicates=1, leaks=('stop',))
+    Corpus(train=('louder', 'skip'), dev=('next song',), duplicates=1, leaks=('stop',), remark='')
     """
     transcripts = {normalise(line) for line in held_out}
     unique: dict[str, None] = {}

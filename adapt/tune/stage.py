@@ -43,7 +43,7 @@ def check_tuning(run: Run) -> None:
     if not run.recipe.data.dev:
         way_out = "name a manifest of the domain to tune on, other than the test set"
         raise RecipeError(f"recipe.yaml: data.dev: missing; {way_out}")
-    check_fusion(run, [dict.fromkeys(active, 1.0) for active in _combinations(run)], _manifests(run))
+    check_fusion(run, [dict.fromkeys(active, 1.0) for active in _combinations(run)])
 
 
 def tune(run: Run) -> None:

@@ -94,16 +94,18 @@ def test_a_weight_without_its_input_is_an_error(tiny):
         Fusion(tiny, Weights(lm=0.1), normalise=basic)
 
 
-def test_a_phrase_that_cannot_be_written_is_an_error_where_it_is_boosted(tiny):
-    own = [["Beyoncé", "the song"]]
-    lexicon, boosting = Lexicon("x", "", (Entry("Beyoncé"),)), Fusion(tiny, Weights(boost=0.1), normalise=basic)
-    with pytest.raises(DataError, match="'Beyoncé' cannot be written"):
-        Fusion(tiny, Weights(boost=0.1), {"boost": lexicon}, normalise=basic)
-    with pytest.raises(DataError, match="'Beyoncé' cannot be written"):
-        boosting.processors(Batch(own))
-    with pytest.raises(DataError, match="'Beyoncé' cannot be written"):
-        boosting.check_phrases(own)
-    Fusion(tiny, Weights(), normalise=basic).check_phrases(own)  # nothing is boosted
+def test_phrases_that_cannot_be_written_are_left_out(tiny, caplog):
+    names = Lexicon("x", "", (Entry("Beyoncé"), Entry("the song")))
+    lexicons = (names, Lexicon("x", "", names.entries[1:]))
+    both, one = (Fusion(tiny, Weights(boost=0.1), {"boost": lexicon}, normalise=basic) for lexicon in lexicons)
+    assert "'Beyoncé'" in caplog.text and caplog.text.count("Beyoncé") == 1
+    tokens = [[tiny.tokenizer.encode("the song", add_special_tokens=False)]]
+    ((with_it,),), ((without,),) = (
+        fusion.score_hypotheses([tiny.prompt_without_audio()], tokens, Batch([None])) for fusion in (both, one)
+    )
+    assert with_it.totals == without.totals and with_it.totals["boost"] > 0
+    with pytest.raises(DataError, match="lexicon x: no entry can be written"):
+        Fusion(tiny, Weights(boost=0.1), {"boost": Lexicon("x", "", names.entries[:1])}, normalise=basic)
 
 
 def test_the_bonus_of_an_utterances_own_phrases_is_known_before_there_is_a_weight(tiny):

@@ -174,12 +174,13 @@ def test_dump_loads_as_the_same_recipe(folder):
     text = dump(before)
     plain = yaml.safe_load(text)  # other readers take the values the same way
     assert (plain["name"], plain["prompt"]["learning_rate"], plain["decoder"]["patience"]) == ("no", 1e-5, 3)
-    assert plain["data"] | {"normaliser": 0, "dev_lines": 0, "entity_copies": 0} == {
+    assert plain["data"] | {"normaliser": 0, "unwritable": 0, "dev_lines": 0, "entity_copies": 0} == {
         "text": "text/train.txt",
         "lexicon": "../music.tsv",
         "test": "test.jsonl",
         **dict.fromkeys(("dev", "paired", "source_replay", "source_dev", "source_test")),
         "normaliser": 0,
+        "unwritable": 0,
         "dev_lines": 0,
         "entity_copies": 0,
     }

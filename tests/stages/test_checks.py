@@ -18,32 +18,27 @@ from adapt.stages.checks import check_fusion
 )
 def test_a_weight_without_its_input_is_an_error(new_run, weights, problem):
     with pytest.raises(RecipeError, match=problem):
-        check_fusion(new_run("data.lexicon="), [{}, weights], [])
+        check_fusion(new_run("data.lexicon="), [{}, weights])
 
 
 def test_all_missing_inputs_are_one_error(new_run):
     with pytest.raises(RecipeError) as caught:
-        check_fusion(new_run("data.lexicon="), [{"source": 0.1, "lm": 0.2}, {"boost": 1.0}, {"reward": 1.0}], [])
+        check_fusion(new_run("data.lexicon="), [{"source": 0.1, "lm": 0.2}, {"boost": 1.0}, {"reward": 1.0}])
     keys = [problem.split(": ")[1] for problem in caught.value.problems]
     assert keys == ["fusion.source", "fusion.boost", "fusion.reward"]
 
 
 def test_weights_of_zero_and_inputs_that_are_there_are_no_error(new_run, folder):
-    check_fusion(new_run("data.lexicon="), [{"source": 0.0, "boost": 0.0, "reward": 0.0}], [])
+    check_fusion(new_run("data.lexicon="), [{"source": 0.0, "boost": 0.0, "reward": 0.0}])
     run = new_run("data.source_replay=test.jsonl")
-    check_fusion(run, [{"source": 0.1, "boost": 1.0, "reward": 1.0}], [folder / "test.jsonl"])
+    check_fusion(run, [{"source": 0.1, "boost": 1.0, "reward": 1.0}])
 
 
-def test_an_entry_of_the_lexicon_that_the_tokenizer_cannot_write_is_an_error(new_run, folder):
+def test_a_lexicon_that_the_tokenizer_cannot_write_is_an_error(new_run, folder, caplog):
     (folder / "lexicon.tsv").write_text("queen\n歌\n")
-    with pytest.raises(DataError, match="phrases: '歌' cannot be written"):
-        check_fusion(new_run(), [{"boost": 1.0}], [])
-    check_fusion(new_run(), [{"lm": 1.0}], [])  # nothing is boosted
-
-
-def test_a_phrase_of_an_utterance_that_the_tokenizer_cannot_write_is_an_error(new_run, folder):
-    line = '{"id": "9", "audio": "0.wav", "text": "play abba", "phrases": ["abba", "歌"]}\n'
-    (folder / "test.jsonl").write_text(line)
-    with pytest.raises(DataError, match="phrases: '歌' cannot be written"):
-        check_fusion(new_run(), [{"boost": 1.0}], [folder / "test.jsonl"])
-    check_fusion(new_run(), [{"boost": 1.0}], [])  # the utterances of no manifest are transcribed
+    check_fusion(new_run(), [{"boost": 1.0}])
+    assert "1 of them cannot be written in the decoder's tokens and are not boosted: '歌'" in caplog.text
+    (folder / "lexicon.tsv").write_text("歌\n")
+    with pytest.raises(DataError, match=r"lexicon.tsv: no entry can be written in the decoder's tokens"):
+        check_fusion(new_run(), [{"boost": 1.0}])
+    check_fusion(new_run(), [{"lm": 1.0}])  # nothing is boosted

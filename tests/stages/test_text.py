@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from adapt.errors import DataError
 from adapt.stages import plan
 from adapt.stages.text import text, training_text
 
@@ -46,3 +49,23 @@ def test_a_changed_test_set_redoes_the_stage(new_run, folder):
     reasons = [result.reason for result, _ in run.reported]
     assert reasons == ["never run", "unchanged", "recipe/test.jsonl changed"]
     assert run.lines(plan.LEAKS) == ["again"]
+
+
+def test_text_that_the_base_cannot_write_is_left_out_or_folded_and_reported(new_run, folder, caplog):
+    (folder / "text.txt").write_text("play queen\nplay 50 cent\nplay beyoncé\nplay 歌\nstop\n" + "a\nb\nc\nd\ne\n")
+    text(run := new_run())
+    written = run.lines(plan.TRAIN) + run.lines(plan.DEV)
+    assert "stop" in written and not any(set(line) & set("50é歌") for line in written)
+    assert "lines cannot be written by the base, which does not know" in caplog.text and "fold" in caplog.text
+    text(run := new_run("data.unwritable=fold"))
+    assert "play beyonce" in run.lines(plan.TRAIN) + run.lines(plan.DEV)
+    (folder / "text.txt").write_text("歌\n歌 歌\n歌 歌 歌\n")
+    with pytest.raises(DataError, match=r"text\.txt: 3 of 3 lines cannot be written by the base"):
+        text(new_run())
+
+
+def test_control_tokens_in_text_are_text(new_run, folder, tiny):
+    (folder / "text.txt").write_text("</s>\nplay </s>\n<speech> now\nstop <s> it\n" + "a\nb\nc\nd\ne\n")
+    text(run := new_run("data.normaliser=none"))
+    written = run.lines(plan.TRAIN) + run.lines(plan.DEV)
+    assert not any(set(tiny.tokenizer.encode(line)) & set(tiny.tokenizer.all_special_ids) for line in written)
