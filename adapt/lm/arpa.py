@@ -141,6 +141,6 @@ def _table(path: str | os.PathLike, order: int, size: int, text: bytes, highest:
 def _decimal(line: bytes) -> bytes:
     """A line of a NeMo file, with its tokens as decimal numbers and a space between the fields."""
     # Split as bytes: Unicode counts some of these characters as white space.
-    words = [word.decode("utf-8") for word in line.split()]
+    words = [word.decode("utf-8", "replace") for word in line.split()]  # `kind` has read the words of the unigrams
     words = [str(ord(w) - NEMO_OFFSET) if len(w) == 1 and ord(w) >= NEMO_OFFSET else w for w in words]
     return " ".join(words).encode()

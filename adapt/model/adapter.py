@@ -121,7 +121,7 @@ def attach(speech_llm: SpeechLLM, folder: Path, name: str = "default") -> Speech
                 speech_llm.adapters = peft.PeftModel.from_pretrained(speech_llm.model, str(folder), name)
             else:
                 speech_llm.adapters.load_adapter(str(folder), name)
-        except (ValueError, RuntimeError, KeyError, TypeError) as error:
+        except (ValueError, RuntimeError, KeyError, TypeError, AttributeError, OSError) as error:
             reason = first_line(error)
             raise ModelError(f"{folder}: does not fit {speech_llm.name}: {reason}; load its own base") from error
     _compare(folder, speech_llm.adapters, name)
@@ -136,9 +136,14 @@ def metadata_of(folder: Path) -> dict:
     """The metadata that `save_adapter` wrote; {} for adapters of other tools. Raises `ModelError` for a broken file."""
     file = folder / "adapt.json"
     try:
-        return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
-    except (ValueError, TypeError):
-        raise ModelError(f"{file}: not a JSON object; copy the folder again, or train the adapter again") from None
+        metadata = dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+        if not all(isinstance(metadata.get(key, ""), str) for key in ("base", "base_sha")) or (
+            "base_sha" in metadata and "base" not in metadata
+        ):
+            raise ValueError
+        return metadata
+    except (ValueError, TypeError, RecursionError):
+        raise ModelError(f"{file}: not as it was written; copy the folder again, or train the adapter again") from None
 
 
 def _check_base(speech_llm: SpeechLLM, folder: Path) -> None:

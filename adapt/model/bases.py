@@ -103,9 +103,13 @@ def tensors(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
         raise ModelError(f"{path}: holds no model*.safetensors; save the model with save_pretrained")
     contents = {}
     for file in files:
-        with file.open("rb") as content:
-            header = json.loads(content.read(int.from_bytes(content.read(8), "little")))
-        contents |= {k: (t["dtype"], tuple(t["shape"])) for k, t in header.items() if k != "__metadata__"}
+        try:
+            with file.open("rb") as content:
+                length = int.from_bytes(content.read(8), "little")
+                header = json.loads(content.read(min(length, file.stat().st_size)))
+            contents |= {k: (t["dtype"], tuple(t["shape"])) for k, t in header.items() if k != "__metadata__"}
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise ModelError(f"{file}: not a whole safetensors file; copy it again") from None
     return contents
 
 

@@ -43,7 +43,7 @@ class _Reader:
     """Reads the samples of a clip from its file, block by block. Raises `DataError` for NaN and infinity."""
 
     def __init__(self, clip: Clip, file: soundfile.SoundFile):
-        check(clip, file.frames / file.samplerate, file.channels)
+        check(clip, file)
         self.clip, self.file, self.cancelled = clip, file, False
         self.left = None if clip.seconds is None else round(clip.seconds * file.samplerate)
         if clip.start:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 import transformers
 from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoProcessor,
@@ -133,6 +134,8 @@ def _weights(cls: type[PreTrainedModel], path: Path, strict: bool = False, **arg
     except OSError as error:
         reason = first_line(error)
         raise ModelError(f"{path}: holds no weights: {reason}; save the model with save_pretrained") from None
+    except (SafetensorError, RuntimeError, ValueError) as error:
+        raise ModelError(f"{path}: its weights cannot be read: {first_line(error)}; copy them again") from None
     except ImportError as error:
         problem = f"{cls.__name__} cannot be built: {first_line(error)}"
         raise ModelError(f"{path}: {problem}; install the package that it names") from None

@@ -15,6 +15,7 @@ import yaml
 from adapt.errors import RecipeError
 from adapt.recipe.schema import in_words, is_optional, keys, keys_of, plain, required, sections, unknown_key
 from adapt.recipe.values import NULLS, RawValue, relative, similar_name, to_yaml, value_of
+from adapt.text.files import LONGEST, PlainLoader
 
 __all__ = ["describe", "dump", "keys", "load_recipe", "sections"]
 
@@ -69,9 +70,12 @@ def load_recipe(kind: type[R], folder_or_file: str | os.PathLike, overrides: Seq
 def _parse(file: Path, kind: type) -> yaml.MappingNode:
     """The root of the YAML file. Raises RecipeError for a file that is not YAML or has no keys."""
     try:
-        text = file.read_bytes().decode("utf-8-sig")
-        # BaseLoader guesses no types: every scalar keeps the text that the user wrote.
-        root = yaml.compose(text, yaml.BaseLoader)
+        content = file.read_bytes()
+        if len(content) > LONGEST:
+            raise RecipeError(f"{file.name}: {len(content):,} bytes are no recipe; write at most {LONGEST:,}")
+        text = content.decode("utf-8-sig")
+        # The loader guesses no types: every scalar keeps the text that the user wrote.
+        root = yaml.compose(text, PlainLoader)
     except OSError as e:
         raise RecipeError(f"{file}: cannot be read: {e.strerror}; check its permissions") from e
     except UnicodeDecodeError as e:

@@ -17,6 +17,7 @@ import yaml
 
 from adapt.recipe.schema import did_you_mean, in_words, is_optional, plain
 
+LARGEST = 10**12  # of numbers without a limit of their own; larger ones overflow in libraries
 NULLS = ("", "~", "null", "Null", "NULL")
 
 _NUMBERS = {int: r"[+-]?(0|[1-9]\d*)", float: r"[+-]?((0|[1-9]\d*)\.?\d*|\.\d+)([eE][+-]?\d+)?"}
@@ -63,8 +64,8 @@ def _number(raw: RawValue, kind: type, limits: Mapping, default: str) -> int | f
         way_out = f"{number} without quotes" if number and raw.quoted else number or allowed
         raise ValueError(f"expected {allowed}, got {text!r}; write {way_out}{default}")
     value = kind(text)
-    low, high = limits.get("low", -math.inf), limits.get("high", math.inf)
-    if not low <= value <= high or value <= limits.get("above", -math.inf) or value == math.inf:
+    low, high = limits.get("low", -LARGEST), limits.get("high", LARGEST)
+    if not low <= value <= high or value <= limits.get("above", -math.inf):
         raise ValueError(f"out of range: {text!r}; write {allowed}{default}")
     return value
 

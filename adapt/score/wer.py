@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import jiwer
+import numpy as np
 from rapidfuzz.distance import Levenshtein
 
 from adapt.text.words import joined
@@ -102,11 +103,14 @@ def align_is21(ref: Words, hyp: Words) -> list[Op]:
     """
     if ref == hyp:
         return _align_equal(ref)
-    weights = [[3 * (i + j) for j in range(len(hyp) + 1)] for i in range(len(ref) + 1)]
-    for i, ref_word in enumerate(ref, 1):
-        above, row = weights[i - 1], weights[i]
-        for j, hyp_word in enumerate(hyp, 1):
-            row[j] = min(above[j - 1] + (0 if ref_word == hyp_word else 4), row[j - 1] + 3, above[j] + 3)
+    ids = {word: number for number, word in enumerate({*ref, *hyp})}
+    words = np.array([ids[word] for word in hyp], dtype=np.int64)
+    inserted = 3 * np.arange(len(hyp) + 1, dtype=np.int32)
+    weights = [inserted]  # weights[i][j]: of the first i words of the reference and the first j of the hypothesis
+    for word in ref:
+        row = weights[-1] + 3
+        row[1:] = np.minimum(row[1:], weights[-1][:-1] + 4 * (words != ids[word]))
+        weights.append((np.minimum.accumulate(row - inserted) + inserted).astype(np.int32))
     ops: list[Op] = []
     i, j = len(ref), len(hyp)
     while i or j:

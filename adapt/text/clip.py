@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from adapt.errors import UNREADABLE, DataError, no_samples, unreadable
+
+if TYPE_CHECKING:
+    from soundfile import SoundFile
+
+RATES = (2_000, 1_000_000)  # samples a second
+DENSEST = 10_000  # samples that a byte can stand for; in FLAC of silence they are 5,000
 
 
 @dataclass(frozen=True, order=True)
@@ -31,7 +39,7 @@ def duration(clip: Clip) -> float:
     Raises DataError for a file that is not audio or has no samples, and for a part or a channel that it does not have.
     """
     info = _info(clip.path)
-    check(clip, info.duration, info.channels)
+    check(clip, info)
     rest = info.duration - clip.start
     return rest if clip.seconds is None else min(rest, clip.seconds)
 
@@ -54,8 +62,15 @@ def _info(path: Path):
     return info
 
 
-def check(clip: Clip, seconds: float, channels: int) -> None:
-    """Raises DataError if a file of this length and number of channels does not have the clip."""
+def check(clip: Clip, info: SoundFile) -> None:
+    """Raises DataError if a file does not have the clip, or if its header cannot be true. info: what soundfile says."""
+    if not RATES[0] <= info.samplerate <= RATES[1]:
+        problem = f"its header claims {info.samplerate:,} samples a second"
+        raise DataError(f"{clip.path}: {problem}, which is no recording of speech; convert it again")
+    if info.frames * info.channels > DENSEST * os.path.getsize(clip.path):
+        problem = f"its header claims {info.frames:,} samples, more than {os.path.getsize(clip.path):,} bytes can hold"
+        raise DataError(f"{clip.path}: {problem}; convert it again")
+    seconds, channels = info.frames / info.samplerate, info.channels
     if clip.start and clip.start >= seconds:
         raise DataError(f"{clip.path}: lasts {seconds:g} s, but a part begins at {clip.start:g} s; correct `offset`")
     if clip.channel >= channels:

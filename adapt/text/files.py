@@ -1,15 +1,24 @@
-"""Read files as lines, and lines as JSON objects, with an error for each bad line."""
+"""Read files as lines, lines as JSON objects, and YAML, with an error for each bad line.
+
+What is read is bounded in length and depth, so that no file takes all memory or hours.
+"""
 
 from __future__ import annotations
 
 import gzip
 import json
+import re
 import unicodedata
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import yaml
+
 from adapt.errors import DataError
+
+LONGEST = 1_000_000  # bytes of a line, and of a YAML file
+DEEPEST = 50  # levels of a YAML file
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -40,6 +49,9 @@ def read_lines(path: str | Path, form: Callable[[str], str] = nfc) -> list[tuple
         raise DataError(f"{path}: not UTF-8 text; name a text file, or save it as UTF-8")
     # Bytes are split, not text: str.splitlines also splits at form feeds and U+2028, which would shift the numbers.
     for number, raw in enumerate(content.split(b"\n"), 1):
+        if len(raw) > LONGEST:
+            problems.append(f"{path}:{number}: a line of {len(raw):,} bytes; write lines of at most {LONGEST:,}")
+            continue
         try:
             line = raw.decode("utf-8").strip("\r\n ")
         except UnicodeDecodeError as error:
@@ -63,7 +75,37 @@ def json_row(line: str) -> tuple[dict | None, str | None]:
         return None, "JSON that is nested too deeply; write one flat object a line"
     if not isinstance(row, dict):
         return None, f'{line[:40]!r} is not an object; write {{"id": …, "text": …}}'
+    if "\\ud" in line.lower() and re.search("[\ud800-\udfff]", json.dumps(row, ensure_ascii=False)):
+        return None, "half of a pair of escapes (\\ud800 to \\udfff), which is no character; write both halves"
     return row, None
+
+
+class _Bounded:
+    """A loader of YAML for which aliases and more than DEEPEST levels are errors.
+
+    An alias can stand for a list of aliases, and so on, until a small file means more than fits in memory.
+    """
+
+    depth = 0
+
+    def compose_node(self, parent, index):
+        mark = self.peek_event().start_mark
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(None, None, "an alias (`*name`); write out what it stands for", mark)
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise yaml.composer.ComposerError(None, None, f"more than {DEEPEST} levels; write fewer", mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+class PlainLoader(_Bounded, yaml.BaseLoader):
+    """Loads YAML in which every scalar is a text."""
+
+
+class SafeLoader(_Bounded, yaml.SafeLoader):
+    """Loads YAML as `yaml.safe_load` does."""
 
 
 def is_id(key: object) -> bool:

@@ -6,6 +6,7 @@ import difflib
 import functools
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,19 +52,26 @@ class Utterance:
     place: str | None = field(default=None, compare=False, repr=False)
 
 
-def read_manifest(path: str | Path, need_audio: bool = True, need_text: bool = True) -> list[Utterance]:
+def read_manifest(
+    path: str | Path,
+    need_audio: bool = True,
+    need_text: bool = True,
+    lines: Sequence[tuple[int, str]] | None = None,
+) -> list[Utterance]:
     """Utterances of a JSONL manifest in any dialect of DIALECTS; audio paths are relative to its folder.
 
     Utterances may be parts of a file (`offset` and `duration`, in seconds) or a `channel`. Those without an id are
     named after their audio (`audio_ids`). need_audio: True requires every line to name an audio file that exists, as
     `require_audio` does; False makes audio optional and does not look for the files. need_text: False makes the text
-    optional. Raises DataError with every problem of the file, each as `file:line: ...`.
+    optional. lines: those of the file (`read_lines`) if they have been read, as a pipe can be once; None: they are
+    read. Raises DataError with every problem of the file, each as `file:line: ...`.
     """
     path = Path(path)
     problems: list[str] = []
     utterances: list[Utterance] = []
     first_line: dict[str, int] = {}
-    rows = [(f"{path}:{n}", *json_row(line)) for n, line in read_lines(path, form=str)]  # a file's name is its bytes
+    lines = read_lines(path, form=str) if lines is None else lines  # no NFC: the name of a file is its bytes
+    rows = [(f"{path}:{n}", *json_row(line)) for n, line in lines]
     names = audio_ids([row or {} for _, row, _ in rows])
     for (place, row, problem), name in zip(rows, names, strict=True):
         number = int(place.rpartition(":")[2])
@@ -146,7 +154,7 @@ def _audio_problem(audio: Clip | None, row: Mapping) -> str | None:
     if audio is None:
         has_value = row.get(DIALECTS[_dialect(row)]["audio"]) is not None  # `_values` reports that it is no text
         return None if has_value else _missing("audio", row)
-    if not audio.path.is_file():
+    if not os.path.isfile(audio.path):  # Path.is_file raises an error for a name that is too long
         return f"no audio file {str(audio.path)!r}; paths are relative to the manifest's folder"
     return None
 

@@ -24,6 +24,7 @@ from pathlib import Path
 import yaml
 
 from adapt.errors import RecipeError
+from adapt.text.files import LONGEST, SafeLoader
 
 SLOT = "<speech>"
 CHAT_MARK = "<chat>"
@@ -156,7 +157,10 @@ def read_template(text: str, folder: Path = Path()) -> str:
         return text
     path = folder / text
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
+        if len(content) > LONGEST:
+            raise RecipeError(f"{path}: {len(content):,} bytes are no template; write at most {LONGEST:,}")
+        content = yaml.load(content.decode("utf-8"), SafeLoader)
     except (FileNotFoundError, IsADirectoryError):
         raise RecipeError(f"{path}: no such file; write a template, or name its YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

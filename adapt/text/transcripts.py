@@ -12,8 +12,14 @@ from adapt.text.files import is_id, json_row, nfc, read_bytes, read_lines
 from adapt.text.manifest import Entity, Utterance, audio_ids, read_manifest
 
 _TRN = re.compile(r"(?P<text>.*)\((?P<id>[^()\s]+)\)$")
+_ALTERNATIVES = re.compile(r"\{[^{}]*/[^{}]*\}")
+COMMENT = ";;"  # begins a comment in files of NIST
 RARE = "rare"  # type of the entities that come from a list of rare words
 PREDICTIONS = ("pred_text", "pred", "prediction", "hyp", "hypothesis")  # keys of hypotheses in JSON lines
+HEADER = (  # names of the two columns of a TSV, in lower case
+    {"id", "key", "name", "utt", "uttid", "utt_id", "utterance", "utterance_id", "file", "audio", "path"},
+    {"text", "transcript", "transcription", "sentence", "reference", "ref", "target", *PREDICTIONS},
+)
 _PREDICTION = re.compile(r"pred|hyp|asr|decod|recog|transcri|output|result", re.IGNORECASE)  # in a key's name
 
 
@@ -24,14 +30,19 @@ def read_references(path: str | Path) -> list[Utterance]:
     - biasing TSV of fbai-speech: `id<TAB>text<TAB>["rare", "words"]<TAB>["distractors", …]`; each occurrence of a
       rare word is an entity of type `rare`; the distractors are not used
     - TSV: `id<TAB>text`
-    - NIST trn: `text (id)`
+    - NIST trn: `text (id)`; lines that begin with `;;` are comments
     - Kaldi text: `id text`
 
     Raises DataError with every bad line of the file, for duplicate ids and for a file without utterances.
     """
-    lines = read_lines(path)
+    lines = [(number, line) for number, line in read_lines(path) if not line.startswith(COMMENT)]
     if lines and lines[0][1].startswith("{"):
-        return read_manifest(path, need_audio=False)
+        return read_manifest(path, need_audio=False, lines=lines)
+    return _utterances(path, lines)
+
+
+def _utterances(path: str | Path, lines: list[tuple[int, str]]) -> list[Utterance]:
+    """Utterances of lines that are not JSON. Raises DataError as `read_references` does."""
     utterances, problems = _rows(path, lines)
     if duplicates := _duplicates([u.id for u in utterances]):
         problems.append(f"{path}: {duplicates}; give each utterance its own")
@@ -49,10 +60,10 @@ def read_hypothesis_texts(path: str | Path) -> dict[str, str]:
     `target`). A file without lines has no hypotheses. Raises DataError as `read_references` does, and for lines whose
     `text` may be the reference, because another key has the name of a prediction.
     """
-    lines = read_lines(path)
+    lines = [(number, line) for number, line in read_lines(path) if not line.startswith(COMMENT)]
     if lines and lines[0][1].startswith("{"):
         return _json_texts(path, lines)
-    return {u.id: u.text for u in read_references(path)} if lines else {}
+    return {u.id: u.text for u in _utterances(path, lines)} if lines else {}
 
 
 def read_hypotheses(path: str | Path) -> dict[str, str]:
@@ -68,7 +79,7 @@ def read_hypotheses(path: str | Path) -> dict[str, str]:
             continue
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             # A process that was killed while it wrote leaves such a last line; anywhere else it is an error.
             if number < len(lines):
                 problems.append(f'{path}:{number}: not {{"id": "…", "text": "…"}}; delete the line')
@@ -135,14 +146,18 @@ def _rows(path: str | Path, lines: list[tuple[int, str]]) -> tuple[list[Utteranc
     """Utterances of trn, TSV, biasing TSV or Kaldi lines, and the problems of the other lines."""
     utterances, problems = [], []
     if lines and all("\t" not in line and _TRN.match(line) for _, line in lines):
-        for _, line in lines:
+        for number, line in lines:
             match = _TRN.match(line)
+            if alternatives := _ALTERNATIVES.search(match["text"]):
+                problems.append(f"{path}:{number}: alternatives {alternatives[0]!r}; write the one that was said")
             utterances.append(Utterance(match["id"], match["text"].strip()))
         return utterances, problems
+    if lines and _is_header(lines[0][1].split("\t")):
+        lines = lines[1:]
     for number, line in lines:
         if "\t" not in line:  # Kaldi text, or a TSV line whose text is empty
-            key, _, text = line.partition(" ")
-            utterances.append(Utterance(key, text.strip()))
+            key, *text = line.split(None, 1)
+            utterances.append(Utterance(key, *(text or [""])))
             continue
         key, text, *lists = (cell.strip() for cell in line.split("\t"))
         rare = _words(lists[0]) if lists else None
@@ -152,6 +167,13 @@ def _rows(path: str | Path, lines: list[tuple[int, str]]) -> tuple[list[Utteranc
         entities = None if rare is None else tuple(Entity(word, RARE) for word in text.split() if word in rare)
         utterances.append(Utterance(key, text, entities=entities))
     return utterances, problems
+
+
+def _is_header(cells: list[str]) -> bool:
+    """Whether the cells of a TSV's first line name its columns."""
+    return len(cells) == len(HEADER) and all(
+        cell.strip().lower() in names for cell, names in zip(cells, HEADER, strict=True)
+    )
 
 
 def _words(cell: str) -> frozenset[str] | None:

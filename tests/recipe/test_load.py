@@ -221,3 +221,21 @@ def test_recipes_load_without_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("a: &a [x]\nb: [*a, *a]\n", "recipe.yaml:2: not YAML: an alias"),
+        ("data: " + "[" * 60 + "]" * 60, "recipe.yaml:1: not YAML: more than 50 levels"),
+        ("data: " + "[" * 90_000, "recipe.yaml:1: not YAML: more than 50 levels"),
+        ("#" * 1_000_001, "recipe.yaml: 1,000,001 bytes are no recipe"),
+        (DATA + "prompt: {learning_rate: 1e300}\n", "learning_rate: out of range: '1e300'"),
+        (DATA + "prompt: {steps: " + "9" * 400 + "}\n", "steps: out of range"),
+    ],
+    ids=["alias", "deep", "very deep", "long", "large number", "very large number"],
+)
+def test_a_recipe_that_could_take_all_memory_is_refused(folder, content, problem):
+    with pytest.raises(RecipeError) as error:
+        load_recipe(Recipe, folder(content))
+    assert problem in str(error.value) and len(str(error.value)) < 1_000

@@ -6,6 +6,7 @@ from adapt.errors import DataError
 from adapt.text.corpus import prepare, read_text
 from adapt.text.manifest import read_manifest
 from adapt.text.normalise import basic
+from adapt.text.transcripts import read_references
 
 
 def test_empty_and_unreadable_files_are_errors(tmp_path):
@@ -37,3 +38,11 @@ def test_prepare_drops_duplicates_and_leaks_and_splits_the_rest():
     assert corpus.dev != prepare(lines, basic, [], dev_lines=5, seed=4).dev
     with pytest.raises(DataError, match="20 lines are left"):
         prepare(lines, basic, ["secret one"], dev_lines=11, seed=3)
+
+
+def test_a_line_that_is_too_long_is_refused(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("short\n" + "a" * 1_000_001 + "\n")
+    for read in (read_text, read_references, read_manifest):
+        with pytest.raises(DataError, match=r"text.txt:2: a line of 1,000,001 bytes"):
+            read(path)

@@ -194,3 +194,29 @@ def test_every_file_that_is_no_audio_is_named(tmp_path):
     problems = [problem.partition("; ")[0].removeprefix(f"{tmp_path}/") for problem in error.value.problems]
     assert problems[:2] == ["a.raw: not readable as audio", "b.wav: not readable as audio"]
     assert problems[2:] == ["caf\ufffd.wav: not readable as audio", "gone.wav: no such file"]
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ('{"id": "1", "text": "\\ud800"}', "half of a pair of escapes"),
+        ('{"id": "1", "audio": "' + "a" * 5_000 + '", "text": "x"}', "no audio file"),
+    ],
+    ids=["deep", "surrogate", "long name"],
+)
+def test_a_line_that_libraries_fail_at_is_one_problem(line, problem, tmp_path):
+    path = tmp_path / "m.jsonl"
+    path.write_text(line + "\n")
+    with pytest.raises(DataError) as error:
+        read_manifest(path)
+    assert problem in str(error.value)
+
+
+@pytest.mark.parametrize("rate", [1, 100_000_000])
+def test_a_header_that_cannot_be_true_is_refused(rate, tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(8_000), rate)
+    with pytest.raises(DataError, match="its header claims"):
+        durations([Utterance("a", "", Clip(tmp_path / "a.wav"))])
+    with pytest.raises(DataError, match="its header claims"):
+        read_audio(tmp_path / "a.wav")
