@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -57,6 +58,19 @@ def first_line(error: BaseException) -> str:
     ('no such thing', 'EOFError')
     """
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error, or one that it was raised from, is that of a full disk. torch and safetensors have their own.
+
+    >>> is_disk_full(OSError(errno.ENOSPC, "No space left on device")), is_disk_full(ValueError("no"))
+    (True, False)
+    """
+    texts = ("No space left on device", "PytorchStreamWriter failed", "unexpected pos")
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or any(text in str(error) for text in texts):
+        return True
+    cause = error.__cause__ or error.__context__
+    return cause is not None and is_disk_full(cause)
 
 
 def unreadable(audio: str | os.PathLike) -> str:

@@ -8,7 +8,7 @@ import warnings
 
 import click
 
-from adapt.errors import AdaptError
+from adapt.errors import AdaptError, is_disk_full
 
 # With this, torch asks the kernel for huge pages, with which a CPU trains faster. torch reads it at its import.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -26,8 +26,12 @@ class _Group(click.Group):
         except AdaptError as error:
             click.echo(str(error), err=True)
             sys.exit(1)
-        except OSError as error:
-            if error.filename is None:
+        except Exception as error:
+            if is_disk_full(error):
+                way_out = "make room, and run the same command again, which continues from the last whole checkpoint"
+                click.echo(f"no space is left on the disk; {way_out}", err=True)
+                sys.exit(1)
+            if not isinstance(error, OSError) or error.filename is None:
                 raise
             click.echo(f"{error.filename}: {error.strerror}; check the path and its permissions", err=True)
             sys.exit(1)

@@ -86,9 +86,15 @@ def test_adapters_of_another_base_and_of_the_llm_alone_are_errors(tiny, tmp_path
     save_file({k: v + 1e-3 for k, v in weights.items()}, other / "model.safetensors", {"format": "pt"})
     with pytest.raises(ModelError, match=r"made for .* load its own base"):
         adapter.attach(load_speech_llm(str(other), "cpu"), folder)
-    (folder / "adapt.json").write_text('{"base": "ti')
-    with pytest.raises(ModelError, match=r"adapt\.json: not a JSON object; copy the folder again"):
-        adapter.attach(load_speech_llm(tiny.name, "cpu"), folder)
+    for broken in ('{"base": "ti', "[]", '{"base": 1}', '{"base_sha": "0"}', "[" * 100_000):
+        (folder / "adapt.json").write_text(broken)
+        with pytest.raises(ModelError, match=r"adapt\.json: not as it was written; copy the folder again"):
+            adapter.attach(load_speech_llm(tiny.name, "cpu"), folder)
+    (folder / "adapt.json").unlink()
+    for broken in ("{", "[]", "{}", '{"peft_type": 7}', '{"peft_type": "LORA", "r": "many"}', "[" * 100_000):
+        (folder / "adapter_config.json").write_text(broken)
+        with pytest.raises(ModelError, match="load its own base"):
+            adapter.attach(load_speech_llm(tiny.name, "cpu"), folder)
     inner = load_speech_llm(tiny.name, "cpu").model.language_model
     config = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"])
     peft.get_peft_model(inner, config).save_pretrained(tmp_path / "inner")
