@@ -125,6 +125,7 @@ class Build:
             llm,
             tokenizer,
             units=units,
+            slots=settings.slots,
             stack=settings.stack,
             projector=settings.projector,
             projector_size=settings.projector_size,

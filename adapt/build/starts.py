@@ -181,8 +181,13 @@ def check_shapes(recipe: BaseRecipe) -> None:
     if encoder.tuned_layers and encoder.frozen != "all":
         problem = f"{encoder.tuned_layers}, but encoder.frozen is {encoder.frozen}"
         problems.append(f"encoder.tuned_layers: {problem}; write encoder.frozen: all, or leave tuned_layers out")
-    if align.units == "none" and (align.ctc_steps or align.explicit == "ctc"):
-        needed = "ctc_steps" if align.ctc_steps else "explicit: ctc"
+    needs = {
+        "ctc_steps": align.ctc_steps,
+        "explicit: ctc": align.explicit == "ctc",
+        "slots: units": align.slots == "units",
+    }
+    if align.units == "none" and any(needs.values()):
+        needed = next(key for key, value in needs.items() if value)
         problems.append(f"align.units: none, but align.{needed} needs units; give letters, pieces, tokens or mixed")
     if problems:
         raise RecipeError(*problems)

@@ -5,6 +5,7 @@ The module imports no torch before a job runs.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -147,7 +148,8 @@ def read_utterances(audio: Sequence[str], channel: str = "mix") -> list[Utteranc
         if name.endswith(MANIFESTS):
             utterances += read_manifest(Path(name), need_text=False)
         else:
-            utterances.append(Utterance(nfc(name), "", Clip(Path(name))))
+            readable = os.fsencode(name).decode("utf-8", "replace")  # a name of a file need not be UTF-8
+            utterances.append(Utterance(nfc(readable), "", Clip(Path(name))))
     if missing := [u.audio.path for u in utterances if not u.audio.path.exists()]:
         raise DataError(*map(unreadable, missing))
     if channel != "mix":

@@ -16,8 +16,12 @@ from adapt.decode.hypothesis import Hypothesis
 from adapt.decode.parts import Batch, OwnPhrases
 from adapt.decode.rescore import Rescorer
 from adapt.decode.weights import Weights
+from adapt.model.features import SAMPLE_RATE
 from adapt.model.speech_llm import SpeechLLM
 from adapt.text.normalise import none
+
+SILENT = 1e-4  # amplitude of the loudest sample of a silent recording, 80 dB below the loudest possible
+SHORTEST = 0.05  # seconds of the shortest word
 
 # From recordings (mono, 16 kHz) and the phrases of each to a row `{"text", ...}` of each.
 Recogniser = Callable[[Sequence[np.ndarray], OwnPhrases], list[dict]]
@@ -31,7 +35,31 @@ def ctc_recogniser(speech_llm: SpeechLLM, fusion: CtcFusion | None) -> Recognise
             return [dataclasses.asdict(row) for row in greedy_transcripts(speech_llm, samples)]
         return [{"text": text} for text in fusion.transcripts(samples, phrases)]
 
-    return recognise
+    return _of_audible(recognise, {"text": ""} | ({"confidence": None} if fusion is None else {}))
+
+
+def is_audible(samples: np.ndarray) -> bool:
+    """Whether there can be a word in a recording (mono, 16 kHz): it is neither silent nor too short.
+
+    >>> is_audible(np.zeros(16_000)), is_audible(np.ones(80)), is_audible(np.ones(16_000))
+    (False, False, True)
+    """
+    return len(samples) >= SHORTEST * SAMPLE_RATE and bool(np.abs(samples).max() > SILENT)
+
+
+def _of_audible(recognise: Recogniser, nothing: dict) -> Recogniser:
+    """The recogniser with the row `nothing` for recordings that are not audible."""
+
+    def recognise_audible(samples: Sequence[np.ndarray], phrases: OwnPhrases) -> list[dict]:
+        audible = [i for i, recording in enumerate(samples) if is_audible(recording)]
+        rows = [dict(nothing) for _ in samples]
+        if audible:
+            found = recognise([samples[i] for i in audible], [phrases[i] for i in audible])
+            for i, row in zip(audible, found, strict=True):
+                rows[i] = row
+        return rows
+
+    return recognise_audible
 
 
 @dataclass(frozen=True)
@@ -54,7 +82,7 @@ def decoder_recogniser(speech_llm: SpeechLLM, search: Search) -> Recogniser:
     """The recogniser of beam search with the decoder and the parts of fusion."""
     count = max(search.nbest, search.num_beams) if search.rescorer else search.nbest
     ctc_weight = search.ctc_weight if speech_llm.has_ctc else 0.0
-    fusion = search.fusion
+    fusion, nothing = search.fusion, {"text": ""} | ({"nbest": []} if search.nbest > 1 else {})
     if count > 1 or ctc_weight:
         fusion = fusion or Fusion(speech_llm, Weights(), normalise=none)
         fusion = fusion.with_weights(dataclasses.replace(fusion.weights, ctc=ctc_weight))
@@ -65,7 +93,7 @@ def decoder_recogniser(speech_llm: SpeechLLM, search: Search) -> Recogniser:
         slots, posteriors = speech_llm.embeddings_and_posteriors(samples)
         # Where CTC hears no letter, the decoder, which has to write something, would invent words.
         heard = [i for i, row in enumerate(posteriors) if (row.argmax(-1) < row.shape[1] - 1).any()]
-        rows = [{"text": ""} | ({"nbest": []} if search.nbest > 1 else {}) for _ in samples]
+        rows = [dict(nothing) for _ in samples]
         if heard:
             chosen = ([values[i] for i in heard] for values in (slots, posteriors, phrases))
             for i, row in zip(heard, decoded(*chosen), strict=True):
@@ -87,7 +115,7 @@ def decoder_recogniser(speech_llm: SpeechLLM, search: Search) -> Recogniser:
             rows.append({"text": ranked[0]["text"]} | ({"nbest": ranked[: search.nbest]} if search.nbest > 1 else {}))
         return rows
 
-    return recognise
+    return _of_audible(recognise, nothing)
 
 
 def _ranked(hypotheses: Sequence[Hypothesis], weights: Weights, rescorer: Rescorer | None) -> list[dict]:

@@ -136,13 +136,15 @@ def metadata_of(folder: Path) -> dict:
     """The metadata that `save_adapter` wrote; {} for adapters of other tools. Raises `ModelError` for a broken file."""
     file = folder / "adapt.json"
     try:
-        metadata = dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
-        if not all(isinstance(metadata.get(key, ""), str) for key in ("base", "base_sha")) or (
-            "base_sha" in metadata and "base" not in metadata
+        metadata = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        if (
+            not isinstance(metadata, dict)
+            or not all(isinstance(metadata.get(key, ""), str) for key in ("base", "base_sha"))
+            or ("base_sha" in metadata and "base" not in metadata)
         ):
             raise ValueError
         return metadata
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, RecursionError):
         raise ModelError(f"{file}: not as it was written; copy the folder again, or train the adapter again") from None
 
 

@@ -6,6 +6,8 @@ samples -> encoder's input -> encoder [frames, hidden] -> `stack` frames side by
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from transformers import (
@@ -32,7 +34,8 @@ class ComposedConfig(PreTrainedConfig):
     the prompt template (`text.template`). audio_token_id: the token that stands for an audio embedding in
     `input_ids`; it need not be in the LM's vocabulary. max_seconds: the longest recording that the model was
     trained on; longer ones are cut. units: the number of units in the CTC head over the LLM's tokens (`UnitCtc`);
-    0: no such head. whole_stacks: True drops frames beyond the last full stack, as SLAM-LLM does; False fills that
+    0: no such head. slots: `all` audio embeddings are the LLM's input, or one for each unit that this head hears
+    (`units`). whole_stacks: True drops frames beyond the last full stack, as SLAM-LLM does; False fills that
     stack with zeros.
     """
 
@@ -52,6 +55,7 @@ class ComposedConfig(PreTrainedConfig):
     audio_token_id: int = 4
     max_seconds: float = 30.0
     units: int = 0
+    slots: str = "all"
     whole_stacks: bool = False
 
 
@@ -168,14 +172,25 @@ class ComposedForSpeechRecognition(PreTrainedModel, GenerationMixin):
     def get_audio_features(
         self, input_features: torch.Tensor, feature_attention_mask: torch.Tensor
     ) -> list[torch.Tensor]:
-        """Audio embeddings `[slots, LM hidden]` of each utterance, one for each stack of encoder frames."""
+        """Audio embeddings `[slots, LM hidden]` of each utterance."""
         return self.project(*self.encoder.frames(input_features, feature_attention_mask))
 
     def project(self, frames: torch.Tensor, lengths: torch.Tensor) -> list[torch.Tensor]:
         """Audio embeddings `[slots, LM hidden]` of each utterance, from the frames and counts of `encoder.frames`."""
+        return self.slots(self.stacks(frames, lengths))
+
+    def stacks(self, frames: torch.Tensor, lengths: torch.Tensor) -> list[torch.Tensor]:
+        """An audio embedding for each stack of frames, `[stacks, LM hidden]` of each utterance."""
         stack = self.config.stack
-        slots = lengths // stack if self.config.whole_stacks else -(-lengths // stack)
-        return [row[:count] for row, count in zip(self.projector(frames), slots.tolist(), strict=True)]
+        counts = lengths // stack if self.config.whole_stacks else -(-lengths // stack)
+        return [row[:count] for row, count in zip(self.projector(frames), counts.tolist(), strict=True)]
+
+    def slots(self, stacks: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """The audio embeddings that the LLM gets, of those for each stack of frames: all of them, or one for a unit."""
+        if self.config.slots == "all":
+            return list(stacks)
+        table = self.get_input_embeddings().weight
+        return [self.unit_ctc.heard(row, table) for row in stacks]
 
     def forward(
         self,

@@ -303,7 +303,7 @@ class SpeechLLM:
     def ctc_paths(
         self, samples: Sequence[np.ndarray], to_inputs: Callable[..., tuple[torch.Tensor, torch.Tensor]] | None = None
     ) -> tuple[list[str], list[torch.Tensor]]:
-        """CTC path (`greedy_paths`) and audio embeddings `[slots, hidden]` of each recording.
+        """CTC path (`greedy_paths`) of each recording, and its audio embedding for each stack of frames.
 
         to_inputs: (encoder, samples, lengths) -> the encoder's input and its mask; None: `CtcEncoder.inputs`.
         """
@@ -311,7 +311,7 @@ class SpeechLLM:
         frames, lengths = encoder.frames(
             *(to_inputs or CtcEncoder.inputs)(encoder, *(x.to(self.device) for x in pad(samples)))
         )
-        return greedy_paths(encoder, frames, lengths), self.model.project(frames, lengths)
+        return greedy_paths(encoder, frames, lengths), self.model.stacks(frames, lengths)
 
     def prompt(self, slot: torch.Tensor | None) -> torch.Tensor:
         """Rows `[length, width]` of the prompt with the embeddings `slot` (`[slots, hidden]`) in it.

@@ -179,6 +179,13 @@ class Align:
             "choices": choices.UNITS,
         },
     )
+    slots: str = field(
+        default="all",
+        metadata={
+            "help": "audio embeddings that the decoder gets: all, or one for each unit that CTC over `units` hears",
+            "choices": ("all", "units"),
+        },
+    )
     ctc_steps: int = field(
         default=0,
         metadata={

@@ -16,7 +16,7 @@ from adapt.score.results import Change, Confusion, Row, Scores
 from adapt.text.lexicon import Lexicon
 from adapt.text.manifest import Utterance
 from adapt.text.mentions import phrase_index, without_place
-from adapt.text.normalise import NORMALISERS
+from adapt.text.normalise import NORMALISERS, is_latin
 from adapt.text.words import has_characters
 
 
@@ -65,7 +65,11 @@ def score_systems(
         scored.append(len(utterances))
         references.append(len(sets[name]))
     lenient_of = references if lenient else None
-    characters = any(has_characters(utterance.text) for name in hyps for utterance in sets[name])
+    texts = [utterance.text for name in hyps for utterance in sets[name]]
+    if normaliser == "english" and (foreign := [text for text in texts if not is_latin(text)]):
+        counted = f"{len(foreign):,} of {len(texts):,} references are in another script, such as {foreign[0]!r}"
+        notes.append(f"the normaliser english is for English, and drops letters of others; {counted}: choose basic")
+    characters = any(map(has_characters, texts))
     if characters:
         notes.append("WER counts each character of Chinese, Japanese, Thai and other scripts without spaces as a word")
     signed = signature(normaliser, lexicon, scored, resamples, seed, convention, lenient_of, characters)

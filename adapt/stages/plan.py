@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from adapt.errors import DataError, RecipeError
-from adapt.model.bases import fingerprint, has_ctc
+from adapt.model.bases import described, fingerprint, has_ctc
 from adapt.recipe.domain import Recipe
 from adapt.stages.manifests import Manifests
 from adapt.text.corpus import Corpus, prepare, read_text
@@ -64,12 +65,26 @@ def corpus(recipe: Recipe, manifests: Manifests) -> Corpus:
 
 
 def written(recipe: Recipe, texts: Sequence[str]) -> Written:
-    """Normalised texts as the base can write them."""
-    from adapt.model.load import load_tokenizer
+    """Normalised texts as the base can write them; unchanged for a base whose folder has no tokenizer.json."""
+    file = described(recipe.base) / "tokenizer.json"
+    if not file.exists():
+        return Written(tuple(texts))
+    encode, special = _tokenizer(file)
+    return writable(texts, encode, special, recipe.data.unwritable)
 
-    tokenizer, _ = load_tokenizer(recipe.base)
-    encode = functools.partial(tokenizer.encode, add_special_tokens=False, split_special_tokens=True)
-    return writable(texts, encode, tokenizer.all_special_ids, recipe.data.unwritable)
+
+@functools.cache
+def _tokenizer(file: Path) -> tuple[Callable[[str], list[int]], frozenset[int]]:
+    """What encodes a text, and the special tokens, from a tokenizer.json. transformers would import torch."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.encode_special_tokens = True  # "</s>" is text here
+    contents = json.loads(tokenizer.to_str())
+    special = {token["id"] for token in contents["added_tokens"] if token["special"]}
+    model = contents["model"]
+    unknown = model.get("unk_id", tokenizer.token_to_id(model.get("unk_token") or ""))
+    return lambda text: tokenizer.encode(text, add_special_tokens=False).ids, frozenset({*special, unknown} - {None})
 
 
 def pseudo_audio(recipe: Recipe) -> str:

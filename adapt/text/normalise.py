@@ -91,6 +91,18 @@ def english(text: str) -> str:
     return " ".join(_whisper()(text.translate(_APOSTROPHES)).split())
 
 
+def is_latin(text: str) -> bool:
+    """Whether most letters of a text are Latin, as those that `english` is made for; True without letters.
+
+    >>> is_latin("Beyonc\u00e9 2"), is_latin("\u0917\u093e\u0928\u093e"), is_latin("5")
+    (True, False, True)
+    """
+    if text.isascii():
+        return True
+    letters = [char for char in text if char.isalpha()]
+    return 2 * sum("LATIN" in unicodedata.name(char, "") for char in letters) >= len(letters)
+
+
 @functools.cache
 def _whisper() -> Callable[[str], str]:
     from whisper_normalizer.english import EnglishTextNormalizer

@@ -251,7 +251,7 @@ def _loss(
         lengths = torch.tensor([len(row) for row in rows], device=frames.device)
         frames = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         projected, slots = model.projector(frames), -(-lengths // model.config.stack)
-        embeddings = [row[:n] for row, n in zip(projected, slots.tolist(), strict=True)]
+        embeddings = model.slots([row[:n] for row, n in zip(projected, slots.tolist(), strict=True)])
         loss = token_loss(*speech_llm.labelled(*speech_llm.training_batch(embeddings, batch["targets"])))
         logits = encoder.ctc(frames) if encoder_trained or explicit else None
         if encoder_trained:

@@ -115,7 +115,7 @@ def _evaluation(speech_llm: SpeechLLM, dev: Speech, steps: int) -> Callable[[int
         references, hypotheses = [], []
         for items, samples, lengths in dev.in_order():
             inputs = model.encoder.inputs(samples.to(model.device), lengths.to(model.device))
-            for item, row in zip(items, model.get_audio_features(*inputs), strict=True):
+            for item, row in zip(items, model.stacks(*model.encoder.frames(*inputs)), strict=True):
                 references.append(item.text)
                 hypotheses.append(unit_text(speech_llm, row))
         return {"units_wer": round(jiwer.wer(references, hypotheses), 4)}

@@ -116,7 +116,8 @@ def _letters(inputs: PseudoAudioInputs, text: str, rng: random.Random) -> str:
 def simulate(inputs: PseudoAudioInputs, text: str, rng: random.Random) -> torch.Tensor:
     """A simulated slot for each sentence: by unit selection or, without an inventory, from single-letter tokens."""
     if inputs.inventory:
-        return inputs.inventory.select(_letters(inputs, text, rng), rng)
+        stacks = inputs.inventory.select(_letters(inputs, text, rng), rng)
+        return inputs.speech_llm.model.slots([stacks])[0].detach()
     return inputs.speech_llm.embed(simulated_ids(inputs, text, rng)).detach()
 
 

@@ -144,6 +144,7 @@ def test_an_unknown_stage_or_a_missing_test_set_is_an_error_before_any_training(
         ("encoder.heads=3", "encoder.heads: 3 does not divide the hidden_size 16"),
         ("encoder.subsampling=6", "encoder.subsampling: 6 is no power of two"),
         ("align.explicit=ctc", "align.units: none, but align.explicit: ctc needs units; give letters"),
+        ("align.slots=units", "align.units: none, but align.slots: units needs units; give letters"),
         ("encoder.tuned_layers=2", "encoder.tuned_layers: 2, but encoder.frozen is none; write encoder.frozen: all"),
         ("llm.heads=16", "llm.heads: the hidden_size 16 is no even number for each of 16 heads"),
     ],

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 
-from adapt.decode.job import TranscriptionJob, conflict, run_job
+from adapt.decode.job import TranscriptionJob, conflict, read_utterances, run_job
 from adapt.decode.parts import DomainNgrams
 from adapt.errors import DataError, RecipeError
 from adapt.recipe.domain import Transcribe
@@ -64,3 +66,19 @@ def test_defaults_are_those_of_the_recipe_and_of_the_parts():
     assert conflict(job) is None
     assert (job.num_beams, job.batch_size) == (Transcribe().num_beams, Transcribe().batch_size)
     assert job.lm_weight == DomainNgrams.start
+
+
+def test_a_name_that_is_not_utf_8_can_be_written(recordings, tmp_path):
+    latin = tmp_path / os.fsdecode(b"caf\xe9.wav")
+    latin.write_bytes(Path(recordings[0]).read_bytes())
+    (utterance,) = read_utterances([str(latin)])
+    assert utterance.id == f"{tmp_path}/caf\ufffd.wav" and utterance.audio.path == latin
+
+
+def test_nothing_is_written_where_nothing_is_to_be_heard(tiny, tmp_path):
+    soundfile.write(tmp_path / "silence.wav", np.zeros(16_000), 16_000)
+    soundfile.write(tmp_path / "click.wav", np.full(80, 0.5), 16_000)
+    names = [str(tmp_path / name) for name in ("silence.wav", "click.wav")]
+    for decoder in ("llm", "ctc"):
+        done = run_job(TranscriptionJob(names, base=tiny.name, decoder=decoder, device="cpu"))
+        assert list(done.texts.values()) == ["", ""]

@@ -28,8 +28,8 @@ encoder: {start: ./parts/whisper-base, frozen: all, tuned_layers: 1, steps: 4,
   batch_seconds: 4, warmup_steps: 2}
 llm: {start: ./parts/smollm2-135m, lm_steps: 0, read_steps: 0}
 align: {prompt: "<|im_start|><speech><|im_end|>", projector: normalised, projector_size: 16, units: mixed,
-  ctc_steps: 4, ctc_seconds: 4, explicit: ctc, lora_layers: all, rank: 2, steps: 4, batch_seconds: 4, simulated: 0,
-  decoder_from: 0, encoder_from: 0}
+  slots: units, ctc_steps: 4, ctc_seconds: 4, explicit: ctc, lora_layers: all, rank: 2, steps: 4, batch_seconds: 4,
+  simulated: 0, decoder_from: 0, encoder_from: 0}
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from peft.tuners.lora import LoraModel
 
 from adapt.errors import ModelError
 from adapt.model import adapter
+from adapt.model.bases import tensors
 from adapt.model.composed import PROJECTORS, ComposedConfig, ComposedForSpeechRecognition
 from adapt.model.features import pad
 from adapt.model.load import load_speech_llm
@@ -114,3 +116,17 @@ def test_any_causal_lm_takes_the_slot_reloads_and_merges_lora(name, config, proj
         assert not [name for name, _ in merged.named_parameters() if "lora_" in name]
         found = adapter.linear_layers(merged.language_model, "language_model")
         assert len(found) > len(lora) // 2 and not any("head" in name for name in found)
+
+
+@pytest.mark.parametrize("length", [0, 7, 10**6, 2**62])
+def test_a_base_with_broken_weights_is_an_error(tiny, tmp_path, length):
+    folder = shutil.copytree(tiny.name, tmp_path / "broken")
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    for content in (whole[: len(whole) // 2], length.to_bytes(8, "little") + whole[8:], b"", b"{}"):
+        weights.write_bytes(content)
+        with pytest.raises(ModelError, match=r"cannot be read|holds no weights"):
+            load_speech_llm(str(folder), "cpu")
+        if content[:8] != whole[:8]:  # the header of the first is whole
+            with pytest.raises(ModelError, match="not a whole safetensors file"):
+                tensors(folder)

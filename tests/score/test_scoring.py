@@ -110,6 +110,15 @@ def test_scripts_without_spaces_are_scored_by_characters():
     assert "|tok:words+characters|" in scores.signature and "WER counts each character of Chinese" in scores.table()
 
 
+def test_english_says_that_it_is_for_english():
+    texts = [Utterance("1", "गाना चलाओ"), Utterance("2", "play a song")]
+    notes = score_systems({"t": texts}, {"t": {"base": {"1": "", "2": ""}}}, None, "english", resamples=5).notes
+    assert notes == (
+        "the normaliser english is for English, and drops letters of others; 1 of 2 references are in another script, "
+        "such as 'गाना चलाओ': choose basic",
+    )
+
+
 def test_entities_that_are_not_scored_are_named():
     names = [f"(name {number})" for number in range(5)]
     utterances = [Utterance(name, f"play {name}", entities=(Entity(name, "x"),)) for name in names]

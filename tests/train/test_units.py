@@ -52,3 +52,18 @@ def test_the_head_can_be_sure_of_one_unit_among_thousands():
     head.units.copy_(torch.arange(4_000))
     logits = head(table[None, :8], table)[0]
     assert logits[:, :-1].softmax(-1)[range(8), range(8)].min() > 0.9
+
+
+def test_one_embedding_is_left_for_each_unit_that_is_heard():
+    table, head = torch.eye(30, 32), UnitCtc(4, 32)
+    head.units.copy_(torch.tensor([3, 7, 20, 29]))
+    blank = head.blank.data = 4 * torch.eye(32)[31]
+    stacks = torch.stack([blank, table[7], 3 * table[7], blank, table[7], table[29], blank])
+    heard = head.heard(stacks, table)
+    assert heard.shape == (3, 32), "a blank parts two of the same unit, a change of the unit parts two as well"
+    assert torch.allclose(heard[1:], table[[7, 29]], atol=1e-6)
+    assert torch.allclose(heard[0], 2 * table[7], atol=1e-5), "the mean, with the mean norm"
+    assert head.heard(stacks[[0, 3, 6]], table).shape == head.heard(stacks[:0], table).shape == (0, 32)
+    stacks.requires_grad_(True)
+    head.heard(stacks, table).sum().backward()
+    assert (stacks.grad.abs().sum(1) > 0).tolist() == [False, True, True, False, True, True, False]
