@@ -102,7 +102,7 @@ def _text(text: str, spec: dc.Field, allowed: str, folder: Path) -> str:
     if limits.get("folder") or (limits.get("model") and re.match(r"\.{0,2}/|~|\.{1,2}$", text)):
         path = _absolute(text, folder)
         if not os.path.isdir(path):
-            problem = "is a file, not a folder" if path.exists() else "no such folder"
+            problem = "is a file, not a folder" if os.path.exists(path) else "no such folder"
             raise ValueError(f"{problem}: {text!r}{similar_name(path) or '; paths are relative to the recipe'}")
         return str(path)
     return text
@@ -115,7 +115,7 @@ def _absolute(text: str, folder: Path) -> Path:
 
 def similar_name(path: Path) -> str:
     """'; did you mean `...`?' from the names beside the first missing part of a path; "" if none is similar."""
-    if path.exists():
+    if os.path.exists(path):  # Path.exists raises an error for a name that is too long
         return ""
     while not os.path.isdir(path.parent) and path.parent != path:
         path = path.parent
