@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -173,6 +174,9 @@ def fuzz(reader: Reader, count: int, seed: int = 1) -> tuple[int, float]:
     signal.signal(signal.SIGALRM, _too_long)
     with TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
         path = Path(folder, reader.name)
+        for name in re.findall(rb"[\w/-]+\.(?:txt|tsv|jsonl)", b"".join(reader.files)):  # those that recipes name
+            (file := path.parent / name.decode()).parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
         for _ in range(count):
             content = mutated(rng.choice(reader.files), rng)
             path.write_bytes(content)

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from adapt.errors import DataError
 from adapt.model.encoders import CtcEncoder
+from adapt.text.clip import Clip
 from adapt.train.perturb import perturb_audio, perturbed
 from adapt.train.speech import Speech, Spoken, readable_batch
 
@@ -99,13 +100,16 @@ class FrameStore:
 
 
 def _key(encoder: CtcEncoder, items: Sequence[Spoken], perturbed: bool, seed: int) -> str:
-    """A hash of the encoder, of the recordings' ids and sizes, and of the perturbation."""
+    """A hash of the encoder, of the recordings' ids, sizes and parts, and of the perturbation."""
     digest = hashlib.sha256(json.dumps(encoder.encoder.config.to_dict(), sort_keys=True, default=str).encode())
     for name, weights in sorted(encoder.encoder.state_dict().items()):
         digest.update(name.encode())
         digest.update(weights.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     for item in items:
-        digest.update(f"{item.id}\t{item.audio.path.stat().st_size if item.audio.path.exists() else None}\n".encode())
+        clip = item.audio
+        size = clip.path.stat().st_size if clip.path.exists() else None
+        part = "" if clip == Clip(clip.path) else f"\t{clip.start} {clip.seconds} {clip.channel}"
+        digest.update(f"{item.id}\t{size}{part}\n".encode())
     digest.update(f"{perturbed} {seed if perturbed else None}".encode())
     return digest.hexdigest()[:16]
 

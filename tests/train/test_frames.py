@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -92,3 +93,12 @@ def test_masks_replace_frames_by_their_mean_and_leave_the_padding():
         assert not row[length:].any() and changed.sum() <= 24
         mean = before[:length].mean(0).expand(int(changed.sum()), -1)
         torch.testing.assert_close(row[changed], mean, atol=1e-5, rtol=1e-5)
+
+
+def test_another_part_of_a_file_has_frames_of_its_own(tiny, manifest, tmp_path):
+    speech = read_speech(manifest, str)
+    whole = store(tiny, speech, tmp_path).rows(speech.items[:1])[0]
+    item = speech.items[0]
+    speech.items[0] = item._replace(audio=dataclasses.replace(item.audio, seconds=item.seconds / 2))
+    part = store(tiny, speech, tmp_path).rows(speech.items[:1])[0]
+    assert len(part) < len(whole), "the id and the file are the same, the part is not"
