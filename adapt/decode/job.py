@@ -41,10 +41,10 @@ class TranscriptionJob:
     """The options of `adapt transcribe`.
 
     audio: audio files, and manifests in .jsonl or .json. channel: of recordings whose manifest names none: one of
-    CHANNELS or a number, from 0. adapters: folders by name; a single one is named `default`,
-    and several are named after their domains. prompt: file of a learned prompt of `adapt project`; None: the prompt of
-    the base. ctc_weight: None: the default if the base has a CTC head. lm, lexicon, rescore: None: none. boost: None:
-    the default of the chosen `decoder`. out: None: a temporary file. quantise: None: no quantisation.
+    CHANNELS or a number, from 0. adapters: folders by name; a single one is named `default`, and several are named
+    after their domains. prompt: file of a learned prompt of `adapt project`; None: the prompt of the base. ctc_weight:
+    None: the default if the base has a CTC head. lm, lexicon, rescore: None: none. boost: None: the default of the
+    chosen `decoder`. out: None: a temporary file. quantise: None: no quantisation.
     """
 
     audio: Sequence[str]

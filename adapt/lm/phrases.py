@@ -80,7 +80,7 @@ def tokenise(
 def _warn(entries: tuple[str, ...]) -> None:
     """Warn that entries are not boosted."""
     names = ", ".join(map(repr, entries[:NAMED])) + (" …" if len(entries) > NAMED else "")
-    problem = f"{len(entries)} of them cannot be written in the decoder's tokens and are not boosted: {names}"
+    problem = f"{len(entries):,} cannot be written in the decoder's tokens and are not boosted: {names}"
     log.warning("phrases: %s; give them spoken forms that can be written", problem)
 
 

@@ -37,7 +37,7 @@ def test_weights_of_zero_and_inputs_that_are_there_are_no_error(new_run, folder)
 def test_a_lexicon_that_the_tokenizer_cannot_write_is_an_error(new_run, folder, caplog):
     (folder / "lexicon.tsv").write_text("queen\n歌\n")
     check_fusion(new_run(), [{"boost": 1.0}])
-    assert "1 of them cannot be written in the decoder's tokens and are not boosted: '歌'" in caplog.text
+    assert "phrases: 1 cannot be written in the decoder's tokens and are not boosted: '歌'" in caplog.text
     (folder / "lexicon.tsv").write_text("歌\n")
     with pytest.raises(DataError, match=r"lexicon.tsv: no entry can be written in the decoder's tokens"):
         check_fusion(new_run(), [{"boost": 1.0}])
