@@ -106,10 +106,10 @@ class Build:
         """The characters of the CTC head that the stage `encoder` wrote."""
         return read_json(self.path("encoder/config.json"))["alphabet"]
 
-    def compose(self, llm, tokenizer, units=()):
+    def compose(self, llm, tokenizer, **parts):
         """The speech LLM of the run's encoder, a new projector, and a decoder.
 
-        llm: a causal LM with its tokenizer. units: token ids for a CTC head over them.
+        llm: a causal LM with its tokenizer. parts: units and pieces, as in `adapt.model.compose.compose`.
         """
         import torch
 
@@ -124,13 +124,13 @@ class Build:
             encoder,
             llm,
             tokenizer,
-            units=units,
             slots=settings.slots,
             stack=settings.stack,
             projector=settings.projector,
             projector_size=settings.projector_size,
             prompt=settings.prompt,
             max_seconds=self.recipe.data.max_seconds,
+            **parts,
         )
         model.generation_config.update(**llm.generation_config.to_diff_dict())
         return view(self.recipe.name, model.to(self.torch_device), tokenizer)

@@ -57,7 +57,8 @@ def load_audio_encoder(settings: Encoder, alphabet: str):
 
     source = path_or_name(settings.start)
     if not isinstance(AutoConfig.from_pretrained(source), ComposedConfig):
-        return pretrained(source, alphabet, window=settings.window, tuned_layers=settings.tuned_layers)
+        options = {"window": settings.window, "tuned_layers": settings.tuned_layers, "first_pass": settings.first_pass}
+        return pretrained(source, alphabet, **options)
     return relettered(ComposedForSpeechRecognition.from_pretrained(source, dtype=torch.float32).encoder, alphabet)
 
 
@@ -95,6 +96,7 @@ def check_starts(recipe: BaseRecipe, alphabet: str) -> None:
             config = AutoConfig.from_pretrained(path_or_name(name))
         _check_length(recipe, config)
         _check_tuned_layers(recipe, config)
+        _check_first_pass(recipe, config)
     chat_template = None
     if name := recipe.llm.start:
         with loading("llm.start", name):
@@ -122,6 +124,25 @@ def _check_tuned_layers(recipe: BaseRecipe, encoder) -> None:
     if tuned > most:
         problem = f"{tuned}, but {recipe.encoder.start!r}, a {encoder.model_type!r} model, has {most} that can be tuned"
         raise RecipeError(f"encoder.tuned_layers: {problem}; give at most that")
+
+
+def _check_first_pass(recipe: BaseRecipe, encoder) -> None:
+    """Raises RecipeError if an encoder with this config cannot transcribe in the language of the recipe."""
+    from transformers import AutoTokenizer
+
+    from adapt.model.first_pass import languages
+
+    language, start = recipe.encoder.first_pass, recipe.encoder.start
+    if language == "none":
+        return
+    if encoder.model_type != "whisper":
+        problem = f"{language}, but {start!r} is a {encoder.model_type!r} model"
+        raise RecipeError(f"encoder.first_pass: {problem}; start from a Whisper, or leave first_pass out")
+    with loading("encoder.start", start):
+        known = languages(AutoTokenizer.from_pretrained(path_or_name(start)))
+    if language not in known:
+        some = ", ".join(known[:5]) + (" ..." if len(known) > 5 else "")
+        raise RecipeError(f"encoder.first_pass: {language!r} is no language of {start!r}; give one of {some}")
 
 
 def _check_causal(name: str, config) -> None:
@@ -181,6 +202,7 @@ def check_shapes(recipe: BaseRecipe) -> None:
     if encoder.tuned_layers and encoder.frozen != "all":
         problem = f"{encoder.tuned_layers}, but encoder.frozen is {encoder.frozen}"
         problems.append(f"encoder.tuned_layers: {problem}; write encoder.frozen: all, or leave tuned_layers out")
+    problems += _first_pass_problems(recipe)
     needs = {
         "ctc_steps": align.ctc_steps,
         "explicit: ctc": align.explicit == "ctc",
@@ -191,3 +213,19 @@ def check_shapes(recipe: BaseRecipe) -> None:
         problems.append(f"align.units: none, but align.{needed} needs units; give letters, pieces, tokens or mixed")
     if problems:
         raise RecipeError(*problems)
+
+
+def _first_pass_problems(recipe: BaseRecipe) -> list[str]:
+    """What does not fit to the projector first-pass, or to an encoder that transcribes."""
+    encoder, align, problems = recipe.encoder, recipe.align, []
+    transcribes = encoder.first_pass != "none"
+    if transcribes != (align.projector == "first-pass"):
+        problem = f"{encoder.first_pass}, but align.projector is {align.projector}"
+        problems.append(f"encoder.first_pass: {problem}; give a language and the projector first-pass, or neither")
+    if transcribes and (encoder.frozen != "all" or encoder.tuned_layers):
+        problems.append("encoder.first_pass: needs a frozen encoder; write frozen: all, and no tuned_layers")
+    unused = {"units": "none", "explicit": "none", "simulated": 0} if align.projector == "first-pass" else {}
+    for key, value in unused.items():
+        if (given := getattr(align, key)) != value:
+            problems.append(f"align.{key}: {given}, which the projector first-pass does not use; write {key}: {value}")
+    return problems

@@ -67,10 +67,11 @@ def _assemble(source: Path, out: Path) -> None:
     folders = {key: _part_folder(source.name, part) for key, part in parts.items()}
     print(f"{source.name}: assembling {' and '.join(p['name'] for p in parts.values())}, once", file=sys.stderr)
     model = ComposedForSpeechRecognition(ComposedConfig.from_pretrained(source))
-    encoder = AutoModel.from_pretrained(folders["encoder"]).encoder
+    whisper = AutoModel.from_pretrained(folders["encoder"])
     llm = AutoModelForCausalLM.from_pretrained(folders["llm"])
-    for key, part in (("encoder", encoder), ("llm", llm)):
+    for key, part in (("encoder", whisper), ("llm", llm)):
         _check_hash(source.name, parts[key], folders[key], part.state_dict())
+    encoder = whisper if model.encoder.transcribes else whisper.encoder
     model.encoder.encoder.load_state_dict(encoder.state_dict())
     model.language_model.load_state_dict(llm.state_dict())
     model.generation_config.update(**llm.generation_config.to_diff_dict())

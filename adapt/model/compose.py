@@ -18,13 +18,14 @@ def compose(
     tokenizer: PreTrainedTokenizerBase,
     *,
     units: Sequence[int] = (),
+    pieces: torch.Tensor | None = None,
     **settings,
 ) -> ComposedForSpeechRecognition:
     """A model with the weights of `encoder` and `llm`, and a projector with random weights.
 
-    units: token ids for a CTC head over them. settings: other fields of `ComposedConfig`, such as `stack`, `projector`,
-    `projector_size`, `prompt`, `max_seconds` and `whole_stacks`. In a tokenizer without a padding token, the end of
-    sentence becomes the padding token; in place.
+    units: token ids for a CTC head over them. pieces: of the projector `first-pass` (`first_pass.pieces_of`).
+    settings: other fields of `ComposedConfig`, such as `stack`, `projector`, `projector_size`, `prompt`, `max_seconds`
+    and `whole_stacks`. In a tokenizer without a padding token, the end of sentence becomes the padding token; in place.
     """
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -42,6 +43,9 @@ def compose(
     model.language_model.load_state_dict(llm.state_dict())
     if units:
         model.unit_ctc.units.copy_(torch.tensor(units))
-    if config.projector == "normalised":
+    if config.projector in ("normalised", "first-pass"):
         model.projector.scale.data.fill_(llm.get_input_embeddings().weight.float().norm(dim=-1).mean())
+    if pieces is not None:
+        model.projector.pieces.copy_(pieces)
+        torch.nn.init.zeros_(model.projector.linear2.weight)
     return model

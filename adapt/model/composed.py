@@ -23,6 +23,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from adapt.model.encoders import CtcEncoder, CtcEncoderConfig
 from adapt.model.families import OWN_TYPE
+from adapt.model.first_pass import FirstPass
 from adapt.model.unit_ctc import UnitCtc
 
 
@@ -30,7 +31,8 @@ class ComposedConfig(PreTrainedConfig):
     """Configuration of a composed speech LLM.
 
     audio_config, alphabet: those of a `CtcEncoderConfig`. text_config: the config of any causal LM. stack:
-    encoder frames in one audio embedding. projector: one of PROJECTORS. projector_size: its hidden width. prompt:
+    encoder frames in one audio embedding. projector: one of PROJECTORS, or `first-pass` (`FirstPass`), which makes an
+    audio embedding for each token in the encoder's transcript. projector_size: its hidden width. prompt:
     the prompt template (`text.template`). audio_token_id: the token that stands for an audio embedding in
     `input_ids`; it need not be in the LM's vocabulary. max_seconds: the longest recording that the model was
     trained on; longer ones are cut. units: the number of units in the CTC head over the LLM's tokens (`UnitCtc`);
@@ -154,8 +156,12 @@ class ComposedForSpeechRecognition(PreTrainedModel, GenerationMixin):
     def __init__(self, config: ComposedConfig):
         super().__init__(config)
         self.encoder = CtcEncoder(CtcEncoderConfig(audio_config=config.audio_config, alphabet=config.alphabet))
-        width, out = self.encoder.encoder.config.hidden_size, config.text_config.hidden_size
-        self.projector = PROJECTORS[config.projector](config.stack, width, config.projector_size, out)
+        width, out = self.encoder.width, config.text_config.hidden_size
+        if config.projector == "first-pass":
+            vocabulary = self.encoder.encoder.config.vocab_size
+            self.projector = FirstPass(vocabulary, width, config.projector_size, out)
+        else:
+            self.projector = PROJECTORS[config.projector](config.stack, width, config.projector_size, out)
         self.unit_ctc = UnitCtc(config.units, out) if config.units else None
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         # The LM ties its weights; saving and loading look for their names here.
@@ -180,10 +186,25 @@ class ComposedForSpeechRecognition(PreTrainedModel, GenerationMixin):
         return self.slots(self.stacks(frames, lengths))
 
     def stacks(self, frames: torch.Tensor, lengths: torch.Tensor) -> list[torch.Tensor]:
-        """An audio embedding for each stack of frames, `[stacks, LM hidden]` of each utterance."""
+        """An audio embedding for each stack of frames, `[stacks, LM hidden]` of each utterance.
+
+        Of an encoder that transcribes, one for each token.
+        """
+        if isinstance(self.projector, FirstPass):
+            tables = self._tables()
+            return [self.projector(row[:n], *tables) for row, n in zip(frames, lengths.tolist(), strict=True)]
         stack = self.config.stack
         counts = lengths // stack if self.config.whole_stacks else -(-lengths // stack)
         return [row[:count] for row, count in zip(self.projector(frames), counts.tolist(), strict=True)]
+
+    def first_pass(self, frames: torch.Tensor, lengths: torch.Tensor) -> list[list[int]]:
+        """The LLM's tokens in the encoder's transcript of each utterance, one for each audio embedding."""
+        tables = self._tables()[:1]
+        return [self.projector.ids(row[:n], *tables) for row, n in zip(frames, lengths.tolist(), strict=True)]
+
+    def _tables(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The token embeddings of the encoder and of the LM, without gradients."""
+        return self.encoder.encoder.get_input_embeddings().weight.detach(), self.get_input_embeddings().weight.detach()
 
     def slots(self, stacks: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """The audio embeddings that the LLM gets, of those for each stack of frames: all of them, or one for a unit."""

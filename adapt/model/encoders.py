@@ -11,6 +11,8 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModel,
+    AutoTokenizer,
+    GenerationConfig,
     ParakeetCTCConfig,
     ParakeetFeatureExtractor,
     PreTrainedConfig,
@@ -20,6 +22,7 @@ from transformers.configuration_utils import SubConfigSpec
 
 from adapt.errors import ModelError
 from adapt.model.features import SAMPLE_RATE, log_mel, rows
+from adapt.model.first_pass import TranscribingWhisper, first_pass_settings
 from adapt.model.whisper import WindowedWhisper, whisper_frames, whisper_last_layers, whisper_log_mel
 
 Tensors = tuple[torch.Tensor, torch.Tensor]
@@ -62,6 +65,10 @@ def _wav2vec_frames(encoder: PreTrainedModel, inputs: torch.Tensor, mask: torch.
     return nn.utils.rnn.pad_sequence(rows, batch_first=True), lengths
 
 
+def _transcribing_frames(encoder: TranscribingWhisper, inputs: torch.Tensor, mask: torch.Tensor) -> Tensors:
+    return encoder.frames(inputs, mask.sum(-1))
+
+
 class EncoderFamily(NamedTuple):
     """The processing of audio by the encoders of one model type.
 
@@ -88,6 +95,7 @@ ENCODERS = {
     "wavlm": EncoderFamily(_waveform, _wav2vec_frames, ("feature_extractor",)),
     "whisper": EncoderFamily(whisper_log_mel, whisper_frames, ("conv1", "conv2"), last_layers=whisper_last_layers),
 }
+TRANSCRIBING = EncoderFamily(whisper_log_mel, _transcribing_frames, ("encoder.conv1", "encoder.conv2"))
 NEW_CONFORMER = ENCODERS["parakeet_encoder"]._replace(to_inputs=_toolkit_log_mel)  # of the function `conformer`
 
 
@@ -121,8 +129,18 @@ class CtcEncoder(PreTrainedModel):
     def __init__(self, config: CtcEncoderConfig):
         super().__init__(config)
         self.encoder = _from_config(config.audio_config)
-        self.ctc_head = nn.Conv1d(self.encoder.config.hidden_size, len(config.alphabet) + 1, kernel_size=1)
+        self.ctc_head = nn.Conv1d(self.width, len(config.alphabet) + 1, kernel_size=1)
         self.post_init()
+
+    @property
+    def width(self) -> int:
+        """Dimensions of a frame."""
+        return self.encoder.config.hidden_size * (2 if self.transcribes else 1)
+
+    @property
+    def transcribes(self) -> bool:
+        """Whether its frames hold a transcript (`adapt.model.first_pass`)."""
+        return isinstance(self.encoder, TranscribingWhisper)
 
     @property
     def frame_rate(self) -> float:
@@ -135,6 +153,8 @@ class CtcEncoder(PreTrainedModel):
     @property
     def family(self) -> EncoderFamily:
         """The processing of audio by this encoder."""
+        if self.transcribes:
+            return TRANSCRIBING
         is_conformer = isinstance(self.config.audio_config, ParakeetCTCConfig)
         return NEW_CONFORMER if is_conformer else ENCODERS[self.encoder.config.model_type]
 
@@ -187,7 +207,9 @@ def _from_config(config: PreTrainedConfig) -> PreTrainedModel:
     """An encoder with random weights."""
     if isinstance(config, ParakeetCTCConfig):
         return AutoModel.from_config(config.encoder_config)
-    return WindowedWhisper(config) if config.model_type == "whisper" else AutoModel.from_config(config)
+    if config.model_type == "whisper":
+        return TranscribingWhisper(config) if getattr(config, "first_pass", None) else WindowedWhisper(config)
+    return AutoModel.from_config(config)
 
 
 def conformer(
@@ -220,10 +242,13 @@ def conformer(
     return model
 
 
-def pretrained(name: str, alphabet: str, *, window: str = "full", tuned_layers: int = 0) -> CtcEncoder:
+def pretrained(
+    name: str, alphabet: str, *, window: str = "full", tuned_layers: int = 0, first_pass: str = "none"
+) -> CtcEncoder:
     """The audio encoder of a checkpoint, with a CTC head over `alphabet`.
 
-    name: a folder or a name on the hub. window, tuned_layers: of Whisper (`adapt.model.whisper`). A `CtcEncoder`
+    name: a folder or a name on the hub. window, tuned_layers: of Whisper (`adapt.model.whisper`). first_pass: the
+    language in which Whisper transcribes (`adapt.model.first_pass`); `none`: its decoder is left out. A `CtcEncoder`
     keeps its head as far as `relettered` does; an encoder of transformers gets a new head, without the decoder or
     head of its checkpoint. Raises `ModelError` for model types not in ENCODERS.
     """
@@ -235,9 +260,16 @@ def pretrained(name: str, alphabet: str, *, window: str = "full", tuned_layers: 
         known = ", ".join(ENCODERS)
         raise ModelError(f"{name!r}: is a {config.model_type!r} model; give one of {known}")
     encoder = AutoModel.from_pretrained(name, dtype=torch.float32)
-    encoder = encoder.get_submodule("encoder") if config.model_type in ("whisper", "parakeet_ctc") else encoder
     if config.model_type == "whisper":
         encoder.config.window, encoder.config.tuned_layers = window, tuned_layers
+        if first_pass != "none":
+            tokenizer, generation = AutoTokenizer.from_pretrained(name), GenerationConfig.from_pretrained(name)
+            encoder.config.first_pass = first_pass_settings(config, tokenizer, generation, first_pass)
+            encoder.config.window = "full"  # the features; what is encoded of them is in adapt.model.first_pass
+        else:
+            encoder = encoder.encoder
+    elif config.model_type == "parakeet_ctc":
+        encoder = encoder.encoder
     model = CtcEncoder(CtcEncoderConfig(audio_config=encoder.config, alphabet=alphabet))
     model.encoder.load_state_dict(encoder.state_dict())
     return model

@@ -118,6 +118,11 @@ class SpeechLLM:
         return isinstance(self.model, ComposedForSpeechRecognition) and bool(self.model.config.alphabet)
 
     @property
+    def transcribes(self) -> bool:
+        """Whether the audio encoder transcribes, so that the slot holds tokens (`adapt.model.first_pass`)."""
+        return isinstance(self.model, ComposedForSpeechRecognition) and self.model.encoder.transcribes
+
+    @property
     def hidden(self) -> int:
         """Dimensions of an audio embedding."""
         return self.model.get_input_embeddings().weight.shape[1]
@@ -279,11 +284,16 @@ class SpeechLLM:
         # One recording at a time: padding changes the output of some encoders.
         return [self._processor_embeddings(row) for row in samples]
 
-    def frames(self, samples: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Encoder frames of recordings and their counts, as `CtcEncoder.frames`; for composed models only."""
+    def frames(
+        self, samples: Sequence[np.ndarray], to_inputs: Callable[..., tuple[torch.Tensor, torch.Tensor]] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Encoder frames of recordings and their counts, as `CtcEncoder.frames`; for composed models only.
+
+        to_inputs: (encoder, samples, lengths) -> the encoder's input and its mask; None: `CtcEncoder.inputs`.
+        """
         encoder = self.model.encoder
         with torch.autocast(self.device.type, enabled=False):
-            inputs = encoder.inputs(*(x.to(self.device) for x in pad(samples)))
+            inputs = (to_inputs or CtcEncoder.inputs)(encoder, *(x.to(self.device) for x in pad(samples)))
         return encoder.frames(*inputs)
 
     def _processor_embeddings(self, samples: np.ndarray) -> torch.Tensor:
@@ -305,13 +315,17 @@ class SpeechLLM:
     ) -> tuple[list[str], list[torch.Tensor]]:
         """CTC path (`greedy_paths`) of each recording, and its audio embedding for each stack of frames.
 
-        to_inputs: (encoder, samples, lengths) -> the encoder's input and its mask; None: `CtcEncoder.inputs`.
+        to_inputs: as in `frames`.
         """
-        encoder = self.model.encoder
-        frames, lengths = encoder.frames(
-            *(to_inputs or CtcEncoder.inputs)(encoder, *(x.to(self.device) for x in pad(samples)))
-        )
-        return greedy_paths(encoder, frames, lengths), self.model.stacks(frames, lengths)
+        frames, lengths = self.frames(samples, to_inputs)
+        return greedy_paths(self.model.encoder, frames, lengths), self.model.stacks(frames, lengths)
+
+    @torch.no_grad()
+    def first_pass(
+        self, samples: Sequence[np.ndarray], to_inputs: Callable[..., tuple[torch.Tensor, torch.Tensor]] | None = None
+    ) -> list[str]:
+        """The encoder's own transcript of each recording; for encoders that transcribe. to_inputs: as in `frames`."""
+        return [self.tokenizer.decode(ids).strip() for ids in self.model.first_pass(*self.frames(samples, to_inputs))]
 
     def prompt(self, slot: torch.Tensor | None) -> torch.Tensor:
         """Rows `[length, width]` of the prompt with the embeddings `slot` (`[slots, hidden]`) in it.

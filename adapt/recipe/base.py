@@ -77,6 +77,13 @@ class Encoder:
             "choices": choices.WINDOWS,
         },
     )
+    first_pass: str = field(
+        default="none",
+        metadata={
+            "help": "language, such as en, in which Whisper's own decoder transcribes for the projector first-pass; "
+            "none leaves that decoder out"
+        },
+    )
     frozen: str = field(
         default="none",
         metadata={

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,6 +67,8 @@ def decoder(run: Run) -> None:
 
 def _inventory(run: Run) -> UnitInventory | None:
     """The inventory of unit selection from the replayed source audio; None without such audio."""
+    import torch
+
     from adapt.model.features import read_audio
     from adapt.train.perturb import perturbed
     from adapt.train.unit_selection import build_inventory
@@ -84,7 +86,13 @@ def _inventory(run: Run) -> UnitInventory | None:
             for copy in range(1 + PERTURBED):
                 seed = copy * len(utterances) + start
                 inputs = functools.partial(perturbed, seed=seed) if copy else None
-                paths, embeddings = speech_llm.ctc_paths(audio, inputs)
-                yield from zip(paths, texts, embeddings, strict=True)
+                first, embeddings = heard(audio, inputs)
+                yield from zip(first, texts, embeddings, strict=True)
 
-    return build_inventory(recordings(), speech_llm.model.config.stack)
+    def heard(audio: list, inputs: Callable | None) -> tuple[list[str], list[torch.Tensor]]:
+        if not speech_llm.transcribes:
+            return speech_llm.ctc_paths(audio, inputs)
+        transcripts = speech_llm.first_pass(audio, inputs)
+        return transcripts, [torch.tensor(list(map(ord, transcript)), dtype=torch.long) for transcript in transcripts]
+
+    return build_inventory(recordings(), 1 if speech_llm.transcribes else speech_llm.model.config.stack)

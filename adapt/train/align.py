@@ -24,7 +24,7 @@ from adapt.train.common import mean_loss
 from adapt.train.ctc import ctc_ids, ctc_loss
 from adapt.train.explicit import EXPLICIT, SlotBatch
 from adapt.train.fit import fit
-from adapt.train.frames import FrameStore, frames_of, spoken_batch
+from adapt.train.frames import FrameStore, frames_in_order, frames_of, spoken_batch
 from adapt.train.perturb import perturbed
 from adapt.train.speech import Speech, Spoken, batches
 from adapt.train.unit_selection import UnitInventory, build_inventory
@@ -103,7 +103,7 @@ def align(
                 warmup=min(50, settings.steps // 10),
                 folder=folder,
                 save_every=max(1, settings.steps // 20),
-                evaluate=_evaluation(speech_llm, dev, settings.steps),
+                evaluate=_evaluation(speech_llm, dev, settings.steps, frozen=frames is not None),
                 label="align",
                 seed=seed,
                 bf16=bf16,
@@ -250,37 +250,39 @@ def _loss(
         rows += [row.to(frames.device) for row in batch["simulated"]]
         lengths = torch.tensor([len(row) for row in rows], device=frames.device)
         frames = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        projected, slots = model.projector(frames), -(-lengths // model.config.stack)
-        embeddings = model.slots([row[:n] for row, n in zip(projected, slots.tolist(), strict=True)])
+        stacks = model.stacks(frames, lengths)
+        embeddings = model.slots(stacks)
         loss = token_loss(*speech_llm.labelled(*speech_llm.training_batch(embeddings, batch["targets"])))
         logits = encoder.ctc(frames) if encoder_trained or explicit else None
         if encoder_trained:
             blank = len(encoder.config.alphabet)
             loss = loss + settings.ctc_weight * ctc_loss(logits[: len(counts)], counts, batch["letters"], blank)
         if explicit:
-            loss = loss + explicit(SlotBatch(speech_llm, projected, slots, batch["units"], logits))
+            padded, slots = torch.nn.utils.rnn.pad_sequence(stacks, True), torch.tensor(list(map(len, stacks)))
+            batch_slots = SlotBatch(speech_llm, padded, slots.to(frames.device), batch["units"], logits)
+            loss = loss + explicit(batch_slots)
         return loss
 
     return loss_of
 
 
-def _evaluation(speech_llm: SpeechLLM, dev: Speech, steps: int) -> Callable[[int, list[dict]], dict]:
+def _evaluation(speech_llm: SpeechLLM, dev: Speech, steps: int, *, frozen: bool) -> Callable[[int, list[dict]], dict]:
     """The evaluation: losses on EVALUATED recordings of `dev` at every tenth of the steps.
 
     Warns if the decoder ignores its slot.
     """
     model = speech_llm.model
     dev = Speech(dev.items[:: -(-len(dev.items) // EVALUATED)], dev.max_bad)
+    batches_of_dev = frames_in_order(model.encoder, dev, frozen)
 
     def evaluate(step: int, history: list[dict]) -> dict:
         if step % max(1, steps // 10):
             return {}
         model.eval()
         embeddings, targets = [], []
-        for items, samples, lengths in dev.in_order():
-            inputs = model.encoder.inputs(samples.to(model.device), lengths.to(model.device))
+        for items, frames, counts in batches_of_dev():
             with torch.no_grad():
-                embeddings += model.get_audio_features(*inputs)
+                embeddings += model.project(frames, counts)
             targets += [speech_llm.target_ids(item.text) for item in items]
         dev_loss = mean_loss(speech_llm, embeddings, targets)
         other_loss = mean_loss(speech_llm, [*embeddings[1:], embeddings[0]], targets)

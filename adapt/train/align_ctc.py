@@ -18,7 +18,7 @@ from adapt.recipe.base import Align
 from adapt.train.ctc import ctc_ids, ctc_loss
 from adapt.train.explicit import SlotBatch, unit_ctc
 from adapt.train.fit import fit
-from adapt.train.frames import FrameStore, frames_of, spoken_batch
+from adapt.train.frames import FrameStore, frames_in_order, frames_of, spoken_batch
 from adapt.train.speech import Speech, batches
 from adapt.train.units import unit_writer
 
@@ -86,7 +86,7 @@ def align_ctc(
         warmup=min(100, steps // 10),
         folder=folder,
         save_every=max(1, steps // 20),
-        evaluate=_evaluation(speech_llm, dev, steps),
+        evaluate=_evaluation(speech_llm, dev, steps, frozen=frames is not None),
         label="units",
         seed=seed,
         bf16=bf16,
@@ -103,9 +103,10 @@ class _Trained(torch.nn.Module):
         self.encoder, self.projector, self.unit_ctc = model.encoder, model.projector, model.unit_ctc
 
 
-def _evaluation(speech_llm: SpeechLLM, dev: Speech, steps: int) -> Callable[[int, list[dict]], dict]:
+def _evaluation(speech_llm: SpeechLLM, dev: Speech, steps: int, *, frozen: bool) -> Callable[[int, list[dict]], dict]:
     """The evaluation: WER of the greedy units on `dev` at every tenth of the steps."""
     model = speech_llm.model
+    batches_of_dev = frames_in_order(model.encoder, dev, frozen)
 
     @torch.no_grad()
     def evaluate(step: int, history: list[dict]) -> dict:
@@ -113,9 +114,8 @@ def _evaluation(speech_llm: SpeechLLM, dev: Speech, steps: int) -> Callable[[int
             return {}
         model.encoder.eval()
         references, hypotheses = [], []
-        for items, samples, lengths in dev.in_order():
-            inputs = model.encoder.inputs(samples.to(model.device), lengths.to(model.device))
-            for item, row in zip(items, model.stacks(*model.encoder.frames(*inputs)), strict=True):
+        for items, frames, counts in batches_of_dev():
+            for item, row in zip(items, model.stacks(frames, counts), strict=True):
                 references.append(item.text)
                 hypotheses.append(unit_text(speech_llm, row))
         return {"units_wer": round(jiwer.wer(references, hypotheses), 4)}

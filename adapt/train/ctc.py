@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
 
 from adapt.model.encoders import CtcEncoder
 from adapt.model.speech_llm import BLANK, greedy_paths
-from adapt.train.speech import Speech
 
 
 def ctc_ids(text: str, alphabet: str) -> list[int]:
@@ -45,11 +44,10 @@ def greedy(path: str) -> str:
 
 
 @torch.no_grad()
-def ctc_texts(encoder: CtcEncoder, speech: Speech) -> tuple[list[str], list[str]]:
-    """The transcripts and the greedy CTC hypotheses of all recordings that can be read."""
+def ctc_texts(encoder: CtcEncoder, batches: Iterable[tuple]) -> tuple[list[str], list[str]]:
+    """The transcripts and the greedy CTC hypotheses of batches of recordings, frames and counts (`frames_in_order`)."""
     references, hypotheses = [], []
-    for items, samples, lengths in speech.in_order():
-        frames, counts = encoder.frames(*encoder.inputs(samples.to(encoder.device), lengths.to(encoder.device)))
+    for items, frames, counts in batches:
         hypotheses += map(greedy, greedy_paths(encoder, frames, counts))
         references += [item.text for item in items]
     return references, hypotheses

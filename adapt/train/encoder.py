@@ -13,7 +13,7 @@ from adapt.model.encoders import CtcEncoder
 from adapt.recipe.base import Encoder
 from adapt.train.ctc import ctc_ids, ctc_loss, ctc_texts
 from adapt.train.fit import fit
-from adapt.train.frames import FrameStore, frames_of, spoken_batch
+from adapt.train.frames import FrameStore, frames_in_order, frames_of, spoken_batch
 from adapt.train.speech import Speech, batches
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def train_encoder(
         warmup=settings.warmup_steps,
         folder=folder,
         save_every=save_every,
-        evaluate=_evaluation(encoder, dev, steps, 2 * save_every),
+        evaluate=_evaluation(encoder, dev, steps, 2 * save_every, frozen=frames is not None),
         label="encoder",
         seed=seed,
         bf16=bf16,
@@ -82,14 +82,17 @@ def train_encoder(
     )
 
 
-def _evaluation(encoder: CtcEncoder, dev: Speech, steps: int, every: int) -> Callable[[int, list[dict]], dict]:
+def _evaluation(
+    encoder: CtcEncoder, dev: Speech, steps: int, every: int, *, frozen: bool
+) -> Callable[[int, list[dict]], dict]:
     """The evaluation: greedy WER on `dev` at every multiple of `every`, and a warning if all hypotheses stay empty."""
+    batches_of_dev = frames_in_order(encoder, dev, frozen)
 
     def evaluate(step: int, history: list[dict]) -> dict:
         if step == 0 or step % every:
             return {}
         encoder.eval()
-        references, hypotheses = ctc_texts(encoder, dev)
+        references, hypotheses = ctc_texts(encoder, batches_of_dev())
         encoder.train()
         if not any(hypotheses) and step > 0.3 * steps:
             log.warning(

@@ -52,8 +52,8 @@ class FrameStore:
         self.items = list(speech.items)
         key = _key(encoder, self.items, perturbed, seed)
         self._folder = folder / key
-        width = encoder.encoder.config.hidden_size
-        self._check_size(encoder, width, limit, folder)
+        self._audible = encoder.encoder.config.hidden_size
+        self._check_size(encoder, encoder.width, limit, folder)
         self._folder.mkdir(parents=True, exist_ok=True)
         parts = [self.items[start : start + PART] for start in range(0, len(self.items), PART)]
         files = [self._folder / f"frames-{number:04d}.safetensors" for number in range(len(parts))]
@@ -93,10 +93,16 @@ class FrameStore:
         """The lower frames `[frames, hidden]` of each recording, float32."""
         return [self._place[item.id].get_tensor(item.id).float() for item in items]
 
-    def batch(self, items: Sequence[Spoken]) -> tuple[torch.Tensor, torch.Tensor]:
-        """The lower frames of recordings, `[batch, frames, hidden]`, zero-padded, and their counts `[batch]`."""
+    def masked_batch(self, items: Sequence[Spoken], seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The lower frames of recordings, `[batch, frames, hidden]`, zero-padded, and their counts `[batch]`.
+
+        Spans of them are masked (`mask_frames`); a transcript in them (`adapt.model.first_pass`) is not.
+        """
         rows = self.rows(items)
-        return pad_sequence(rows, batch_first=True), torch.tensor([len(row) for row in rows])
+        frames, counts = pad_sequence(rows, batch_first=True), torch.tensor([len(row) for row in rows])
+        audible, transcript = frames[..., : self._audible], frames[..., self._audible :]
+        masked = mask_frames(audible, counts, torch.Generator().manual_seed(seed))
+        return torch.cat([masked, transcript], -1), counts
 
 
 def _key(encoder: CtcEncoder, items: Sequence[Spoken], perturbed: bool, seed: int) -> str:
@@ -140,6 +146,31 @@ def _computed(
     encoder.train(was_training)
 
 
+Batches = Iterator[tuple[list[Spoken], torch.Tensor, torch.Tensor]]
+
+
+def frames_in_order(encoder: CtcEncoder, speech: Speech, frozen: bool) -> Callable[[], Batches]:
+    """The function that yields all recordings that can be read, in batches: with their frames and counts, no gradients.
+
+    frozen: whether the lower frames stay the same, so that they are computed in the first call alone.
+    """
+    kept: list[tuple] = []
+
+    def lower_frames() -> Batches:
+        for items, samples, lengths in speech.in_order():
+            inputs = encoder.inputs(samples.to(encoder.device), lengths.to(encoder.device))
+            yield items, *encoder.lower_frames(*inputs)
+
+    @torch.no_grad()
+    def frames() -> Batches:
+        if frozen and not kept:
+            kept.extend(lower_frames())
+        for items, rows, counts in kept or lower_frames():
+            yield items, *encoder.upper_frames(rows, counts)
+
+    return frames
+
+
 def spoken_batch(
     recordings_of: Callable[[int], list[Spoken]], speech: Speech, store: FrameStore | None, step: int, seed: int
 ) -> tuple[list[Spoken], dict]:
@@ -150,8 +181,8 @@ def spoken_batch(
     if store is None:
         return readable_batch(recordings_of, speech, step)
     items = recordings_of(step)
-    frames, counts = store.batch(items)
-    return items, {"frames": mask_frames(frames, counts, torch.Generator().manual_seed(seed)), "counts": counts}
+    frames, counts = store.masked_batch(items, seed)
+    return items, {"frames": frames, "counts": counts}
 
 
 def frames_of(encoder: CtcEncoder, batch: dict, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -24,7 +24,8 @@ class PseudoAudioInputs:
 
     noise: mean share of the letters of a simulated slot that are changed at random, 0 to 1. soft_prompt: `[length,
     hidden]`; None for kinds that use none. inventory: for unit selection; None simulates with the embeddings of
-    single-letter tokens, one or two frames a letter.
+    single-letter tokens, one or two frames a letter. Its embeddings are characters (their codes) for an encoder that
+    transcribes.
     """
 
     speech_llm: SpeechLLM
@@ -114,7 +115,16 @@ def _letters(inputs: PseudoAudioInputs, text: str, rng: random.Random) -> str:
 
 
 def simulate(inputs: PseudoAudioInputs, text: str, rng: random.Random) -> torch.Tensor:
-    """A simulated slot for each sentence: by unit selection or, without an inventory, from single-letter tokens."""
+    """A simulated slot for each sentence: by unit selection or, without an inventory, from single-letter tokens.
+
+    For an encoder that transcribes, it holds the tokens of a transcript with errors.
+    """
+    if inputs.speech_llm.transcribes:
+        heard = _letters(inputs, text, rng)
+        if inputs.inventory:
+            heard = "".join(map(chr, inputs.inventory.select(heard, rng).tolist()))
+        ids = inputs.speech_llm.tokenizer.encode(heard.strip(), add_special_tokens=False)
+        return inputs.speech_llm.embed(ids).detach()
     if inputs.inventory:
         stacks = inputs.inventory.select(_letters(inputs, text, rng), rng)
         return inputs.speech_llm.model.slots([stacks])[0].detach()

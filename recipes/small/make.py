@@ -142,7 +142,7 @@ def pack(run: Path, out: Path) -> None:
     from adapt.model.trained import TRAINED
 
     stages = json.loads((run / "run.json").read_text(encoding="utf-8"))["stages"]
-    encoder = AutoModel.from_pretrained(stages["encoder"]["settings"]["encoder"]["start"], dtype=torch.float32).encoder
+    encoder = AutoModel.from_pretrained(stages["encoder"]["settings"]["encoder"]["start"], dtype=torch.float32)
     llm = AutoModelForCausalLM.from_pretrained(stages["align"]["settings"]["llm"], dtype=torch.float32)
     tensors = {"encoder": tensor_hash(encoder.state_dict()), "llm": tensor_hash(llm.state_dict())}
     out.mkdir(exist_ok=True)

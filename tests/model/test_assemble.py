@@ -17,30 +17,29 @@ from adapt.errors import ModelError
 from adapt.model import assemble, bases
 from adapt.model.bases import find_base, fingerprint, has_ctc
 from adapt.model.load import load_speech_llm
-from tests.model.builders.parts import TEXT, byte_level_tokenizer
-from tests.model.test_whisper import SIZES
+from tests.model.builders.parts import TEXT, byte_level_tokenizer, tiny_whisper
 from tests.session import adapt
 
 ROOT = Path(__file__).parents[2]
 RECIPE = """name: made
-data: {train: train.jsonl, dev: train.jsonl}
-encoder: {start: ./parts/whisper-base, frozen: all, tuned_layers: 1, steps: 4,
-  batch_seconds: 4, warmup_steps: 2}
-llm: {start: ./parts/smollm2-135m, lm_steps: 0, read_steps: 0}
-align: {prompt: "<|im_start|><speech><|im_end|>", projector: normalised, projector_size: 16, units: mixed,
-  slots: units, ctc_steps: 4, ctc_seconds: 4, explicit: ctc, lora_layers: all, rank: 2, steps: 4, batch_seconds: 4,
-  simulated: 0, decoder_from: 0, encoder_from: 0}
+data: {{train: train.jsonl, dev: train.jsonl}}
+encoder: {{start: ./parts/whisper-base, frozen: all, {encoder}, steps: 4, batch_seconds: 4, warmup_steps: 2}}
+llm: {{start: ./parts/smollm2-135m, lm_steps: 0, read_steps: 0}}
+align: {{prompt: "<|im_start|><speech><|im_end|>", projector: {projector}, projector_size: 16, lora_layers: all,
+  rank: 2, steps: 4, batch_seconds: 4, simulated: 0, decoder_from: 0, encoder_from: 0}}
 """
+UNITS = "normalised, units: mixed, slots: units, ctc_steps: 4, ctc_seconds: 4, explicit: ctc"
+KINDS = {
+    "units": {"encoder": "tuned_layers: 1", "projector": UNITS},
+    "first-pass": {"encoder": "first_pass: en", "projector": "first-pass"},
+}
 
 
 @pytest.fixture
 def parts(tmp_path, manifest) -> Path:
     """A tiny random Whisper and Llama, in the folder `parts`."""
     folder = tmp_path / "parts"
-    torch.manual_seed(0)
-    transformers.WhisperForConditionalGeneration(transformers.WhisperConfig(**SIZES)).save_pretrained(
-        folder / "whisper-base"
-    )
+    tiny_whisper(folder / "whisper-base")
     tokenizer = byte_level_tokenizer()
     ids = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     config = transformers.LlamaConfig(vocab_size=len(tokenizer), tie_word_embeddings=True, **TEXT, **ids)
@@ -49,10 +48,10 @@ def parts(tmp_path, manifest) -> Path:
     return folder
 
 
-@pytest.fixture
-def made(parts, tmp_path, monkeypatch) -> Path:
-    """The run folder of a base of these parts, which is packed as the built-in base `made`."""
-    (tmp_path / "recipe.yaml").write_text(RECIPE)
+@pytest.fixture(params=KINDS)
+def made(request, parts, tmp_path, monkeypatch) -> Path:
+    """The run folder of a base of these parts, of one of KINDS, which is packed as the built-in base `made`."""
+    (tmp_path / "recipe.yaml").write_text(RECIPE.format(**KINDS[request.param]))
     done = adapt("base", "align", tmp_path, "-o", tmp_path / "run")
     assert done.exit_code == 0, done.output
     monkeypatch.syspath_prepend(ROOT / "recipes/small")
@@ -89,6 +88,7 @@ def test_a_base_is_assembled_once_from_its_parts_and_is_the_one_that_was_trained
         assert adapt("transcribe", tmp_path / "a.wav", "--base", "made", "--decoder", decoder).exit_code == 0
 
 
+@pytest.mark.parametrize("made", ["units"], indirect=True)
 def test_alignment_keeps_the_pretrained_parts_and_lowers_the_loss(made, parts):
     model = load_file(made / "model/model.safetensors")
     whisper = load_file(parts / "whisper-base/model.safetensors")
@@ -105,6 +105,7 @@ def test_alignment_keeps_the_pretrained_parts_and_lowers_the_loss(made, parts):
     assert list((made / "frames").glob("*/frames-0000.safetensors")), "the frames are kept"
 
 
+@pytest.mark.parametrize("made", ["units"], indirect=True)
 def test_parts_that_are_missing_or_others_are_one_line(made, parts, tmp_path, monkeypatch):
     weights = load_file(parts / "smollm2-135m/model.safetensors")
     one = next(iter(weights))

@@ -102,5 +102,19 @@ def save(folder: Path, model_class: type, config, tokenizer, processor: Callable
     (tokenizer if config.model_type in WITHOUT_PROCESSOR else processor()).save_pretrained(folder)
 
 
+def tiny_whisper(folder: Path, **sizes) -> Path:
+    """Save a Whisper with random weights, and its tokenizer."""
+    tokenizer = byte_level_tokenizer("<|startoftranscript|>", "<|notimestamps|>", eos="<|endoftext|>")
+    size = {"d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 64}
+    size |= {"decoder_layers": 2, "decoder_attention_heads": 2, "decoder_ffn_dim": 64, "vocab_size": len(tokenizer)}
+    ids = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), tokenizer.eos_token_id)
+    start = tokenizer.convert_tokens_to_ids("<|startoftranscript|>")
+    torch.manual_seed(0)
+    config = T.WhisperConfig(**size, **ids, decoder_start_token_id=start, **sizes)
+    T.WhisperForConditionalGeneration(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def whisper_features() -> T.WhisperFeatureExtractor:
     return T.WhisperFeatureExtractor(feature_size=80)

@@ -1,0 +1,238 @@
+"""Whisper with its own decoder as an audio encoder, and the projector from its transcript to tokens of the LLM.
+
+Whisper writes a transcript, greedily. This is the first pass of a two-pass recogniser, whose second pass, the LLM,
+reads transcript and audio together (deliberation, 2003.07962). Each frame of Whisper's encoder is followed by the state
+of Whisper's decoder for the token that is spoken there, which cross-attention tells. The projector makes an embedding
+for each token of the transcript: the mean of the LLM's own token embeddings, weighted by Whisper's probabilities, and
+a trained term that sees state and audio.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+from transformers.models.whisper.modeling_whisper import WhisperDecoder, WhisperPreTrainedModel
+
+from adapt.errors import ModelError
+from adapt.model.whisper import MARGIN, WindowedWhisper
+
+# Windows in filterbank frames (10 ms). On a window of 10 s, Whisper's decoder has about as many errors as on the 30 s
+# of its training; on one as long as the recording, it writes nothing or repeats itself.
+SHORTEST = 1_000
+GRID = 500  # recordings whose windows have the same length are transcribed together
+SILENCE = 100  # the least silence after a recording
+PIECES = 4  # most tokens of the LLM for a token of Whisper
+ALTERNATIVES = 16  # tokens of Whisper whose probabilities weight the embeddings
+
+
+class TranscribingWhisper(WhisperPreTrainedModel):
+    """Whisper's encoder and decoder, with the weights of `WhisperModel`.
+
+    `config.first_pass` holds token ids and attention heads (`first_pass_settings`).
+    """
+
+    def __init__(self, config: PreTrainedConfig):
+        super().__init__(config)
+        self.encoder = WindowedWhisper(config)
+        with_weights = copy.deepcopy(config)
+        with_weights._attn_implementation = "eager"  # fused kernels return no attention weights
+        self.decoder = WhisperDecoder(with_weights)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.decoder.embed_tokens
+
+    @torch.no_grad()
+    def frames(self, features: torch.Tensor, recorded: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Frames `[batch, frames, 2 * hidden]`, and their counts `[batch]`, which include MARGIN.
+
+        features: of windows of 30 s, `[batch, bins, frames]`. recorded: features of each recording, `[batch]`. The
+        second half of a frame is the state that outputs the token spoken in the frame; in the frames after the last
+        token, the end.
+        """
+        most = 2 * self.config.max_source_positions
+        windows = ((recorded + SILENCE + GRID - 1) // GRID * GRID).clamp(SHORTEST, most)
+        counts = (recorded + MARGIN).clamp_max(most).add(1) // 2
+        rows: list[torch.Tensor | None] = [None] * len(recorded)
+        for window in windows.unique().tolist():
+            places = (windows == window).nonzero()[:, 0]
+            found = self._frames(features[places][..., :window], counts[places], windows[places])
+            for place, row in zip(places.tolist(), found, strict=True):
+                rows[place] = row
+        return pad_sequence(rows, batch_first=True), counts
+
+    def _frames(self, features: torch.Tensor, counts: torch.Tensor, windows: torch.Tensor) -> list[torch.Tensor]:
+        """The frames of recordings with equal windows."""
+        heard = self.encoder.windowed(features, windows)
+        tokens = self._transcripts(heard, limits=(counts // 8 + 10).minimum(counts - 1))
+        output = self.decoder(tokens, encoder_hidden_states=heard, output_attentions=True)
+        heads = self.config.first_pass["heads"]
+        attention = torch.stack([output.cross_attentions[layer][:, head] for layer, head in heads]).float().mean(0)
+        first, end = len(self.config.first_pass["prompt"]) - 1, self.config.first_pass["end"]
+        rows = []
+        for row, weights, states, ids, count in zip(
+            heard, attention, output.last_hidden_state, tokens, counts.tolist(), strict=True
+        ):
+            length = int((ids[first + 1 :] != end).sum()) + 1  # with the end
+            path = monotonic_path(weights[first : first + length, :count].clamp_min(1e-6).log().cpu().numpy())
+            rows.append(torch.cat([row[:count], states[first : first + length][torch.from_numpy(path)]], -1))
+        return rows
+
+    def _transcripts(self, heard: torch.Tensor, limits: torch.Tensor) -> torch.Tensor:
+        """Token ids `[batch, prompt and longest transcript]` of greedy search, each row filled with the end.
+
+        heard: the encoder's output. limits: tokens of each row, `[batch]`; a row that reaches it ends there.
+        """
+        settings, readout = self.config.first_pass, self.decoder.embed_tokens.weight
+        tokens = torch.tensor(settings["prompt"], device=heard.device).repeat(len(heard), 1)
+        ended, cache, inputs = torch.zeros(len(heard), dtype=torch.bool, device=heard.device), None, tokens
+        for place in range(int(limits.max())):
+            output = self.decoder(inputs, encoder_hidden_states=heard, past_key_values=cache, use_cache=True)
+            logits, cache = F.linear(output.last_hidden_state[:, -1], readout), output.past_key_values
+            logits[:, settings["never"]] = -torch.inf
+            logits[:, settings["end"] + 1 :] = -torch.inf  # languages, tasks and times
+            if place == 0:
+                logits[:, settings["never_first"]] = -torch.inf
+            ended |= place >= limits
+            best = logits.argmax(-1).masked_fill(ended, settings["end"])
+            ended |= best == settings["end"]
+            tokens, inputs = torch.cat([tokens, best[:, None]], 1), best[:, None]
+            if ended.all():
+                break
+        return tokens
+
+
+def first_pass_settings(
+    config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, generation: PreTrainedConfig, language: str
+) -> dict:
+    """The token ids and attention heads that `TranscribingWhisper` needs, of a checkpoint of Whisper.
+
+    language: of the recordings, as `en`. `heads` are (layer, head) whose cross-attention follows the audio; where the
+    checkpoint names none, those of the upper half of the layers. Raises `ModelError` for a language that it lacks.
+    """
+    ids = tokenizer.get_vocab()
+    if language not in (known := languages(tokenizer)):
+        raise ModelError(f"{language!r} is none of its languages, {', '.join(known[:5])} ...; give another")
+    task = [f"<|{language}|>", "<|transcribe|>"] if _is_multilingual(ids) else []
+    prompt = [ids[token] for token in ("<|startoftranscript|>", *task, "<|notimestamps|>")]
+    end = ids["<|endoftext|>"]
+    layers, heads = range(config.decoder_layers // 2, config.decoder_layers), range(config.decoder_attention_heads)
+    return {
+        "prompt": prompt,
+        "end": end,
+        "never": [token for token in getattr(generation, "suppress_tokens", None) or () if token >= 0],
+        "never_first": [ids["Ġ"], end],
+        "heads": getattr(generation, "alignment_heads", None) or [[a, b] for a in layers for b in heads],
+    }
+
+
+def languages(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The languages that a Whisper with this tokenizer transcribes, in its order."""
+    ids = tokenizer.get_vocab()
+    found = [(token_id, name) for token, token_id in ids.items() if (name := token[2:-2]) and _is_language(token)]
+    return [name for _, name in sorted(found)] if _is_multilingual(ids) else ["en"]
+
+
+def _is_language(token: str) -> bool:
+    return bool(re.fullmatch(r"<\|[a-z]{2,3}\|>", token))
+
+
+def _is_multilingual(ids: dict[str, int]) -> bool:
+    """Whether Whisper was trained on several languages; the tokenizers of English ones have fewer tokens of text."""
+    return ids["<|endoftext|>"] >= 50257
+
+
+def monotonic_path(scores: np.ndarray) -> np.ndarray:
+    """The token of each frame `[frames]` on the best monotonic path that visits each token.
+
+    scores: `[tokens, frames]`, of which the path has the largest sum.
+
+    >>> monotonic_path(np.array([[3, 0, 0, 0], [0, 0, 2, 0], [0, 1, 3, 1]])).tolist()
+    [0, 1, 2, 2]
+    """
+    tokens, frames = scores.shape
+    best = np.full(tokens, -np.inf)
+    best[0] = scores[0, 0]
+    moved = np.zeros((frames, tokens), dtype=bool)
+    for frame in range(1, frames):
+        before = np.concatenate([[-np.inf], best[:-1]])
+        moved[frame] = before > best
+        best = np.maximum(before, best) + scores[:, frame]
+    path, token = np.zeros(frames, dtype=int), tokens - 1
+    for frame in range(frames - 1, -1, -1):
+        path[frame] = token
+        token -= moved[frame, token]
+    return path
+
+
+class FirstPass(nn.Module):
+    """The projector from the frames of `TranscribingWhisper` to an embedding for each of the LLM's tokens in them.
+
+    vocabulary: tokens of Whisper. width: of a frame. hidden: width of the trained term, which begins at 0. out:
+    dimensions of the LLM's embeddings. `pieces` holds the LLM's tokens for each of Whisper's, `[vocabulary, PIECES]`,
+    filled with -1, and `scale` the mean norm of the LLM's token embeddings.
+    """
+
+    def __init__(self, vocabulary: int, width: int, hidden: int, out: int):
+        super().__init__()
+        self.register_buffer("pieces", torch.full((vocabulary, PIECES), -1, dtype=torch.int32))
+        self.register_buffer("scale", torch.tensor(1.0))
+        self.linear1 = nn.Linear(width, hidden)
+        self.norm = nn.LayerNorm(hidden)
+        self.linear2 = nn.Linear(hidden, out)
+
+    def forward(self, frames: torch.Tensor, readout: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+        """Embeddings `[tokens, out]` of the frames `[frames, width]` of one recording.
+
+        readout: the embeddings of Whisper's tokens, `[vocabulary, width / 2]`. table: those of the LLM's.
+        """
+        heard, states = self._tokens(frames)
+        probabilities, ids = self._probabilities(states, readout)
+        pieces = self.pieces[ids].long()
+        embeddings = F.embedding(pieces.clamp_min(0), table).float() * (pieces >= 0)[..., None]
+        means = torch.einsum("na,nape->npe", probabilities, embeddings)
+        halves = torch.cat([F.layer_norm(half.float(), half.shape[-1:]) for half in (heard, states)], -1)
+        term = self.linear2(F.gelu(self.norm(self.linear1(halves.to(self.linear1.weight.dtype))))).float()
+        return (means + self.scale * term[:, None])[pieces[:, 0] >= 0]
+
+    def ids(self, frames: torch.Tensor, readout: torch.Tensor) -> list[int]:
+        """The LLM's tokens of the transcript, one for each embedding of `forward`."""
+        best = self._probabilities(self._tokens(frames)[1], readout)[1][:, 0]
+        return [piece for piece in self.pieces[best].flatten().tolist() if piece >= 0]
+
+    @staticmethod
+    def _tokens(frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean encoder frame and state `[tokens, width / 2]` of each token of Whisper; its frames share the state."""
+        heard, states = frames.chunk(2, -1)
+        first = torch.ones(len(frames), dtype=torch.bool, device=frames.device)
+        first[1:] = (states[1:] != states[:-1]).any(-1)
+        group = first.cumsum(0) - 1
+        sums = heard.new_zeros(int(group[-1]) + 1, heard.shape[1]).index_add(0, group, heard)
+        return sums / group.bincount()[:, None], states[first]
+
+    @staticmethod
+    def _probabilities(states: torch.Tensor, readout: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The largest probabilities of states, and the tokens of Whisper that have them, `[tokens, ALTERNATIVES]`."""
+        logits = F.linear(states.to(readout.dtype), readout).float()
+        return logits.softmax(-1).topk(min(ALTERNATIVES, logits.shape[-1]))
+
+
+def pieces_of(whisper: PreTrainedTokenizerBase, llm: PreTrainedTokenizerBase, vocabulary: int) -> torch.Tensor:
+    """The LLM's tokens for each of Whisper's `vocabulary` tokens, as `FirstPass.pieces`.
+
+    Letters become lower case, and punctuation becomes nothing, because transcripts are normalised.
+    """
+    rows = []
+    for token in range(vocabulary):
+        text = whisper.decode([token]) if token < len(whisper) else ""
+        text = "" if text.startswith("<|") else re.sub(r"[^\w' ]|_", "", text.lower())
+        ids = llm.encode(text, add_special_tokens=False)[:PIECES] if text.strip() else []
+        rows.append(ids + [-1] * (PIECES - len(ids)))
+    return torch.tensor(rows, dtype=torch.int32)
