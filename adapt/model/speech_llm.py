@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from adapt.model.slot import chat_ids_around_slot, merged_embeddings
 from adapt.text.template import CHAT_MARK, SLOT
 
 IGNORED = -100  # label of positions without a loss
+KEPT = 1_000  # recordings whose audio embeddings are kept in memory
 BLANK = "_"  # the CTC blank in a path that is written out as text
 
 
@@ -57,7 +59,8 @@ class SpeechLLM:
     language: ISO 639-1, for prompts that name it. scale: the divisor of the logits. adapters: the model with the
     adapters of `adapter.attach`; None without one. learned: the learned prompt that replaces `before` and `after`; None
     for none. processor_prompt: the processor's token ids before and after the slot. prompts: the learned prompts of the
-    adapters by name, and that of the base under None.
+    adapters by name, and that of the base under None. heard: what `embeddings_and_posteriors` returned for the first
+    KEPT recordings, by their hash; None: it is computed anew in each call, as it must be where the encoder is trained.
     """
 
     name: str
@@ -74,6 +77,7 @@ class SpeechLLM:
     learned: PromptAroundSlot | None = None
     processor_prompt: tuple[Sequence[int], Sequence[int]] = ((), ())
     prompts: dict[str | None, PromptAroundSlot] = field(default_factory=dict)
+    heard: dict[bytes, tuple[torch.Tensor, torch.Tensor]] | None = None
 
     def use(self, adapter: str | None) -> None:
         """Switch to one of the attached adapters and its prompt. adapter: its name; None: the base alone."""
@@ -273,9 +277,19 @@ class SpeechLLM:
     @torch.no_grad()
     def embeddings_and_posteriors(self, samples: Sequence[np.ndarray]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """`audio_embeddings`, and the CTC head's log posteriors `[frames, alphabet + 1]`; the blank comes last."""
-        frames, lengths = self.frames(samples)
-        logs = self.model.encoder.ctc(frames).float().log_softmax(-1)
-        return self.model.project(frames, lengths), [row[:n] for row, n in zip(logs, lengths.tolist(), strict=True)]
+        heard = {} if self.heard is None else self.heard
+        keys = [hashlib.sha256(np.ascontiguousarray(row)).digest() for row in samples]
+        new = {key: row for key, row in zip(keys, samples, strict=True) if key not in heard}
+        found = {}
+        if new:
+            frames, lengths = self.frames(list(new.values()))
+            logs = self.model.encoder.ctc(frames).float().log_softmax(-1)
+            posteriors = (row[:n].clone() for row, n in zip(logs, lengths.tolist(), strict=True))
+            found = dict(zip(new, zip(self.model.project(frames, lengths), posteriors, strict=True), strict=True))
+        both = [found.get(key) or heard[key] for key in keys]
+        if self.heard is not None and len(self.heard) < KEPT:
+            self.heard |= found
+        return [slot for slot, _ in both], [posterior for _, posterior in both]
 
     def audio_embeddings_with_gradient(self, samples: Sequence[np.ndarray]) -> list[torch.Tensor]:
         """As `audio_embeddings`, with the gradient, to train encoder and projector."""

@@ -44,6 +44,7 @@ class Run:
     manifests: Manifests = field(default_factory=Manifests)
     _models: dict[str, SpeechLLM] = field(default_factory=dict)
     _adapted: SpeechLLM | None = None
+    _heard: dict[str, dict] = field(default_factory=dict)  # what each model heard, for all systems, by its name
     _recordings: dict[str, list[Utterance]] = field(default_factory=dict)
     _source_audio: dict[str, PairedAudio] = field(default_factory=dict)
 
@@ -90,6 +91,7 @@ class Run:
         name = name or self.recipe.base
         if name not in self._models:
             self._models[name] = self.fresh_speech_llm(name)
+            self._models[name].heard = self._heard.setdefault(name, {})
             self.folder.device = str(self._models[name].device)
         return self._models[name]
 
@@ -107,6 +109,7 @@ class Run:
 
         if self._adapted is None:
             self._adapted = attach(self.fresh_speech_llm(self.start), self.path(ADAPTER))
+            self._adapted.heard = self._heard.setdefault(self.start, {})  # an adapter changes the decoder alone
         return self._adapted
 
     def recordings(self, key: str) -> list[Utterance]:

@@ -77,13 +77,14 @@ def _inventory(run: Run) -> UnitInventory | None:
         return None
     speech_llm, utterances = run.speech_llm(run.start), run.transcribed("source_replay")
     alphabet = speech_llm.model.config.alphabet
+    copies = 0 if speech_llm.transcribes else PERTURBED  # a transcript is not worth the time of two more
 
     def recordings() -> Iterator[tuple]:
         for start in range(0, len(utterances), BATCH):
             batch = utterances[start : start + BATCH]
             audio = [read_audio(u.audio) for u in batch]
             texts = ["".join(c for c in u.text if c in alphabet) for u in batch]
-            for copy in range(1 + PERTURBED):
+            for copy in range(1 + copies):
                 seed = copy * len(utterances) + start
                 inputs = functools.partial(perturbed, seed=seed) if copy else None
                 first, embeddings = heard(audio, inputs)

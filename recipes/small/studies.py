@@ -1,4 +1,4 @@
-"""The studies of arXiv 2307.11795 on pretrained parts: encoder, stride, units of CTC, projector and LoRA.
+"""The studies of arXiv 2307.11795 on pretrained parts: encoder, first pass, stride, units of CTC, projector and LoRA.
 
 python recipes/small/studies.py PARTS OUT
 
@@ -9,6 +9,7 @@ of an encoder, and rows that are finished are not run again. The table goes to s
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -19,22 +20,29 @@ sys.path.insert(0, str(HERE.parent / "base"))
 
 from studies import measured  # noqa: E402
 
-SMALLER = {"align.ctc_steps": 500, "align.steps": 250}
+SMALLER = {"encoder.steps": 400, "align.steps": 250}
 FOURTH = "data/fourth.jsonl"  # every fourth recording
+# The encoder without its decoder: the projector learns by CTC over the LLM's units, and the LLM reads what CTC hears.
+FRAMES = {"encoder.first_pass": "none", "align.projector": "normalised", "align.projector_size": 1024}
+FRAMES |= {"align.stack": 4, "align.units": "mixed", "align.slots": "units", "align.explicit": "ctc"}
+FRAMES |= {"align.ctc_steps": 500, "align.ctc_seconds": 30, "align.ctc_rate": 1.5e-3}
+NO_CTC = {"align.units": "none", "align.slots": "all", "align.explicit": "none", "align.ctc_steps": 0}
 VARIANTS: dict[str, dict[str, object]] = {
     "as in the recipe": {},
-    "encoder of Whisper tiny.en": {"encoder.start": "whisper-tiny.en"},
-    "stack 2 (40 ms)": {"align.stack": 2},
-    "stack 8 (160 ms)": {"align.stack": 8},
-    "units: letters": {"align.units": "letters"},
-    "units: pieces": {"align.units": "pieces"},
-    "units: tokens": {"align.units": "tokens"},
-    "no CTC over units": {"align.units": "none", "align.ctc_steps": 0, "align.explicit": "none", "align.steps": 400},
-    "linear projector": {"align.projector": "linear"},
-    "MLP without normalisation": {"align.projector": "mlp"},
+    "Whisper tiny.en": {"encoder.start": "whisper-tiny.en"},
     "LLM frozen": {"align.decoder": "frozen"},
+    "LoRA of attention alone": {"align.lora_layers": "attention"},
     "LoRA of rank 2": {"align.rank": 2, "align.alpha": 4},
     "LoRA of rank 32": {"align.rank": 32, "align.alpha": 64},
+    "frames alone": FRAMES,
+    "frames alone, stack 2 (40 ms)": FRAMES | {"align.stack": 2},
+    "frames alone, stack 8 (160 ms)": FRAMES | {"align.stack": 8},
+    "frames alone, units: letters": FRAMES | {"align.units": "letters"},
+    "frames alone, units: pieces": FRAMES | {"align.units": "pieces"},
+    "frames alone, units: tokens": FRAMES | {"align.units": "tokens"},
+    "frames alone, MLP without normalisation": FRAMES | {"align.projector": "mlp"},
+    "frames alone, no CTC over units": FRAMES | NO_CTC,
+    "frames alone, no CTC, linear": FRAMES | NO_CTC | {"align.projector": "linear"},
 }
 
 
@@ -58,7 +66,7 @@ def main(parts: Path, out: Path, names: tuple[str, ...]) -> None:
             **changes,
         }
         keys |= {part: (parts / str(keys[part])).resolve() for part in ("encoder.start", "llm.start")}
-        folder = out / name.replace(" ", "-").replace(":", "").replace("(", "").replace(")", "")
+        folder = out / re.sub(r"[^\w.]+", "-", name)
         folder.mkdir(parents=True, exist_ok=True)
         if not (frames := folder / "frames").exists():
             (out / "frames").mkdir(exist_ok=True)
