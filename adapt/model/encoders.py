@@ -25,6 +25,7 @@ from adapt.model.features import SAMPLE_RATE, log_mel, rows
 from adapt.model.first_pass import TranscribingWhisper, first_pass_settings
 from adapt.model.whisper import WindowedWhisper, whisper_frames, whisper_last_layers, whisper_log_mel
 
+BLANK = "_"  # the CTC blank in a path that is written out as text
 Tensors = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -291,6 +292,13 @@ def relettered(encoder: CtcEncoder, alphabet: str) -> CtcEncoder:
             model.ctc_head.weight[row] = encoder.ctc_head.weight[old_row]
             model.ctc_head.bias[row] = encoder.ctc_head.bias[old_row]
     return model
+
+
+def greedy_paths(encoder: CtcEncoder, frames: torch.Tensor, lengths: torch.Tensor) -> list[str]:
+    """CTC path of each recording: the most probable symbol of each frame as text, `_` for the blank."""
+    symbols = encoder.config.alphabet + BLANK
+    best = encoder.ctc(frames).argmax(-1).tolist()
+    return ["".join(symbols[s] for s in row[:n]) for row, n in zip(best, lengths.tolist(), strict=True)]
 
 
 AutoConfig.register(CtcEncoderConfig.model_type, CtcEncoderConfig)

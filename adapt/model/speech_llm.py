@@ -20,7 +20,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel, PreTrainedTokeniz
 
 from adapt.errors import ModelError, first_line
 from adapt.model.composed import ComposedForSpeechRecognition
-from adapt.model.encoders import CtcEncoder
+from adapt.model.encoders import CtcEncoder, greedy_paths
 from adapt.model.families import Request, family_of, sampling_rate
 from adapt.model.features import SAMPLE_RATE, pad, resampled
 from adapt.model.generator import Generator
@@ -29,7 +29,6 @@ from adapt.text.template import CHAT_MARK, SLOT
 
 IGNORED = -100  # label of positions without a loss
 KEPT = 1_000  # recordings whose audio embeddings are kept in memory
-BLANK = "_"  # the CTC blank in a path that is written out as text
 
 
 class PromptAroundSlot(Protocol):
@@ -389,13 +388,6 @@ class SpeechLLM:
         padded = F.pad(padded, (0, padding), value=IGNORED)
         mask = torch.arange(embeds.shape[1], device=self.device)[None] < lengths[:, None]
         return embeds, mask.long(), padded
-
-
-def greedy_paths(encoder: CtcEncoder, frames: torch.Tensor, lengths: torch.Tensor) -> list[str]:
-    """CTC path of each recording: the most probable symbol of each frame as text, `_` for the blank."""
-    symbols = encoder.config.alphabet + BLANK
-    best = encoder.ctc(frames).argmax(-1).tolist()
-    return ["".join(symbols[s] for s in row[:n]) for row, n in zip(best, lengths.tolist(), strict=True)]
 
 
 def token_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -16,8 +16,9 @@ from peft.tuners.lora import LoraModel
 
 from adapt.model.adapter import linear_layers
 from adapt.model.composed import ComposedForSpeechRecognition
+from adapt.model.encoders import greedy_paths
 from adapt.model.lora_weights import LoraWeights
-from adapt.model.speech_llm import SpeechLLM, greedy_paths, token_loss
+from adapt.model.speech_llm import SpeechLLM, token_loss
 from adapt.recipe.base import Align
 from adapt.train.align_ctc import align_ctc, encoder_weights
 from adapt.train.common import mean_loss

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 import torch.nn.functional as F
 
-from adapt.model.encoders import CtcEncoder
-from adapt.model.speech_llm import BLANK, greedy_paths
+from adapt.model.encoders import BLANK, CtcEncoder, greedy_paths
 
 
 def ctc_ids(text: str, alphabet: str) -> list[int]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from adapt.model.speech_llm import BLANK, SpeechLLM
+from adapt.model.encoders import BLANK
+from adapt.model.speech_llm import SpeechLLM
 from adapt.train.ctc import ctc_loss
 from adapt.train.pseudo_audio import symbol_ids
 

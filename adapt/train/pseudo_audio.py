@@ -14,7 +14,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from adapt.errors import ModelError
-from adapt.model.speech_llm import BLANK, SpeechLLM
+from adapt.model.encoders import BLANK
+from adapt.model.speech_llm import SpeechLLM
 from adapt.train.unit_selection import UnitInventory
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from rapidfuzz.distance import Levenshtein
 
-from adapt.model.speech_llm import BLANK, IGNORED, SpeechLLM, token_loss
+from adapt.model.encoders import BLANK
+from adapt.model.speech_llm import IGNORED, SpeechLLM, token_loss
 from adapt.recipe.base import Llm
 from adapt.train.common import by_length, mean_loss
 from adapt.train.ctc import padded

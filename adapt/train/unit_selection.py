@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from rapidfuzz.distance import Levenshtein
 
-from adapt.model.speech_llm import BLANK
+from adapt.model.encoders import BLANK
 
 MIN_UNITS = 6  # a context with fewer units falls back to a shorter one
 CANDIDATES = 8  # units drawn for each stretch of the target, of which the one with the longest match is selected
