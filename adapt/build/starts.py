@@ -224,7 +224,7 @@ def _first_pass_problems(recipe: BaseRecipe) -> list[str]:
         problems.append(f"encoder.first_pass: {problem}; give a language and the projector first-pass, or neither")
     if transcribes and (encoder.frozen != "all" or encoder.tuned_layers):
         problems.append("encoder.first_pass: needs a frozen encoder; write frozen: all, and no tuned_layers")
-    unused = {"units": "none", "explicit": "none", "simulated": 0} if align.projector == "first-pass" else {}
+    unused = {"units": "none", "explicit": "none"} if align.projector == "first-pass" else {}
     for key, value in unused.items():
         if (given := getattr(align, key)) != value:
             problems.append(f"align.{key}: {given}, which the projector first-pass does not use; write {key}: {value}")

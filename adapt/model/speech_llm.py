@@ -334,11 +334,9 @@ class SpeechLLM:
         return greedy_paths(self.model.encoder, frames, lengths), self.model.stacks(frames, lengths)
 
     @torch.no_grad()
-    def first_pass(
-        self, samples: Sequence[np.ndarray], to_inputs: Callable[..., tuple[torch.Tensor, torch.Tensor]] | None = None
-    ) -> list[str]:
-        """The encoder's own transcript of each recording; for encoders that transcribe. to_inputs: as in `frames`."""
-        return [self.tokenizer.decode(ids).strip() for ids in self.model.first_pass(*self.frames(samples, to_inputs))]
+    def first_pass(self, samples: Sequence[np.ndarray]) -> list[str]:
+        """The encoder's own transcript of each recording; for encoders that transcribe."""
+        return [self.tokenizer.decode(ids).strip() for ids in self.model.first_pass(*self.frames(samples))]
 
     def prompt(self, slot: torch.Tensor | None) -> torch.Tensor:
         """Rows `[length, width]` of the prompt with the embeddings `slot` (`[slots, hidden]`) in it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,33 +67,33 @@ def decoder(run: Run) -> None:
 
 def _inventory(run: Run) -> UnitInventory | None:
     """The inventory of unit selection from the replayed source audio; None without such audio."""
-    import torch
-
     from adapt.model.features import read_audio
     from adapt.train.perturb import perturbed
+    from adapt.train.pseudo_audio import transcript_inventory
     from adapt.train.unit_selection import build_inventory
 
     if not run.recipe.data.source_replay:
         return None
     speech_llm, utterances = run.speech_llm(run.start), run.transcribed("source_replay")
     alphabet = speech_llm.model.config.alphabet
-    copies = 0 if speech_llm.transcribes else PERTURBED  # a transcript is not worth the time of two more
 
-    def recordings() -> Iterator[tuple]:
+    def batches() -> Iterator[tuple[int, list, list[str]]]:
         for start in range(0, len(utterances), BATCH):
             batch = utterances[start : start + BATCH]
-            audio = [read_audio(u.audio) for u in batch]
             texts = ["".join(c for c in u.text if c in alphabet) for u in batch]
-            for copy in range(1 + copies):
+            yield start, [read_audio(u.audio) for u in batch], texts
+
+    def units() -> Iterator[tuple]:
+        for start, audio, texts in batches():
+            for copy in range(1 + PERTURBED):
                 seed = copy * len(utterances) + start
                 inputs = functools.partial(perturbed, seed=seed) if copy else None
-                first, embeddings = heard(audio, inputs)
-                yield from zip(first, texts, embeddings, strict=True)
+                paths, embeddings = speech_llm.ctc_paths(audio, inputs)
+                yield from zip(paths, texts, embeddings, strict=True)
 
-    def heard(audio: list, inputs: Callable | None) -> tuple[list[str], list[torch.Tensor]]:
-        if not speech_llm.transcribes:
-            return speech_llm.ctc_paths(audio, inputs)
-        transcripts = speech_llm.first_pass(audio, inputs)
-        return transcripts, [torch.tensor(list(map(ord, transcript)), dtype=torch.long) for transcript in transcripts]
-
-    return build_inventory(recordings(), 1 if speech_llm.transcribes else speech_llm.model.config.stack)
+    if speech_llm.transcribes:
+        heard = (
+            pair for _, audio, texts in batches() for pair in zip(speech_llm.first_pass(audio), texts, strict=True)
+        )
+        return transcript_inventory(heard)
+    return build_inventory(units(), speech_llm.model.config.stack)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import random
 from bisect import bisect_left, bisect_right
@@ -27,9 +28,12 @@ from adapt.train.explicit import EXPLICIT, SlotBatch
 from adapt.train.fit import fit
 from adapt.train.frames import FrameStore, frames_in_order, frames_of, spoken_batch
 from adapt.train.perturb import perturbed
+from adapt.train.pseudo_audio import misheard, transcript_inventory
 from adapt.train.speech import Speech, Spoken, batches
 from adapt.train.unit_selection import UnitInventory, build_inventory
 from adapt.train.units import unit_writer
+
+Simulation = Callable[[str, random.Random], torch.Tensor]
 
 SHORT_FIRST = 0.2  # first share of the steps, in which batches go from short recordings to all of them
 EVALUATED = 100  # recordings, at most: with a large LLM an evaluation takes as long as several steps
@@ -81,7 +85,7 @@ def align(
         short_first=SHORT_FIRST,
         seed=seed,
     )
-    inventory = frame_inventory(speech_llm, speech, settings.unit_recordings, seed) if settings.simulated else None
+    simulate = _simulation(speech_llm, speech, frames, settings.unit_recordings, seed) if settings.simulated else None
     with _coarse_while_frozen(model, bf16 and settings.decoder != "full"):
         lora, decoder_weights = _trained_decoder(model, settings)
         model.requires_grad_(False)
@@ -97,7 +101,7 @@ def align(
         with speech_llm.plain_attention():
             history += fit(
                 model,
-                _batches(speech_llm, speech, recordings_of, texts, inventory, settings, seed, frames),
+                _batches(speech_llm, speech, recordings_of, texts, simulate, settings, seed, frames),
                 _loss(speech_llm, decoder_weights, settings, seed, frames),
                 steps=settings.steps,
                 groups=groups,
@@ -133,6 +137,27 @@ def _coarse_while_frozen(model: ComposedForSpeechRecognition, coarse: bool) -> I
     model.language_model.to(torch.bfloat16)
     yield
     model.language_model.to(dtype).load_state_dict(fine)
+
+
+def _simulation(
+    speech_llm: SpeechLLM, speech: Speech, frames: FrameStore | None, recordings: int, seed: int
+) -> Simulation:
+    """The function that simulates what stands for a sentence: encoder frames, or tokens of the encoder's transcript.
+
+    recordings: the number at most whose units are selected, drawn with `seed`.
+    """
+    if not speech_llm.transcribes:
+        return frame_inventory(speech_llm, speech, recordings, seed).select
+    drawn = random.Random(seed).sample(speech.items, min(recordings, len(speech.items)))
+    return functools.partial(misheard, speech_llm, transcript_inventory(_first_passes(speech_llm, drawn, frames)))
+
+
+def _first_passes(speech_llm: SpeechLLM, items: Sequence[Spoken], frames: FrameStore) -> Iterator[tuple[str, str]]:
+    """The encoder's transcript of each recording, and its own transcript."""
+    for item in items:
+        (row,) = frames.rows([item])
+        (ids,) = speech_llm.model.first_pass(row[None].to(speech_llm.device), torch.tensor([len(row)]))
+        yield speech_llm.tokenizer.decode(ids).strip(), item.text
 
 
 @torch.no_grad()
@@ -193,7 +218,7 @@ def _batches(
     speech: Speech,
     recordings_of: Callable[[int], list[Spoken]],
     texts: Sequence[str],
-    inventory: UnitInventory | None,
+    simulate: Simulation | None,
     settings: Align,
     seed: int,
     frames: FrameStore | None,
@@ -219,7 +244,7 @@ def _batches(
             "letters": [ctc_ids(text, alphabet) for text in transcripts],
             "targets": [speech_llm.target_ids(text) for text in [*transcripts, *sentences]],
             "units": [write(text) for text in [*transcripts, *sentences]],
-            "simulated": [inventory.select(text, rng) for text in sentences],
+            "simulated": [simulate(text, rng) for text in sentences],
             "step": step,
         }
 
@@ -248,11 +273,13 @@ def _loss(
             parameter.requires_grad_(step >= settings.decoder_from * settings.steps)
         frames, counts = frames_of(encoder, batch, seed=seed * 3_000_017 + step)
         rows = [row[:n].float() for row, n in zip(frames, counts.tolist(), strict=True)]
-        rows += [row.to(frames.device) for row in batch["simulated"]]
+        simulated = [row.to(frames.device) for row in batch["simulated"]]
+        rows += [] if speech_llm.transcribes else simulated
         lengths = torch.tensor([len(row) for row in rows], device=frames.device)
         frames = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         stacks = model.stacks(frames, lengths)
         embeddings = model.slots(stacks)
+        embeddings += list(map(model.get_input_embeddings(), simulated)) if speech_llm.transcribes else []
         loss = token_loss(*speech_llm.labelled(*speech_llm.training_batch(embeddings, batch["targets"])))
         logits = encoder.ctc(frames) if encoder_trained or explicit else None
         if encoder_trained:

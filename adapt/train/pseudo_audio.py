@@ -7,7 +7,7 @@ of that name in `adapt.recipe.choices`.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,9 @@ from transformers import PreTrainedTokenizerBase
 from adapt.errors import ModelError
 from adapt.model.encoders import BLANK
 from adapt.model.speech_llm import SpeechLLM
-from adapt.train.unit_selection import UnitInventory
+from adapt.train.unit_selection import UnitInventory, build_inventory
+
+MISHEARD = 0.2  # mean share of the words of a simulated transcript that are written as they were misheard
 
 
 @dataclass(frozen=True)
@@ -121,15 +123,36 @@ def simulate(inputs: PseudoAudioInputs, text: str, rng: random.Random) -> torch.
     For an encoder that transcribes, it holds the tokens of a transcript with errors.
     """
     if inputs.speech_llm.transcribes:
-        heard = _letters(inputs, text, rng)
-        if inputs.inventory:
-            heard = "".join(map(chr, inputs.inventory.select(heard, rng).tolist()))
-        ids = inputs.speech_llm.tokenizer.encode(heard.strip(), add_special_tokens=False)
-        return inputs.speech_llm.embed(ids).detach()
+        ids = misheard(inputs.speech_llm, inputs.inventory, _letters(inputs, text, rng), rng)
+        return inputs.speech_llm.rows(ids.to(inputs.speech_llm.device)).detach()
     if inputs.inventory:
         stacks = inputs.inventory.select(_letters(inputs, text, rng), rng)
         return inputs.speech_llm.model.slots([stacks])[0].detach()
     return inputs.speech_llm.embed(simulated_ids(inputs, text, rng)).detach()
+
+
+def transcript_inventory(transcripts: Iterable[tuple[str, str]]) -> UnitInventory:
+    """The inventory of what an encoder that transcribes makes of letters.
+
+    transcripts: what it wrote, and what was said. The embeddings of the inventory are characters (their codes).
+    """
+    return build_inventory(
+        (heard, said, torch.tensor(list(map(ord, heard)), dtype=torch.long)) for heard, said in transcripts
+    )
+
+
+def misheard(speech_llm: SpeechLLM, inventory: UnitInventory | None, text: str, rng: random.Random) -> torch.Tensor:
+    """Tokens `[tokens]` of the decoder for what the encoder might transcribe for a text; None: the text itself.
+
+    A share of the words, drawn between 0 and twice MISHEARD, is written as the inventory has it; the others stay.
+    """
+    share = 2 * MISHEARD * rng.random() if inventory else 0.0
+    words = [
+        "".join(map(chr, inventory.select(word, rng).tolist())) if rng.random() < share else word
+        for word in text.split()
+    ]
+    ids = speech_llm.tokenizer.encode(" ".join(" ".join(words).split()), add_special_tokens=False)
+    return torch.tensor(ids, dtype=torch.long)
 
 
 def soft_prompt(inputs: PseudoAudioInputs, text: str, rng: random.Random) -> torch.Tensor:
