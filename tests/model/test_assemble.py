@@ -88,6 +88,23 @@ def test_a_base_is_assembled_once_from_its_parts_and_is_the_one_that_was_trained
         assert adapt("transcribe", tmp_path / "a.wav", "--base", "made", "--decoder", decoder).exit_code == 0
 
 
+@pytest.mark.parametrize("made", ["first-pass"], indirect=True)
+def test_a_base_that_transcribes_is_adapted_with_simulated_transcripts(made, tmp_path):
+    (tmp_path / "text.txt").write_text("".join(f"so it is {a} {b}\n" for a in "abcdef" for b in "ghijkl"))
+    (tmp_path / "recipe.yaml").write_text(
+        """base: made
+data: {text: text.txt, test: train.jsonl, source_replay: train.jsonl, dev_lines: 6}
+decoder: {steps: 2, batch_size: 4, eval_every: 2}
+transcribe: {num_beams: 2, max_new_tokens: 8}
+"""
+    )
+    done = adapt("run", tmp_path, "-o", tmp_path / "adapted")
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "adapted/adapter/adapt.json").read_text())["pseudo_audio"] == "simulate"
+    systems = {row["system"] for row in json.loads((tmp_path / "adapted/scores/metrics.json").read_text())["rows"]}
+    assert systems == {"base", "ctc", "adapted"}
+
+
 @pytest.mark.parametrize("made", ["units"], indirect=True)
 def test_alignment_keeps_the_pretrained_parts_and_lowers_the_loss(made, parts):
     model = load_file(made / "model/model.safetensors")
