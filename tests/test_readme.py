@@ -97,6 +97,6 @@ def test_every_recipe_of_a_base_loads_once_its_data_is_made(folder, tmp_path):
     with pytest.raises(RecipeError, match=r"data\.train: no such file"):
         load_recipe(BaseRecipe, tmp_path)
     (tmp_path / "data").mkdir()
-    for name in ("train.jsonl", "dev.jsonl", "test.jsonl", "text.txt"):
+    for name in ("train.jsonl", "dev.jsonl", "test.jsonl", "text.txt", "spoken.txt"):
         (tmp_path / "data" / name).touch()
     assert load_recipe(BaseRecipe, tmp_path, ["align.steps=7"]).align.steps == 7

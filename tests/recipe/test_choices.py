@@ -34,7 +34,7 @@ def test_dtypes_are_those_that_a_base_can_be_loaded_in():
 
 
 def test_projectors_are_those_of_the_model():
-    assert choices_of(BaseRecipe, "align.projector") == tuple(PROJECTORS)
+    assert choices_of(BaseRecipe, "align.projector") == (*PROJECTORS, "first-pass")
 
 
 def test_each_quantisation_sets_its_number_of_bits(monkeypatch):
