@@ -222,6 +222,8 @@ def _first_pass_problems(recipe: BaseRecipe) -> list[str]:
     if transcribes != (align.projector == "first-pass"):
         problem = f"{encoder.first_pass}, but align.projector is {align.projector}"
         problems.append(f"encoder.first_pass: {problem}; give a language and the projector first-pass, or neither")
+    if transcribes and not encoder.start:
+        problems.append("encoder.first_pass: without encoder.start; start from a Whisper, or leave first_pass out")
     if transcribes and (encoder.frozen != "all" or encoder.tuned_layers):
         problems.append("encoder.first_pass: needs a frozen encoder; write frozen: all, and no tuned_layers")
     unused = {"units": "none", "explicit": "none"} if align.projector == "first-pass" else {}

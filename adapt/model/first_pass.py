@@ -115,7 +115,8 @@ def first_pass_settings(
     """The token ids and attention heads that `TranscribingWhisper` needs, of a checkpoint of Whisper.
 
     language: of the recordings, as `en`. `heads` are (layer, head) whose cross-attention follows the audio; where the
-    checkpoint names none, those of the upper half of the layers. Raises `ModelError` for a language that it lacks.
+    checkpoint names none, those of the upper half of the layers. Raises `ModelError` for a language that it lacks, and
+    as `languages` does.
     """
     ids = tokenizer.get_vocab()
     if language not in (known := languages(tokenizer)):
@@ -134,8 +135,13 @@ def first_pass_settings(
 
 
 def languages(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """The languages that a Whisper with this tokenizer transcribes, in its order."""
+    """The languages that a Whisper with this tokenizer transcribes, in its order.
+
+    Raises `ModelError` for a tokenizer that is not Whisper's.
+    """
     ids = tokenizer.get_vocab()
+    if not {"<|startoftranscript|>", "<|notimestamps|>", "<|endoftext|>"} <= ids.keys():
+        raise ModelError("its tokenizer is not Whisper's; copy the tokenizer files of the checkpoint too")
     found = [(token_id, name) for token, token_id in ids.items() if (name := token[2:-2]) and _is_language(token)]
     return [name for _, name in sorted(found)] if _is_multilingual(ids) else ["en"]
 

@@ -106,6 +106,9 @@ def test_simulated_slots_hold_the_errors_of_the_transcripts(speech_llm, monkeypa
 def test_a_language_that_whisper_lacks_is_named(whisper):
     with pytest.raises(ModelError, match="'de' is none of its languages, en"):
         pretrained(str(whisper), ALPHABET, first_pass="de")
+    byte_level_tokenizer().save_pretrained(whisper)
+    with pytest.raises(ModelError, match="its tokenizer is not Whisper's"):
+        pretrained(str(whisper), ALPHABET, first_pass="en")
 
 
 @pytest.mark.slow
