@@ -158,8 +158,8 @@ class ComposedForSpeechRecognition(PreTrainedModel, GenerationMixin):
         self.encoder = CtcEncoder(CtcEncoderConfig(audio_config=config.audio_config, alphabet=config.alphabet))
         width, out = self.encoder.width, config.text_config.hidden_size
         if config.projector == "first-pass":
-            vocabulary = self.encoder.encoder.config.vocab_size
-            self.projector = FirstPass(vocabulary, width, config.projector_size, out)
+            settings = self.encoder.encoder.config.first_pass
+            self.projector = FirstPass(settings, width, config.projector_size, out)
         else:
             self.projector = PROJECTORS[config.projector](config.stack, width, config.projector_size, out)
         self.unit_ctc = UnitCtc(config.units, out) if config.units else None

@@ -3,14 +3,17 @@
 Whisper writes a transcript, greedily. This is the first pass of a two-pass recogniser, whose second pass, the LLM,
 reads transcript and audio together (deliberation, 2003.07962). Each frame of Whisper's encoder is followed by the state
 of Whisper's decoder for the token that is spoken there, which cross-attention tells. The projector makes an embedding
-for each token of the transcript: the mean of the LLM's own token embeddings, weighted by Whisper's probabilities, and
-a trained term that sees state and audio.
+for each token that the LLM has for the transcript: its own token embedding, or the mean of those that Whisper thinks
+possible, and a trained term that sees states and audio.
 """
 
 from __future__ import annotations
 
+import codecs
 import copy
 import re
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +21,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 from transformers.models.whisper.modeling_whisper import WhisperDecoder, WhisperPreTrainedModel
 
 from adapt.errors import ModelError
@@ -28,7 +32,7 @@ from adapt.model.whisper import MARGIN, WindowedWhisper
 SHORTEST = 1_000
 GRID = 500  # recordings whose windows have the same length are transcribed together
 SILENCE = 100  # the least silence after a recording
-PIECES = 4  # most tokens of the LLM for a token of Whisper
+BYTES = 24  # most letters of a token of Whisper
 ALTERNATIVES = 16  # tokens of Whisper whose probabilities weight the embeddings
 
 
@@ -110,12 +114,17 @@ class TranscribingWhisper(WhisperPreTrainedModel):
 
 
 def first_pass_settings(
-    config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, generation: PreTrainedConfig, language: str
+    config: PreTrainedConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    generation: PreTrainedConfig,
+    language: str,
+    alphabet: str,
 ) -> dict:
     """The token ids and attention heads that `TranscribingWhisper` needs, of a checkpoint of Whisper.
 
     language: of the recordings, as `en`. `heads` are (layer, head) whose cross-attention follows the audio; where the
-    checkpoint names none, those of the upper half of the layers. Raises `ModelError` for a language that it lacks, and
+    checkpoint names none, those of the upper half of the layers. alphabet: characters of transcripts; if it has no
+    digits, Whisper writes numbers as words. Raises `ModelError` for a language that it lacks, and
     as `languages` does.
     """
     ids = tokenizer.get_vocab()
@@ -124,11 +133,13 @@ def first_pass_settings(
     task = [f"<|{language}|>", "<|transcribe|>"] if _is_multilingual(ids) else []
     prompt = [ids[token] for token in ("<|startoftranscript|>", *task, "<|notimestamps|>")]
     end = ids["<|endoftext|>"]
+    written = any(map(str.isdigit, alphabet))
+    digits = [] if written else sorted(i for token, i in ids.items() if i < end and re.search(r"\d", token))
     layers, heads = range(config.decoder_layers // 2, config.decoder_layers), range(config.decoder_attention_heads)
     return {
         "prompt": prompt,
         "end": end,
-        "never": [token for token in getattr(generation, "suppress_tokens", None) or () if token >= 0],
+        "never": [token for token in getattr(generation, "suppress_tokens", None) or () if token >= 0] + digits,
         "never_first": [ids["Ġ"], end],
         "heads": getattr(generation, "alignment_heads", None) or [[a, b] for a in layers for b in heads],
     }
@@ -178,17 +189,51 @@ def monotonic_path(scores: np.ndarray) -> np.ndarray:
     return path
 
 
+# A capital beside another is a word of its own, because Whisper writes what is spelled in capitals.
+WORD = re.compile(r"[A-Z](?=[A-Z])|(?<=[A-Z])[A-Z]|[^\W_]+(?:'[^\W_]+)*")
+
+
+class Word(NamedTuple):
+    """A word of a transcript, in lower case, and the first and the last token of Whisper that write it."""
+
+    text: str
+    first: int
+    last: int
+
+
+def spoken_words(tokens: Iterable[bytes]) -> list[Word]:
+    """The words of a transcript without punctuation, as normalised transcripts are written; tokens: in UTF-8.
+
+    >>> [word.text for word in spoken_words([b" Ok", b"ay, it's", b" the", b" US-A", b"ir."])]
+    ['okay', "it's", 'the', 'u', 's', 'air']
+    """
+    decoder, text, owners = codecs.getincrementaldecoder("utf-8")("ignore"), "", []
+    for number, token in enumerate(tokens):
+        characters = decoder.decode(token)
+        text += characters
+        owners += [number] * len(characters)
+    return [Word(m[0].lower(), owners[m.start()], owners[m.end() - 1]) for m in WORD.finditer(text)]
+
+
 class FirstPass(nn.Module):
     """The projector from the frames of `TranscribingWhisper` to an embedding for each of the LLM's tokens in them.
 
-    vocabulary: tokens of Whisper. width: of a frame. hidden: width of the trained term, which begins at 0. out:
-    dimensions of the LLM's embeddings. `pieces` holds the LLM's tokens for each of Whisper's, `[vocabulary, PIECES]`,
-    filled with -1, and `scale` the mean norm of the LLM's token embeddings.
+    A word that is one token of Whisper and one of the LLM has the mean of the embeddings of such words, weighted by
+    Whisper's probabilities; any other word has those of the LLM's tokens for it. A trained term, which begins at 0, is
+    added to all tokens of a word.
+
+    settings: of `first_pass_settings`. width: of a frame. hidden: width of the trained term. out: dimensions of the
+    LLM's embeddings. `scale` holds the mean norm of the LLM's token embeddings; `letters` and `words` are those of
+    `token_tables`. `encode` is to be set to the function that returns the LLM's tokens of a word.
     """
 
-    def __init__(self, vocabulary: int, width: int, hidden: int, out: int):
+    encode: Callable[[str], list[int]]
+
+    def __init__(self, settings: dict, width: int, hidden: int, out: int):
         super().__init__()
-        self.register_buffer("pieces", torch.full((vocabulary, PIECES), -1, dtype=torch.int32))
+        self.never = settings["never"]
+        self.register_buffer("letters", torch.zeros(settings["end"], BYTES, dtype=torch.uint8))
+        self.register_buffer("words", torch.full((settings["end"],), -1, dtype=torch.int32))
         self.register_buffer("scale", torch.tensor(1.0))
         self.linear1 = nn.Linear(width, hidden)
         self.norm = nn.LayerNorm(hidden)
@@ -200,18 +245,29 @@ class FirstPass(nn.Module):
         readout: the embeddings of Whisper's tokens, `[vocabulary, width / 2]`. table: those of the LLM's.
         """
         heard, states = self._tokens(frames)
-        probabilities, ids = self._probabilities(states, readout)
-        pieces = self.pieces[ids].long()
-        embeddings = F.embedding(pieces.clamp_min(0), table).float() * (pieces >= 0)[..., None]
-        means = torch.einsum("na,nape->npe", probabilities, embeddings)
-        halves = torch.cat([F.layer_norm(half.float(), half.shape[-1:]) for half in (heard, states)], -1)
-        term = self.linear2(F.gelu(self.norm(self.linear1(halves.to(self.linear1.weight.dtype))))).float()
-        return (means + self.scale * term[:, None])[pieces[:, 0] >= 0]
+        probabilities, alternatives = self._probabilities(states, readout)
+        same = self.words[alternatives].long()
+        weights = F.normalize(probabilities * (same >= 0), p=1, dim=1)
+        means = torch.einsum("na,nae->ne", weights, F.embedding(same.clamp_min(0), table).float())
+        rows, words = [means[:0]], self._words(alternatives[:, 0])
+        if words:
+            inputs = torch.cat([F.layer_norm(half.float(), half.shape[-1:]) for half in (heard, states)], -1)
+            inputs = torch.stack([inputs[word.first : word.last + 1].mean(0) for word in words])
+            hidden = self.norm(self.linear1(inputs.to(self.linear1.weight.dtype)))
+            for word, term in zip(words, self.scale * self.linear2(F.gelu(hidden)).float(), strict=True):
+                ids = torch.tensor(self.encode(word.text), dtype=torch.long, device=table.device)
+                whole = word.first == word.last and same[word.first, 0] >= 0
+                rows.append((means[word.first, None] if whole else F.embedding(ids, table).float()) + term)
+        return torch.cat(rows)
 
     def ids(self, frames: torch.Tensor, readout: torch.Tensor) -> list[int]:
         """The LLM's tokens of the transcript, one for each embedding of `forward`."""
         best = self._probabilities(self._tokens(frames)[1], readout)[1][:, 0]
-        return [piece for piece in self.pieces[best].flatten().tolist() if piece >= 0]
+        return [token for word in self._words(best) for token in self.encode(word.text)]
+
+    def _words(self, tokens: torch.Tensor) -> list[Word]:
+        """The words that Whisper's tokens write."""
+        return spoken_words(bytes(letters).rstrip(b"\0") for letters in self.letters[tokens].tolist())
 
     @staticmethod
     def _tokens(frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -223,22 +279,28 @@ class FirstPass(nn.Module):
         sums = heard.new_zeros(int(group[-1]) + 1, heard.shape[1]).index_add(0, group, heard)
         return sums / group.bincount()[:, None], states[first]
 
-    @staticmethod
-    def _probabilities(states: torch.Tensor, readout: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The largest probabilities of states, and the tokens of Whisper that have them, `[tokens, ALTERNATIVES]`."""
-        logits = F.linear(states.to(readout.dtype), readout).float()
+    def _probabilities(self, states: torch.Tensor, readout: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The largest probabilities in each state but the last, and tokens that have them, `[tokens, ALTERNATIVES]`."""
+        logits = F.linear(states[:-1].to(readout.dtype), readout[: len(self.words)]).float()
+        logits[:, self.never] = -torch.inf
         return logits.softmax(-1).topk(min(ALTERNATIVES, logits.shape[-1]))
 
 
-def pieces_of(whisper: PreTrainedTokenizerBase, llm: PreTrainedTokenizerBase, vocabulary: int) -> torch.Tensor:
-    """The LLM's tokens for each of Whisper's `vocabulary` tokens, as `FirstPass.pieces`.
+def token_tables(
+    whisper: PreTrainedTokenizerBase, encode: Callable[[str], list[int]], tokens: int
+) -> dict[str, torch.Tensor]:
+    """The buffers `letters` and `words` of `FirstPass` for the first `tokens` tokens of Whisper.
 
-    Letters become lower case, and punctuation becomes nothing, because transcripts are normalised.
+    `letters` `[tokens, BYTES]`: the UTF-8 of each token, filled with 0. `words` `[tokens]`: the LLM's token that is the
+    same word as the token; -1: there is none. encode: the LLM's tokens of a word.
     """
-    rows = []
-    for token in range(vocabulary):
-        text = whisper.decode([token]) if token < len(whisper) else ""
-        text = "" if text.startswith("<|") else re.sub(r"[^\w' ]|_", "", text.lower())
-        ids = llm.encode(text, add_special_tokens=False)[:PIECES] if text.strip() else []
-        rows.append(ids + [-1] * (PIECES - len(ids)))
-    return torch.tensor(rows, dtype=torch.int32)
+    letters, words = torch.zeros(tokens, BYTES, dtype=torch.uint8), torch.full((tokens,), -1, dtype=torch.int32)
+    code = {character: byte for byte, character in bytes_to_unicode().items()}
+    for token, text in enumerate(whisper.convert_ids_to_tokens(list(range(min(tokens, len(whisper)))))):
+        written = bytes(code[character] for character in text if character in code)[:BYTES]
+        letters[token, : len(written)] = torch.frombuffer(bytearray(written), dtype=torch.uint8) if written else 0
+        found = spoken_words([written])
+        ids = encode(found[0].text) if written.startswith(b" ") and len(found) == 1 else []
+        if len(ids) == 1:
+            words[token] = ids[0]
+    return {"letters": letters, "words": words}

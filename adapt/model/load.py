@@ -29,6 +29,7 @@ from adapt.model.families import FAMILIES, family_of
 from adapt.model.slot import audio_token_id, ids_around_slot
 from adapt.model.speech_llm import SpeechLLM
 from adapt.model.support import refusal
+from adapt.model.tokenizer import word_ids
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MAX_SECONDS = 30.0  # longest recording for models of transformers: encoders of Whisper silently drop the rest
@@ -189,6 +190,8 @@ def load_tokenizer(name: str) -> tuple[PreTrainedTokenizerBase, int]:
 
 def view(name: str, model: ComposedForSpeechRecognition, tokenizer: PreTrainedTokenizerBase) -> SpeechLLM:
     """The `SpeechLLM` of a composed model in memory."""
+    if model.config.projector == "first-pass":
+        model.projector.encode = word_ids(tokenizer)
     ends, max_seconds = [tokenizer.eos_token_id], model.config.max_seconds
     speech_llm = SpeechLLM(name, model, tokenizer, before=[], after=[], ends=ends, max_seconds=max_seconds)
     return learned_prompt.with_template(speech_llm, model.config.prompt)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import sentencepiece
 import torch
@@ -63,6 +64,17 @@ def with_leading_space(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenize
     if tokenizer.is_fast and isinstance(tokenizer.backend_tokenizer.pre_tokenizer, pre_tokenizers.ByteLevel):
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     return tokenizer
+
+
+def word_ids(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], list[int]]:
+    """The function that returns the token ids of a word inside a sentence."""
+    before = tokenizer.encode("a", add_special_tokens=False)
+
+    @functools.lru_cache(maxsize=100_000)
+    def ids(word: str) -> list[int]:
+        return tokenizer.encode(f"a {word}", add_special_tokens=False, split_special_tokens=True)[len(before) :]
+
+    return ids
 
 
 def unwritable(tokenizer: PreTrainedTokenizerBase, letters: str) -> str:

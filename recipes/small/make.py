@@ -33,7 +33,7 @@ from adapt.errors import AdaptError  # noqa: E402
 # Sentences as they come, so that frequent words are heard often, lists of rare words, and sentences with names.
 GENERAL, RARE, NAMED = 26_000, 6_000, 6_000
 # Utterances to train on, by engine: Whisper's transcripts of natural voices have the errors that matter.
-KEPT = {"hibari": 3_000, "human": 800, "rhvoice": 1_000, "flite": 700, "pico": 200, "espeak": 300}
+KEPT = {"hibari": 3_800, "human": 800, "rhvoice": 1_000, "flite": 100, "pico": 200, "espeak": 100}
 
 data_option = click.option(
     "--data", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True, help="Corpora folder."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 from pathlib import Path
@@ -10,14 +11,16 @@ import jiwer
 import pytest
 import torch
 import transformers
+from torch.nn import functional as F
 
 from adapt.errors import ModelError
 from adapt.model import first_pass
 from adapt.model.compose import compose
 from adapt.model.encoders import pretrained
 from adapt.model.features import pad, read_audio
-from adapt.model.first_pass import pieces_of
+from adapt.model.first_pass import spoken_words, token_tables
 from adapt.model.load import view
+from adapt.model.tokenizer import with_leading_space, word_ids
 from adapt.text.manifest import read_manifest
 from adapt.text.normalise import basic
 from adapt.train import pseudo_audio
@@ -41,8 +44,8 @@ def speech_llm(whisper):
     llm = transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=len(tokenizer), **TEXT))
     encoder = pretrained(str(whisper), ALPHABET, first_pass="en")
     theirs = transformers.AutoTokenizer.from_pretrained(whisper)
-    pieces = pieces_of(theirs, tokenizer, encoder.encoder.config.vocab_size)
-    model = compose(encoder, llm, tokenizer, pieces=pieces, projector="first-pass", projector_size=16)
+    tables = token_tables(theirs, word_ids(tokenizer), encoder.encoder.config.first_pass["end"])
+    model = compose(encoder, llm, tokenizer, token_tables=tables, projector="first-pass", projector_size=16)
     return view("w", model.eval(), tokenizer)
 
 
@@ -73,25 +76,49 @@ def test_the_transcript_is_that_of_whisper_and_does_not_depend_on_the_batch(whis
         assert found[:length] == ids[:length]
 
 
-def test_an_embedding_in_the_slot_is_that_of_the_token_that_whisper_writes(speech_llm, noise):
-    frames, counts = speech_llm.frames(noise)
-    readout = speech_llm.model.encoder.encoder.get_input_embeddings()
-    with torch.no_grad():
-        readout.weight.mul_(1e4)  # one token has all of the probability
-    table = speech_llm.model.get_input_embeddings().weight
-    slots, ids = speech_llm.model.project(frames, counts), speech_llm.model.first_pass(frames, counts)
-    for slot, row in zip(slots, ids, strict=True):
-        torch.testing.assert_close(slot, table[row])
-    assert sum(map(len, ids)), "something is heard"
-
-
-def test_tokens_are_written_as_normalised_transcripts_are(whisper):
+@pytest.mark.parametrize("leading_space", [False, True])
+def test_the_slot_holds_the_words_that_whisper_writes(speech_llm, whisper, leading_space):
+    tokenizer = with_leading_space(speech_llm.tokenizer) if leading_space else speech_llm.tokenizer
+    projector = view("w", speech_llm.model, tokenizer).model.projector
     theirs = transformers.AutoTokenizer.from_pretrained(whisper)
-    ours = byte_level_tokenizer()
-    pieces = pieces_of(theirs, ours, len(theirs)).tolist()
-    written = {token: ours.decode([i for i in pieces[index] if i >= 0]) for token, index in theirs.get_vocab().items()}
-    assert written["A"] == "a" and written["Ġthe"] == " the" and written["'"] == "'"
-    assert all(written[token] == "" for token in (".", "_", "<|endoftext|>"))
+    readout = F.normalize(torch.randn(len(projector.words), 32, generator=torch.Generator().manual_seed(1)))
+    states = 1e3 * readout[theirs.encode(" Mariah quits the FBI.", add_special_tokens=False)]
+    frames = torch.cat([torch.ones(len(states) + 1, 32), torch.cat([states, states[:1] * 0])], 1)
+    table = speech_llm.model.get_input_embeddings().weight
+    expected = tokenizer.encode(" mariah quits the f b i", add_special_tokens=False)
+    assert projector.ids(frames, readout) == expected
+    torch.testing.assert_close(projector(frames, readout, table), table[expected])
+
+
+def test_the_embedding_of_a_word_is_the_mean_of_those_that_whisper_thinks_possible(speech_llm):
+    projector = speech_llm.model.projector
+    table = speech_llm.model.get_input_embeddings().weight
+    first, second = [token for token in range(len(projector.words)) if projector.words[token] >= 0][:2]
+    readout = torch.zeros(len(projector.words), 32)
+    readout[first, 0], readout[second, 1] = 50.0, 50.0 - math.log(3)
+    states = torch.zeros(2, 32)
+    states[0, :2] = 1.0
+    (slot,) = projector(torch.cat([torch.ones(2, 32), states], 1), readout, table)
+    likely, other = table[projector.words[first]], table[projector.words[second]]
+    torch.testing.assert_close(slot, 0.75 * likely + 0.25 * other)
+
+
+def test_tokens_are_written_as_normalised_transcripts_are():
+    said = {"Okay, it's a well-known U.S. word.": "okay it's a well known u s word", "R-A-N, STO": "r a n s t o"}
+    for text, words in said.items():
+        for tokens in ([text.encode()], [bytes([byte]) for byte in text.encode()]):
+            assert " ".join(word.text for word in spoken_words(tokens)) == words
+    assert [(word.first, word.last) for word in spoken_words([b" Mar", b"iah", b" caf\xc3", b"\xa9 B"])] == [
+        (0, 1), (2, 3), (3, 3)
+    ]  # fmt: skip
+
+
+def test_numbers_are_words_where_transcripts_have_no_digits(whisper):
+    theirs = transformers.AutoTokenizer.from_pretrained(whisper)
+    digits = {token_id for token, token_id in theirs.get_vocab().items() if set(token) & set("0123456789")}
+    for alphabet, written in ((ALPHABET, set()), (ALPHABET + "0123456789", digits)):
+        never = pretrained(str(whisper), alphabet, first_pass="en").encoder.config.first_pass["never"]
+        assert digits and digits - set(never) == written
 
 
 def test_simulated_slots_hold_the_errors_of_the_transcripts(speech_llm, monkeypatch):
