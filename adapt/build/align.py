@@ -44,7 +44,8 @@ def _initial_model(build: Build, llm_name: str):
     with loading("llm.start", recipe.llm.start or llm_name):
         llm, tokenizer, _ = load_decoder(llm_name, alphabet)
         projector = recipe.llm.start and load_decoder(path_or_name(recipe.llm.start), alphabet)[2]
-    speech_llm = build.compose(llm, tokenizer, units=_units(build, tokenizer), token_tables=_token_tables(build, tokenizer))
+    parts = {"units": _units(build, tokenizer), "token_tables": _token_tables(build, tokenizer)}
+    speech_llm = build.compose(llm, tokenizer, **parts)
     if projector and _shapes(projector) == _shapes(speech_llm.model.projector):
         speech_llm.model.projector.load_state_dict(projector.state_dict())
     return speech_llm

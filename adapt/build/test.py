@@ -19,7 +19,7 @@ from adapt.text.manifest import Utterance
 from adapt.text.normalise import NORMALISERS
 from adapt.text.transcripts import read_hypotheses
 
-SYSTEMS = ("ctc", "llm")
+SYSTEMS = ("ctc", "llm")  # and the first pass of an encoder that transcribes
 PICTURES = 6  # pictures of the alignment, at least, if the test set has as many utterances
 MONOTONICITY = "alignment/monotonicity.json"
 
@@ -28,7 +28,8 @@ MONOTONICITY = "alignment/monotonicity.json"
 class BaseScores:
     """The result of the stage `test`.
 
-    scores: of the encoder alone (`ctc`) and of the speech LLM (`llm`), over all utterances, by language and by voice.
+    scores: of the encoder alone (`ctc`, and `first-pass` where it transcribes) and of the speech LLM (`llm`), over all
+    utterances, by language and by voice.
     means: the mean over languages of the WER of each system; empty for one language. monotonicity: of the alignment of
     audio embeddings with `letters` and with `tokens` of the transcript (`model.cosine_alignment`), as cosines.
     """
@@ -71,15 +72,16 @@ def test(build: Build) -> BaseScores:
     recipe = build.recipe
     utterances = test_set(build)
     load_model = functools.cache(functools.partial(_load, build))
-    texts = {system: _transcripts(build, system, utterances, load_model) for system in SYSTEMS}
+    systems = SYSTEMS if recipe.encoder.first_pass == "none" else ("first-pass", *SYSTEMS)
+    texts = {system: _transcripts(build, system, utterances, load_model) for system in systems}
     _alignment_stage(build, utterances, load_model)
     sets = _groups(utterances)
-    hyps = {name: {s: {u.id: texts[s][u.id] for u in members} for s in SYSTEMS} for name, members in sets.items()}
+    hyps = {name: {s: {u.id: texts[s][u.id] for u in members} for s in systems} for name, members in sets.items()}
     resamples = recipe.score.resamples
     scores = score_systems(sets, hyps, None, recipe.data.normaliser, resamples=resamples, seed=recipe.seed)
     save_scores(build.folder.path, scores, {"test": utterances}, recipe_yaml=dump(recipe))
     by_language = [row for row in scores.rows if row.set.startswith("language ")]
-    wers = {system: [row.wer for row in by_language if row.system == system] for system in SYSTEMS}
+    wers = {system: [row.wer for row in by_language if row.system == system] for system in systems}
     means = {system: sum(wer) / len(wer) for system, wer in wers.items() if wer}
     return BaseScores(scores, means, read_json(build.path(MONOTONICITY)))
 

@@ -65,8 +65,9 @@ def _channel(ctx: click.Context, option: click.Option, value: str) -> str:
     "--decoder",
     default=TranscriptionJob.decoder,
     show_default=True,
-    type=click.Choice(["llm", "ctc"]),
-    help="llm: the speech LLM. ctc: the encoder's CTC head alone; lines of --out then hold a confidence.",
+    type=click.Choice(["llm", "ctc", "first-pass"]),
+    help="llm: the speech LLM. ctc: the encoder's CTC head alone; lines of --out then hold a confidence. first-pass: "
+    "the transcript that the encoder itself writes, if it is one that does.",
 )
 @click.option(
     "--ctc-weight",

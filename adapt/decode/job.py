@@ -82,17 +82,17 @@ class Transcripts:
 
 def conflict(job: TranscriptionJob) -> str | None:
     """The first problem of options that exclude each other; None if there is none."""
-    ctc = job.decoder == "ctc"
-    if ctc and job.adapters:
-        return "--decoder ctc does not use the decoder that --adapter adapts; leave out one of the two"
-    if ctc and job.prompt:
-        return "--decoder ctc does not use the decoder that --prompt belongs to; leave out one of the two"
+    encoder_alone, option = job.decoder != "llm", f"--decoder {job.decoder}"
+    if encoder_alone and job.adapters:
+        return f"{option} does not use the decoder that --adapter adapts; leave out one of the two"
+    if encoder_alone and job.prompt:
+        return f"{option} does not use the decoder that --prompt belongs to; leave out one of the two"
     if job.prompt and job.adapters:
         return "--prompt: an adapter comes with the prompt of its training; leave out one of the two"
-    if ctc and (job.ilm or job.rescore or job.nbest > 1 or job.ctc_weight is not None):
-        return (
-            "--decoder ctc uses no LLM and gives one hypothesis; leave out --ilm, --rescore, --nbest and --ctc-weight"
-        )
+    if encoder_alone and (job.ilm or job.rescore or job.nbest > 1 or job.ctc_weight is not None):
+        return f"{option} uses no LLM and gives one hypothesis; leave out --ilm, --rescore, --nbest and --ctc-weight"
+    if job.decoder == "first-pass" and (job.lm or job.lexicon):
+        return f"{option} is greedy, without fusion; leave out --lm and --lexicon"
     if job.ilm and len(job.adapters) > 1:
         return "--ilm subtracts the internal LM of one decoder, but there are several adapters; give one --adapter"
     if job.lm_weight != DomainNgrams.start and not job.lm:
@@ -183,6 +183,8 @@ def load(job: TranscriptionJob) -> SpeechLLM:
     needs_ctc = "--decoder ctc" if job.decoder == "ctc" else "--ctc-weight" if job.ctc_weight else None
     if needs_ctc and not llm.has_ctc:
         raise DataError(f"{needs_ctc}: the base {job.base!r} has no encoder with a CTC head; leave the option out")
+    if job.decoder == "first-pass" and not llm.transcribes:
+        raise DataError(f"--decoder first-pass: the encoder of the base {job.base!r} writes none; leave the option out")
     if job.prompt:
         llm = learned_prompt.with_learned(llm, learned_prompt.load_learned_prompt(job.prompt, llm))
     for name, folder in job.adapters.items():
@@ -197,7 +199,8 @@ def job_fusion(
     from adapt.decode.ctc import CtcFusion
     from adapt.decode.fusion import Fusion
 
-    if not (job.lm or job.lexicon or job.ilm or any(u.phrases for u in utterances)):
+    fused = job.lm or job.lexicon or job.ilm or any(u.phrases for u in utterances)
+    if job.decoder == "first-pass" or not fused:
         return None
     default = LexiconBoosting.hotword_weight if job.decoder == "ctc" else LexiconBoosting.start
     weights = Weights(

@@ -1,4 +1,4 @@
-"""From a batch of recordings to the rows of a transcript file, by the decoder or by CTC alone."""
+"""From a batch of recordings to the rows of a transcript file, by the decoder or by the audio encoder alone."""
 
 from __future__ import annotations
 
@@ -36,6 +36,11 @@ def ctc_recogniser(speech_llm: SpeechLLM, fusion: CtcFusion | None) -> Recognise
         return [{"text": text} for text in fusion.transcripts(samples, phrases)]
 
     return _of_audible(recognise, {"text": ""} | ({"confidence": None} if fusion is None else {}))
+
+
+def first_pass_recogniser(speech_llm: SpeechLLM) -> Recogniser:
+    """The recogniser of the encoder's own transcripts, for an encoder that transcribes."""
+    return _of_audible(lambda samples, _: [{"text": text} for text in speech_llm.first_pass(samples)], {"text": ""})
 
 
 def is_audible(samples: np.ndarray) -> bool:

@@ -13,7 +13,14 @@ from tqdm import tqdm
 
 from adapt.decode.ctc import CtcFusion
 from adapt.decode.fusion import Fusion
-from adapt.decode.recognise import Recogniser, Search, ctc_recogniser, decoder_recogniser, stitched
+from adapt.decode.recognise import (
+    Recogniser,
+    Search,
+    ctc_recogniser,
+    decoder_recogniser,
+    first_pass_recogniser,
+    stitched,
+)
 from adapt.decode.rescore import Rescorer
 from adapt.decode.transcript_file import finished, write_row
 from adapt.errors import DataError
@@ -44,10 +51,11 @@ def transcribe(
     """Write a line `{"id", "text"}` for each utterance to `out`, shortest recordings first.
 
     A recording longer than the base takes at once is cut at its quietest points, and the transcripts of its segments
-    are joined. decoder: `llm`, or `ctc` for CTC hypotheses (`ctc`), whose lines also have a `confidence` if there is no
-    fusion. ctc_weight: of the encoder's CTC (`joint`), if the base has a CTC head. fusion: a `CtcFusion` for `ctc`,
-    else a `Fusion`; None: none. nbest: above 1, a line also has this many hypotheses as `nbest`, with their score from
-    each part of fusion. rescorer: ranks `num_beams` hypotheses; None: no rescoring. label: of the progress bar.
+    are joined. decoder: `llm`, `ctc` for CTC hypotheses (`ctc`), whose lines also have a `confidence` if there is no
+    fusion, or `first-pass` for the transcripts of an encoder that transcribes, without fusion. ctc_weight: of the
+    encoder's CTC (`joint`), if the base has a CTC head. fusion: a `CtcFusion` for `ctc`, else a `Fusion`; None: none.
+    nbest: above 1, a line also has this many hypotheses as `nbest`, with their score from each part of fusion.
+    rescorer: ranks `num_beams` hypotheses; None: no rescoring. label: of the progress bar.
 
     If named adapters are attached, each utterance is decoded with the adapter of its domain; utterances without a
     domain use the unadapted base.
@@ -63,7 +71,12 @@ def transcribe(
     waiting = sorted((u for u in utterances if u.id not in done), key=lambda u: (seconds[u.id], u.id))
     short = [u for u in waiting if seconds[u.id] <= speech_llm.max_seconds]
     search = Search(num_beams, max_new_tokens, ctc_weight, nbest, fusion, rescorer)
-    recognise = ctc_recogniser(speech_llm, fusion) if decoder == "ctc" else decoder_recogniser(speech_llm, search)
+    recognisers: dict[str, Callable[[], Recogniser]] = {
+        "llm": lambda: decoder_recogniser(speech_llm, search),
+        "ctc": lambda: ctc_recogniser(speech_llm, fusion),
+        "first-pass": lambda: first_pass_recogniser(speech_llm),
+    }
+    recognise = recognisers[decoder]()
     out.parent.mkdir(parents=True, exist_ok=True)
     with (
         out.open("a", encoding="utf-8") as lines,

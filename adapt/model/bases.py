@@ -93,6 +93,12 @@ def has_ctc(name: str) -> bool:
     return config.get("model_type") == OWN_TYPE and config.get("alphabet") != ""
 
 
+def transcribes(name: str) -> bool:
+    """Whether the base is a composed model whose encoder writes a transcript (`adapt.model.first_pass`)."""
+    config = config_of(described(name))
+    return config.get("model_type") == OWN_TYPE and bool(config.get("audio_config", {}).get("first_pass"))
+
+
 def tensors(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Data type and shape of each tensor in the safetensors files of a folder, from the headers of the files.
 

@@ -75,42 +75,51 @@ class TranscribingWhisper(WhisperPreTrainedModel):
     def _frames(self, features: torch.Tensor, counts: torch.Tensor, windows: torch.Tensor) -> list[torch.Tensor]:
         """The frames of recordings with equal windows."""
         heard = self.encoder.windowed(features, windows)
-        tokens = self._transcripts(heard, limits=(counts // 8 + 10).minimum(counts - 1))
-        output = self.decoder(tokens, encoder_hidden_states=heard, output_attentions=True)
-        heads = self.config.first_pass["heads"]
-        attention = torch.stack([output.cross_attentions[layer][:, head] for layer, head in heads]).float().mean(0)
-        first, end = len(self.config.first_pass["prompt"]) - 1, self.config.first_pass["end"]
-        rows = []
-        for row, weights, states, ids, count in zip(
-            heard, attention, output.last_hidden_state, tokens, counts.tolist(), strict=True
+        rows, limits = [], (counts // 8 + 10).minimum(counts - 1)
+        for row, count, (states, attention) in zip(
+            heard, counts.tolist(), self._transcribed(heard, limits), strict=True
         ):
-            length = int((ids[first + 1 :] != end).sum()) + 1  # with the end
-            path = monotonic_path(weights[first : first + length, :count].clamp_min(1e-6).log().cpu().numpy())
-            rows.append(torch.cat([row[:count], states[first : first + length][torch.from_numpy(path)]], -1))
+            path = monotonic_path(attention[:, :count].clamp_min(1e-6).log().cpu().numpy())
+            rows.append(torch.cat([row[:count], states[torch.from_numpy(path)]], -1))
         return rows
 
-    def _transcripts(self, heard: torch.Tensor, limits: torch.Tensor) -> torch.Tensor:
-        """Token ids `[batch, prompt and longest transcript]` of greedy search, each row filled with the end.
+    def _transcribed(self, heard: torch.Tensor, limits: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """States `[tokens, hidden]` and attention `[tokens, frames]` of each row's greedy transcript with its end.
 
-        heard: the encoder's output. limits: tokens of each row, `[batch]`; a row that reaches it ends there.
+        heard: the encoder's output. limits: tokens of each row without the end, `[batch]`.
         """
-        settings, readout = self.config.first_pass, self.decoder.embed_tokens.weight
-        tokens = torch.tensor(settings["prompt"], device=heard.device).repeat(len(heard), 1)
-        ended, cache, inputs = torch.zeros(len(heard), dtype=torch.bool, device=heard.device), None, tokens
-        for place in range(int(limits.max())):
-            output = self.decoder(inputs, encoder_hidden_states=heard, past_key_values=cache, use_cache=True)
-            logits, cache = F.linear(output.last_hidden_state[:, -1], readout), output.past_key_values
-            logits[:, settings["never"]] = -torch.inf
-            logits[:, settings["end"] + 1 :] = -torch.inf  # languages, tasks and times
+        settings, readout = self.config.first_pass, self.decoder.embed_tokens.weight.float()
+        inputs, cache = torch.tensor(settings["prompt"], device=heard.device).repeat(len(heard), 1), None
+        states, attention, lengths = [], [], limits.to(heard.device) + 1
+        for place in range(int(limits.max()) + 1):
+            output = self.decoder(
+                inputs, encoder_hidden_states=heard, past_key_values=cache, use_cache=True, output_attentions=True
+            )
+            heads = [output.cross_attentions[layer][:, head, -1] for layer, head in settings["heads"]]
+            states.append(output.last_hidden_state[:, -1])
+            attention.append(torch.stack(heads).float().mean(0))
+            cache = output.past_key_values
+            logits = written_logits(states[-1], readout, settings)
             if place == 0:
                 logits[:, settings["never_first"]] = -torch.inf
-            ended |= place >= limits
-            best = logits.argmax(-1).masked_fill(ended, settings["end"])
-            ended |= best == settings["end"]
-            tokens, inputs = torch.cat([tokens, best[:, None]], 1), best[:, None]
-            if ended.all():
+            inputs = logits.argmax(-1, keepdim=True)
+            lengths = torch.where(inputs[:, 0] == settings["end"], lengths.clamp_max(place + 1), lengths)
+            if (lengths <= place + 1).all():
                 break
-        return tokens
+        rows = zip(torch.stack(states, 1), torch.stack(attention, 1), lengths.tolist(), strict=True)
+        return [(row[:length], weights[:length]) for row, weights, length in rows]
+
+
+def written_logits(states: torch.Tensor, readout: torch.Tensor, settings: dict) -> torch.Tensor:
+    """Logits in float32, `[..., tokens]`, of the tokens of text and, last, the end; -inf for those never written.
+
+    settings: `first_pass_settings`. What is chosen from them does not change with the batch or the data type, as it
+    might with logits in half precision.
+    """
+    with torch.autocast(states.device.type, enabled=False):
+        logits = F.linear(states.float(), readout[: settings["end"] + 1].float())  # without languages, tasks and times
+    logits[..., settings["never"]] = -torch.inf
+    return logits
 
 
 def first_pass_settings(
@@ -231,7 +240,7 @@ class FirstPass(nn.Module):
 
     def __init__(self, settings: dict, width: int, hidden: int, out: int):
         super().__init__()
-        self.never = settings["never"]
+        self.settings = settings
         self.register_buffer("letters", torch.zeros(settings["end"], BYTES, dtype=torch.uint8))
         self.register_buffer("words", torch.full((settings["end"],), -1, dtype=torch.int32))
         self.register_buffer("scale", torch.tensor(1.0))
@@ -281,8 +290,7 @@ class FirstPass(nn.Module):
 
     def _probabilities(self, states: torch.Tensor, readout: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The largest probabilities in each state but the last, and tokens that have them, `[tokens, ALTERNATIVES]`."""
-        logits = F.linear(states[:-1].to(readout.dtype), readout[: len(self.words)]).float()
-        logits[:, self.never] = -torch.inf
+        logits = written_logits(states[:-1], readout, self.settings)[:, :-1]
         return logits.softmax(-1).topk(min(ALTERNATIVES, logits.shape[-1]))
 
 

@@ -1,14 +1,15 @@
-"""The systems that are transcribed: base, ctc, projected and adapted, alone and with the parts of fusion."""
+"""The systems that are transcribed: base, what the encoder hears, projected and adapted, alone and with fusion."""
 
 from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapt.model.bases import has_ctc
+from adapt.model.bases import has_ctc, transcribes
 from adapt.recipe.domain import DomainData, Recipe, Transcribe
 from adapt.run import read_json
 from adapt.stages import plan
@@ -21,7 +22,14 @@ if TYPE_CHECKING:
     from adapt.decode.fusion import Fusion
     from adapt.model.speech_llm import SpeechLLM
 
-NAMES = ("base", "ctc", "projected", "adapted")  # ctc: the encoder's CTC hypotheses, which adaptation does not change
+# first pass and ctc: the encoder's own transcripts and its CTC hypotheses, which adaptation does not change.
+NAMES = ("base", "first pass", "ctc", "projected", "adapted")
+# What the run needs for a system of the name.
+NEEDS: dict[str, Callable[[Recipe], object]] = {
+    "first pass": lambda recipe: transcribes(recipe.base),
+    "ctc": lambda recipe: has_ctc(recipe.base),
+    "projected": plan.projected,
+}
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,7 @@ def systems(run: Run) -> dict[str, System]:
         fused = {f"{of} + {parts}": System(of, plan.fusion_weights(run.recipe)) for of in ("base", "adapted")}
     ordered = {}
     for of in NAMES:
-        if (of == "ctc" and not has_ctc(run.recipe.base)) or (of == "projected" and not plan.projected(run.recipe)):
+        if of in NEEDS and not NEEDS[of](run.recipe):
             continue
         ordered |= {of: System(of), **{name: system for name, system in fused.items() if system.of == of}}
     return ordered

@@ -14,6 +14,8 @@ from adapt.stages.context import Run
 from adapt.stages.systems import System, fused_files, fusion_of, system_model, systems
 from adapt.text.transcripts import read_hypotheses
 
+DECODERS = {"ctc": "ctc", "first pass": "first-pass"}  # of systems of the encoder alone
+
 
 def stage_name(*words: str) -> str:
     """The name of a stage in run.json, from words that may contain spaces.
@@ -84,7 +86,7 @@ def _write(run: Run, system: System, manifest: Path, label: str, out: Path) -> N
         system_model(run, system.of),
         run.manifests.spoken(manifest),
         out,
-        decoder="ctc" if system.of == "ctc" else "llm",
+        decoder=DECODERS.get(system.of, "llm"),
         fusion=fusion_of(run, system),
         label=label,
         **dataclasses.asdict(run.recipe.transcribe),

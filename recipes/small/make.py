@@ -14,6 +14,7 @@ import random
 import re
 import shutil
 import sys
+from collections import Counter
 from multiprocessing import Pool
 from pathlib import Path
 
@@ -32,8 +33,8 @@ from adapt.errors import AdaptError  # noqa: E402
 
 # Sentences as they come, so that frequent words are heard often, lists of rare words, and sentences with names.
 GENERAL, RARE, NAMED = 26_000, 6_000, 6_000
-# Utterances to train on, by engine: Whisper's transcripts of natural voices have the errors that matter.
-KEPT = {"hibari": 3_800, "human": 800, "rhvoice": 1_000, "flite": 100, "pico": 200, "espeak": 100}
+# Utterances to train on, by engine: an LLM that reads Whisper's transcripts of robotic voices learns to doubt them.
+KEPT = {"hibari": 2_800, "human": 700, "rhvoice": 500}
 
 data_option = click.option(
     "--data", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True, help="Corpora folder."
@@ -103,7 +104,7 @@ def speech(data: Path, count: int, processes: int) -> None:
 
 def _draw(manifest: Path) -> None:
     """Leave KEPT utterances of each engine in a manifest, drawn at random."""
-    lines, left, kept = manifest.read_text(encoding="utf-8").splitlines(keepends=True), dict(KEPT), []
+    lines, left, kept = manifest.read_text(encoding="utf-8").splitlines(keepends=True), Counter(KEPT), []
     random.Random(1).shuffle(lines)
     for line in lines:
         engine = re.split("[ -]", json.loads(line)["voice"])[0]

@@ -16,7 +16,9 @@ from safetensors.torch import load_file, save_file
 from adapt.errors import ModelError
 from adapt.model import assemble, bases
 from adapt.model.bases import find_base, fingerprint, has_ctc
+from adapt.model.features import read_audio
 from adapt.model.load import load_speech_llm
+from adapt.text.manifest import read_manifest
 from tests.model.builders.parts import TEXT, byte_level_tokenizer, tiny_whisper
 from tests.session import adapt
 
@@ -102,7 +104,14 @@ transcribe: {num_beams: 2, max_new_tokens: 8}
     assert done.exit_code == 0, done.output
     assert json.loads((tmp_path / "adapted/adapter/adapt.json").read_text())["pseudo_audio"] == "simulate"
     systems = {row["system"] for row in json.loads((tmp_path / "adapted/scores/metrics.json").read_text())["rows"]}
-    assert systems == {"base", "ctc", "adapted"}
+    assert systems == {"base", "first pass", "ctc", "adapted"}
+    first = json.loads((tmp_path / "adapted/hyps/target.first pass.jsonl").read_text().splitlines()[0])
+    (item,) = [item for item in read_manifest(tmp_path / "train.jsonl") if item.id == first["id"]]
+    assert [first["text"]] == load_speech_llm("made", "cpu").first_pass([read_audio(item.audio)])
+    for option in ([], ["--lexicon", tmp_path / "text.txt"]):
+        done = adapt("transcribe", item.audio.path, "--base", "made", "--decoder", "first-pass", *option)
+        assert (done.exit_code == 0) == (not option), done.output
+    assert "without fusion; leave out --lm and --lexicon" in done.output
 
 
 @pytest.mark.parametrize("made", ["units"], indirect=True)
