@@ -44,8 +44,7 @@ def _initial_model(build: Build, llm_name: str):
     with loading("llm.start", recipe.llm.start or llm_name):
         llm, tokenizer, _ = load_decoder(llm_name, alphabet)
         projector = recipe.llm.start and load_decoder(path_or_name(recipe.llm.start), alphabet)[2]
-    parts = {"units": _units(build, tokenizer), "token_tables": _token_tables(build, tokenizer)}
-    speech_llm = build.compose(llm, tokenizer, **parts)
+    speech_llm = build.compose(llm, tokenizer, units=_units(build, tokenizer), letters=_letters(build))
     if projector and _shapes(projector) == _shapes(speech_llm.model.projector):
         speech_llm.model.projector.load_state_dict(projector.state_dict())
     return speech_llm
@@ -61,13 +60,12 @@ def _units(build: Build, tokenizer) -> list[int]:
     return inventory(list(map(unit_writer(kind, tokenizer, heard), heard)))
 
 
-def _token_tables(build: Build, tokenizer):
-    """What the projector `first-pass` knows of Whisper's tokens and the LLM's; None for other projectors."""
+def _letters(build: Build):
+    """The letters of Whisper's tokens, for the projector `first-pass`; None for other projectors."""
     from transformers import AutoTokenizer
 
     from adapt.model.encoders import CtcEncoder
-    from adapt.model.first_pass import token_tables
-    from adapt.model.tokenizer import word_ids
+    from adapt.model.first_pass import token_letters
 
     if build.recipe.align.projector != "first-pass":
         return None
@@ -75,7 +73,7 @@ def _token_tables(build: Build, tokenizer):
     with loading("encoder.start", name):
         whisper = AutoTokenizer.from_pretrained(name)
     config = CtcEncoder.config_class.from_pretrained(build.path("encoder"))
-    return token_tables(whisper, word_ids(tokenizer), config.audio_config.first_pass["end"])
+    return token_letters(whisper, config.audio_config.first_pass["end"])
 
 
 def _shapes(module) -> dict:

@@ -109,7 +109,7 @@ class Build:
     def compose(self, llm, tokenizer, **parts):
         """The speech LLM of the run's encoder, a new projector, and a decoder.
 
-        llm: a causal LM with its tokenizer. parts: units and token_tables, as in `adapt.model.compose.compose`.
+        llm: a causal LM with its tokenizer. parts: units and letters, as in `adapt.model.compose.compose`.
         """
         import torch
 

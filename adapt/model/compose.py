@@ -18,12 +18,12 @@ def compose(
     tokenizer: PreTrainedTokenizerBase,
     *,
     units: Sequence[int] = (),
-    token_tables: dict[str, torch.Tensor] | None = None,
+    letters: torch.Tensor | None = None,
     **settings,
 ) -> ComposedForSpeechRecognition:
     """A model with the weights of `encoder` and `llm`, and a projector with random weights.
 
-    units: token ids for a CTC head over them. token_tables: of the projector `first-pass` (`first_pass`).
+    units: token ids for a CTC head over them. letters: of Whisper's tokens, for the projector `first-pass`.
     settings: other fields of `ComposedConfig`, such as `stack`, `projector`, `projector_size`, `prompt`, `max_seconds`
     and `whole_stacks`. In a tokenizer without a padding token, the end of sentence becomes the padding token; in place.
     """
@@ -45,7 +45,7 @@ def compose(
         model.unit_ctc.units.copy_(torch.tensor(units))
     if config.projector in ("normalised", "first-pass"):
         model.projector.scale.data.fill_(llm.get_input_embeddings().weight.float().norm(dim=-1).mean())
-    if token_tables is not None:
-        model.projector.load_state_dict(token_tables, strict=False)
+    if letters is not None:
+        model.projector.letters.copy_(letters)
         torch.nn.init.zeros_(model.projector.linear2.weight)
     return model

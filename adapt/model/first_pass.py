@@ -3,8 +3,8 @@
 Whisper writes a transcript, greedily. This is the first pass of a two-pass recogniser, whose second pass, the LLM,
 reads transcript and audio together (deliberation, 2003.07962). Each frame of Whisper's encoder is followed by the state
 of Whisper's decoder for the token that is spoken there, which cross-attention tells. The projector makes an embedding
-for each token that the LLM has for the transcript: its own token embedding, or the mean of those that Whisper thinks
-possible, and a trained term that sees states and audio.
+for each token that the LLM has for the transcript: its own token embedding, and a trained term that sees states and
+audio.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ SHORTEST = 1_000
 GRID = 500  # recordings whose windows have the same length are transcribed together
 SILENCE = 100  # the least silence after a recording
 BYTES = 24  # most letters of a token of Whisper
-ALTERNATIVES = 16  # tokens of Whisper whose probabilities weight the embeddings
 
 
 class TranscribingWhisper(WhisperPreTrainedModel):
@@ -227,13 +226,12 @@ def spoken_words(tokens: Iterable[bytes]) -> list[Word]:
 class FirstPass(nn.Module):
     """The projector from the frames of `TranscribingWhisper` to an embedding for each of the LLM's tokens in them.
 
-    A word that is one token of Whisper and one of the LLM has the mean of the embeddings of such words, weighted by
-    Whisper's probabilities; any other word has those of the LLM's tokens for it. A trained term, which begins at 0, is
-    added to all tokens of a word.
+    These are the LLM's own token embeddings. A trained term, which begins at 0 and sees audio and states of a word, is
+    added to those of its tokens.
 
-    settings: of `first_pass_settings`. width: of a frame. hidden: width of the trained term. out: dimensions of the
-    LLM's embeddings. `scale` holds the mean norm of the LLM's token embeddings; `letters` and `words` are those of
-    `token_tables`. `encode` is to be set to the function that returns the LLM's tokens of a word.
+    settings: `first_pass_settings`. width: of a frame. hidden: width of the trained term. out: dimensions of the LLM's
+    embeddings. `scale` holds the mean norm of the LLM's token embeddings, and `letters` those of Whisper's tokens
+    (`token_letters`). `encode` is to be set to the function that returns the LLM's tokens of a word.
     """
 
     encode: Callable[[str], list[int]]
@@ -242,7 +240,6 @@ class FirstPass(nn.Module):
         super().__init__()
         self.settings = settings
         self.register_buffer("letters", torch.zeros(settings["end"], BYTES, dtype=torch.uint8))
-        self.register_buffer("words", torch.full((settings["end"],), -1, dtype=torch.int32))
         self.register_buffer("scale", torch.tensor(1.0))
         self.linear1 = nn.Linear(width, hidden)
         self.norm = nn.LayerNorm(hidden)
@@ -254,28 +251,24 @@ class FirstPass(nn.Module):
         readout: the embeddings of Whisper's tokens, `[vocabulary, width / 2]`. table: those of the LLM's.
         """
         heard, states = self._tokens(frames)
-        probabilities, alternatives = self._probabilities(states, readout)
-        same = self.words[alternatives].long()
-        weights = F.normalize(probabilities * (same >= 0), p=1, dim=1)
-        means = torch.einsum("na,nae->ne", weights, F.embedding(same.clamp_min(0), table).float())
-        rows, words = [means[:0]], self._words(alternatives[:, 0])
+        rows, words = [table[:0].float()], self._words(states, readout)
         if words:
             inputs = torch.cat([F.layer_norm(half.float(), half.shape[-1:]) for half in (heard, states)], -1)
             inputs = torch.stack([inputs[word.first : word.last + 1].mean(0) for word in words])
             hidden = self.norm(self.linear1(inputs.to(self.linear1.weight.dtype)))
             for word, term in zip(words, self.scale * self.linear2(F.gelu(hidden)).float(), strict=True):
                 ids = torch.tensor(self.encode(word.text), dtype=torch.long, device=table.device)
-                whole = word.first == word.last and same[word.first, 0] >= 0
-                rows.append((means[word.first, None] if whole else F.embedding(ids, table).float()) + term)
+                rows.append(F.embedding(ids, table).float() + term)
         return torch.cat(rows)
 
     def ids(self, frames: torch.Tensor, readout: torch.Tensor) -> list[int]:
         """The LLM's tokens of the transcript, one for each embedding of `forward`."""
-        best = self._probabilities(self._tokens(frames)[1], readout)[1][:, 0]
-        return [token for word in self._words(best) for token in self.encode(word.text)]
+        words = self._words(self._tokens(frames)[1], readout)
+        return [token for word in words for token in self.encode(word.text)]
 
-    def _words(self, tokens: torch.Tensor) -> list[Word]:
-        """The words that Whisper's tokens write."""
+    def _words(self, states: torch.Tensor, readout: torch.Tensor) -> list[Word]:
+        """The words of the tokens that Whisper writes in `states`, of which the last outputs the end."""
+        tokens = written_logits(states[:-1], readout, self.settings)[:, :-1].argmax(-1)
         return spoken_words(bytes(letters).rstrip(b"\0") for letters in self.letters[tokens].tolist())
 
     @staticmethod
@@ -288,27 +281,12 @@ class FirstPass(nn.Module):
         sums = heard.new_zeros(int(group[-1]) + 1, heard.shape[1]).index_add(0, group, heard)
         return sums / group.bincount()[:, None], states[first]
 
-    def _probabilities(self, states: torch.Tensor, readout: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The largest probabilities in each state but the last, and tokens that have them, `[tokens, ALTERNATIVES]`."""
-        logits = written_logits(states[:-1], readout, self.settings)[:, :-1]
-        return logits.softmax(-1).topk(min(ALTERNATIVES, logits.shape[-1]))
 
-
-def token_tables(
-    whisper: PreTrainedTokenizerBase, encode: Callable[[str], list[int]], tokens: int
-) -> dict[str, torch.Tensor]:
-    """The buffers `letters` and `words` of `FirstPass` for the first `tokens` tokens of Whisper.
-
-    `letters` `[tokens, BYTES]`: the UTF-8 of each token, filled with 0. `words` `[tokens]`: the LLM's token that is the
-    same word as the token; -1: there is none. encode: the LLM's tokens of a word.
-    """
-    letters, words = torch.zeros(tokens, BYTES, dtype=torch.uint8), torch.full((tokens,), -1, dtype=torch.int32)
+def token_letters(whisper: PreTrainedTokenizerBase, tokens: int) -> torch.Tensor:
+    """The UTF-8 of the first `tokens` tokens of Whisper, `[tokens, BYTES]`, filled with 0."""
+    letters = torch.zeros(tokens, BYTES, dtype=torch.uint8)
     code = {character: byte for byte, character in bytes_to_unicode().items()}
     for token, text in enumerate(whisper.convert_ids_to_tokens(list(range(min(tokens, len(whisper)))))):
-        written = bytes(code[character] for character in text if character in code)[:BYTES]
-        letters[token, : len(written)] = torch.frombuffer(bytearray(written), dtype=torch.uint8) if written else 0
-        found = spoken_words([written])
-        ids = encode(found[0].text) if written.startswith(b" ") and len(found) == 1 else []
-        if len(ids) == 1:
-            words[token] = ids[0]
-    return {"letters": letters, "words": words}
+        written = [code[character] for character in text if character in code][:BYTES]
+        letters[token, : len(written)] = torch.tensor(written, dtype=torch.uint8)
+    return letters

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import random
 from pathlib import Path
@@ -18,9 +17,9 @@ from adapt.model import first_pass
 from adapt.model.compose import compose
 from adapt.model.encoders import pretrained
 from adapt.model.features import pad, read_audio
-from adapt.model.first_pass import spoken_words, token_tables
+from adapt.model.first_pass import spoken_words, token_letters
 from adapt.model.load import view
-from adapt.model.tokenizer import with_leading_space, word_ids
+from adapt.model.tokenizer import with_leading_space
 from adapt.text.manifest import read_manifest
 from adapt.text.normalise import basic
 from adapt.train import pseudo_audio
@@ -44,8 +43,8 @@ def speech_llm(whisper):
     llm = transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=len(tokenizer), **TEXT))
     encoder = pretrained(str(whisper), ALPHABET, first_pass="en")
     theirs = transformers.AutoTokenizer.from_pretrained(whisper)
-    tables = token_tables(theirs, word_ids(tokenizer), encoder.encoder.config.first_pass["end"])
-    model = compose(encoder, llm, tokenizer, token_tables=tables, projector="first-pass", projector_size=16)
+    letters = token_letters(theirs, encoder.encoder.config.first_pass["end"])
+    model = compose(encoder, llm, tokenizer, letters=letters, projector="first-pass", projector_size=16)
     return view("w", model.eval(), tokenizer)
 
 
@@ -81,26 +80,13 @@ def test_the_slot_holds_the_words_that_whisper_writes(speech_llm, whisper, leadi
     tokenizer = with_leading_space(speech_llm.tokenizer) if leading_space else speech_llm.tokenizer
     projector = view("w", speech_llm.model, tokenizer).model.projector
     theirs = transformers.AutoTokenizer.from_pretrained(whisper)
-    readout = F.normalize(torch.randn(len(projector.words), 32, generator=torch.Generator().manual_seed(1)))
+    readout = F.normalize(torch.randn(len(projector.letters), 32, generator=torch.Generator().manual_seed(1)))
     states = 1e3 * readout[theirs.encode(" Mariah quits the FBI.", add_special_tokens=False)]
     frames = torch.cat([torch.ones(len(states) + 1, 32), torch.cat([states, states[:1] * 0])], 1)
     table = speech_llm.model.get_input_embeddings().weight
     expected = tokenizer.encode(" mariah quits the f b i", add_special_tokens=False)
     assert projector.ids(frames, readout) == expected
     torch.testing.assert_close(projector(frames, readout, table), table[expected])
-
-
-def test_the_embedding_of_a_word_is_the_mean_of_those_that_whisper_thinks_possible(speech_llm):
-    projector = speech_llm.model.projector
-    table = speech_llm.model.get_input_embeddings().weight
-    first, second = [token for token in range(len(projector.words)) if projector.words[token] >= 0][:2]
-    readout = torch.zeros(len(projector.words), 32)
-    readout[first, 0], readout[second, 1] = 50.0, 50.0 - math.log(3)
-    states = torch.zeros(2, 32)
-    states[0, :2] = 1.0
-    (slot,) = projector(torch.cat([torch.ones(2, 32), states], 1), readout, table)
-    likely, other = table[projector.words[first]], table[projector.words[second]]
-    torch.testing.assert_close(slot, 0.75 * likely + 0.25 * other)
 
 
 def test_tokens_are_written_as_normalised_transcripts_are():
