@@ -226,6 +226,9 @@ def _first_pass_problems(recipe: BaseRecipe) -> list[str]:
         problems.append("encoder.first_pass: without encoder.start; start from a Whisper, or leave first_pass out")
     if transcribes and (encoder.frozen != "all" or encoder.tuned_layers):
         problems.append("encoder.first_pass: needs a frozen encoder; write frozen: all, and no tuned_layers")
+    if transcribes and encoder.steps:
+        problem = f"{encoder.steps}, but the CTC head of an encoder that transcribes is not used"
+        problems.append(f"encoder.steps: {problem}; write steps: 0")
     unused = {"units": "none", "explicit": "none"} if align.projector == "first-pass" else {}
     for key, value in unused.items():
         if (given := getattr(align, key)) != value:

@@ -19,7 +19,6 @@ from adapt.text.manifest import Utterance
 from adapt.text.normalise import NORMALISERS
 from adapt.text.transcripts import read_hypotheses
 
-SYSTEMS = ("ctc", "llm")  # and the first pass of an encoder that transcribes
 PICTURES = 6  # pictures of the alignment, at least, if the test set has as many utterances
 MONOTONICITY = "alignment/monotonicity.json"
 
@@ -28,7 +27,7 @@ MONOTONICITY = "alignment/monotonicity.json"
 class BaseScores:
     """The result of the stage `test`.
 
-    scores: of the encoder alone (`ctc`, and `first-pass` where it transcribes) and of the speech LLM (`llm`), over all
+    scores: of the encoder alone (`ctc`, or `first-pass` where it transcribes) and of the speech LLM (`llm`), over all
     utterances, by language and by voice.
     means: the mean over languages of the WER of each system; empty for one language. monotonicity: of the alignment of
     audio embeddings with `letters` and with `tokens` of the transcript (`model.cosine_alignment`), as cosines.
@@ -72,7 +71,7 @@ def test(build: Build) -> BaseScores:
     recipe = build.recipe
     utterances = test_set(build)
     load_model = functools.cache(functools.partial(_load, build))
-    systems = SYSTEMS if recipe.encoder.first_pass == "none" else ("first-pass", *SYSTEMS)
+    systems = ("ctc" if recipe.encoder.first_pass == "none" else "first-pass", "llm")
     texts = {system: _transcripts(build, system, utterances, load_model) for system in systems}
     _alignment_stage(build, utterances, load_model)
     sets = _groups(utterances)

@@ -94,11 +94,14 @@ def decoder_recogniser(speech_llm: SpeechLLM, search: Search) -> Recogniser:
         fusion = fusion.with_weights(dataclasses.replace(fusion.weights, ctc=ctc_weight))
 
     def recognise(samples: Sequence[np.ndarray], phrases: OwnPhrases) -> list[dict]:
-        if not speech_llm.has_ctc:
+        if not (speech_llm.has_ctc or speech_llm.transcribes):
             return decoded(speech_llm.audio_embeddings(samples), [], phrases)
         slots, posteriors = speech_llm.embeddings_and_posteriors(samples)
-        # Where CTC hears no letter, the decoder, which has to write something, would invent words.
-        heard = [i for i, row in enumerate(posteriors) if (row.argmax(-1) < row.shape[1] - 1).any()]
+        # Where the encoder hears nothing, the decoder, which has to write something, would invent words.
+        if speech_llm.transcribes:
+            heard = [i for i, slot in enumerate(slots) if len(slot)]
+        else:
+            heard = [i for i, row in enumerate(posteriors) if (row.argmax(-1) < row.shape[1] - 1).any()]
         rows = [dict(nothing) for _ in samples]
         if heard:
             chosen = ([values[i] for i in heard] for values in (slots, posteriors, phrases))

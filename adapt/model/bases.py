@@ -88,9 +88,9 @@ def fingerprint(name: str) -> str:
 
 
 def has_ctc(name: str) -> bool:
-    """Whether the base is a composed model (`adapt base`) whose encoder has a CTC head."""
+    """Whether the base is a composed model (`adapt base`) whose encoder has a CTC head (`SpeechLLM.has_ctc`)."""
     config = config_of(described(name))
-    return config.get("model_type") == OWN_TYPE and config.get("alphabet") != ""
+    return config.get("model_type") == OWN_TYPE and config.get("alphabet") != "" and not transcribes(name)
 
 
 def transcribes(name: str) -> bool:

@@ -117,8 +117,9 @@ class SpeechLLM:
 
     @property
     def has_ctc(self) -> bool:
-        """Whether the audio encoder has a CTC head."""
-        return isinstance(self.model, ComposedForSpeechRecognition) and bool(self.model.config.alphabet)
+        """Whether the audio encoder has a CTC head. One that transcribes has none that is of use."""
+        composed = isinstance(self.model, ComposedForSpeechRecognition)
+        return composed and bool(self.model.config.alphabet) and not self.transcribes
 
     @property
     def transcribes(self) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from adapt.errors import DataError, RecipeError
-from adapt.model.bases import described, fingerprint, has_ctc
+from adapt.model.bases import described, fingerprint, has_ctc, transcribes
 from adapt.recipe.domain import Recipe
 from adapt.stages.manifests import Manifests
 from adapt.text.corpus import Corpus, prepare, read_text
@@ -88,16 +88,17 @@ def _tokenizer(file: Path) -> tuple[Callable[[str], list[int]], frozenset[int]]:
 
 
 def pseudo_audio(recipe: Recipe) -> str:
-    """The kind of pseudo audio of the recipe; `auto` becomes `simulate` for a base with a CTC head, else `soft-prompt`.
+    """The kind of pseudo audio of the recipe.
 
-    Raises RecipeError if slots are to be simulated and the base has no CTC head.
+    `auto` becomes `simulate` for a base whose encoder has a CTC head or transcribes, else `soft-prompt`. Raises
+    RecipeError if slots are to be simulated for another base.
     """
-    chosen, ctc = recipe.decoder.pseudo_audio, has_ctc(recipe.base)
-    if chosen in SIMULATES and not ctc:
+    chosen, simulates = recipe.decoder.pseudo_audio, has_ctc(recipe.base) or transcribes(recipe.base)
+    if chosen in SIMULATES and not simulates:
         problem = f"{chosen!r} needs a base with a CTC head, and {recipe.base} has none; write soft-prompt"
         raise RecipeError(f"recipe.yaml: decoder.pseudo_audio: {problem}")
     if chosen == "auto":
-        return "simulate" if ctc else "soft-prompt"
+        return "simulate" if simulates else "soft-prompt"
     return chosen
 
 

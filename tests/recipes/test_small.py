@@ -1,0 +1,53 @@
+"""The base `small` on its real parts, in the folder ADAPT_PARTS."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import jiwer
+import numpy as np
+import pytest
+import soundfile
+
+from adapt.model.features import SAMPLE_RATE, read_audio
+from tests.session import adapt
+
+WER = 0.3  # above what was measured, so that another machine passes
+NATURAL = Path(__file__).resolve().parents[2] / "recipes/music/natural"
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif("ADAPT_PARTS" not in os.environ, reason="needs ADAPT_PARTS, a folder with the parts of small"),
+]
+
+
+@pytest.fixture(scope="module")
+def sentences() -> list[tuple[Path, str]]:
+    """Recordings of general sentences in natural voices, with their transcripts."""
+    rows = [json.loads(line) for line in (NATURAL / "source.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [(NATURAL / row["audio"], row["text"]) for row in rows[::10]]
+
+
+def transcripts(*paths: Path) -> list[str]:
+    done = adapt("transcribe", *paths, "--base", "small")
+    assert done.exit_code == 0, done.output
+    return [line.split("\t")[1] for line in done.stdout.splitlines()]
+
+
+def test_general_sentences_in_natural_voices_are_recognised(sentences):
+    paths, texts = zip(*sentences, strict=True)
+    assert jiwer.wer(list(texts), transcripts(*paths)) < WER
+
+
+def test_thirty_seconds_are_recognised_as_their_parts_are_and_silence_is_no_word(sentences, tmp_path):
+    paths, texts = zip(*sentences[:8], strict=True)
+    pause = np.zeros(SAMPLE_RATE // 2, dtype=np.float32)
+    samples = np.concatenate([part for path in paths for part in (read_audio(path), pause)])
+    assert len(samples) > 20 * SAMPLE_RATE
+    soundfile.write(tmp_path / "long.wav", samples, SAMPLE_RATE)
+    noise = 1e-3 * np.random.default_rng(1).standard_normal(5 * SAMPLE_RATE)
+    soundfile.write(tmp_path / "silence.wav", noise, SAMPLE_RATE)
+    long, silence = transcripts(tmp_path / "long.wav", tmp_path / "silence.wav")
+    assert silence == ""
+    assert jiwer.wer(" ".join(texts), long) < WER
