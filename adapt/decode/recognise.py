@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from transformers import NoRepeatNGramLogitsProcessor
 
 from adapt.decode.beam_search import generate
 from adapt.decode.ctc import CtcFusion, greedy_transcripts
@@ -22,7 +23,7 @@ from adapt.text.normalise import none
 
 SILENT = 1e-4  # amplitude of the loudest sample of a silent recording, 80 dB below the loudest possible
 SHORTEST = 0.05  # seconds of the shortest word
-LONGER = 2  # times as many tokens as in the transcript of an encoder that transcribes
+REPEATED = 4  # tokens that no transcript repeats in the same order, where the decoder copies the encoder's transcript
 
 # From recordings (mono, 16 kHz) and the phrases of each to a row `{"text", ...}` of each.
 Recogniser = Callable[[Sequence[np.ndarray], OwnPhrases], list[dict]]
@@ -113,10 +114,9 @@ def decoder_recogniser(speech_llm: SpeechLLM, search: Search) -> Recogniser:
         prompts = [speech_llm.prompt(slot) for slot in slots]
         posteriors = posteriors if fusion and fusion.weights.ctc else ()
         processors = fusion.processors(Batch(phrases, posteriors)) if fusion else ()
-        longest = search.max_new_tokens
-        if speech_llm.transcribes:  # a decoder that repeats itself must not go on for long
-            longest = min(longest, LONGER * max(map(len, slots)) + 10)
-        nbest = generate(speech_llm, prompts, search.num_beams, longest, processors, count)
+        if speech_llm.transcribes:  # a decoder that copies its slot may go round in circles
+            processors = [*processors, NoRepeatNGramLogitsProcessor(REPEATED)]
+        nbest = generate(speech_llm, prompts, search.num_beams, search.max_new_tokens, processors, count)
         if count == 1:
             return [{"text": speech_llm.decode(best)} for best, *_ in nbest]
         rows = []

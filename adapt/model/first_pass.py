@@ -33,6 +33,7 @@ SHORTEST = 1_000
 GRID = 500  # recordings whose windows have the same length are transcribed together
 SILENCE = 100  # the least silence after a recording
 BYTES = 24  # most letters of a token of Whisper
+REPEATED = 6  # tokens that a transcript does not repeat in the same order: Whisper sometimes goes round in circles
 
 
 class TranscribingWhisper(WhisperPreTrainedModel):
@@ -89,7 +90,7 @@ class TranscribingWhisper(WhisperPreTrainedModel):
         """
         settings, readout = self.config.first_pass, self.decoder.embed_tokens.weight.float()
         inputs, cache = torch.tensor(settings["prompt"], device=heard.device).repeat(len(heard), 1), None
-        states, attention, lengths = [], [], limits.to(heard.device) + 1
+        states, attention, lengths, tokens = [], [], limits.to(heard.device) + 1, inputs[:, :0]
         for place in range(int(limits.max()) + 1):
             output = self.decoder(
                 inputs, encoder_hidden_states=heard, past_key_values=cache, use_cache=True, output_attentions=True
@@ -102,11 +103,19 @@ class TranscribingWhisper(WhisperPreTrainedModel):
             if place == 0:
                 logits[:, settings["never_first"]] = -torch.inf
             inputs = logits.argmax(-1, keepdim=True)
+            tokens = torch.cat([tokens, inputs], 1)
             lengths = torch.where(inputs[:, 0] == settings["end"], lengths.clamp_max(place + 1), lengths)
+            lengths = torch.where(_repeats(tokens), lengths.clamp_max(place + 2 - REPEATED), lengths)
             if (lengths <= place + 1).all():
                 break
         rows = zip(torch.stack(states, 1), torch.stack(attention, 1), lengths.tolist(), strict=True)
         return [(row[:length], weights[:length]) for row, weights, length in rows]
+
+
+def _repeats(tokens: torch.Tensor) -> torch.Tensor:
+    """Whether the last REPEATED tokens of each row of `[batch, tokens]` stand in it before, too."""
+    windows = tokens.unfold(1, REPEATED, 1) if tokens.shape[1] > REPEATED else tokens[:, :0, None]
+    return (windows[:, :-1] == windows[:, -1:]).all(-1).any(-1)
 
 
 def written_logits(states: torch.Tensor, readout: torch.Tensor, settings: dict) -> torch.Tensor:

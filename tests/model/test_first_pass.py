@@ -116,6 +116,19 @@ def test_simulated_slots_hold_the_errors_of_the_transcripts(speech_llm, monkeypa
         assert torch.equal(slot, speech_llm.embed(ids))
 
 
+def test_a_transcript_ends_before_it_repeats_itself(whisper, noise, monkeypatch):
+    encoder = pretrained(str(whisper), ALPHABET, first_pass="en").eval()
+    written = iter([1, 2, 3, 4, 5, 6, 7, 2, 3, 4, 5, 6, 7, 8, 9])
+
+    def logits(states, readout, settings):
+        return F.one_hot(torch.full((len(states),), next(written)), settings["end"] + 1).float()
+
+    monkeypatch.setattr(first_pass, "written_logits", logits)
+    heard = torch.zeros(1, 500, encoder.encoder.config.hidden_size)
+    ((states, attention),) = encoder.encoder._transcribed(heard, torch.tensor([40]))
+    assert len(states) == len(attention) == 8, "the states of seven tokens and of the end"
+
+
 def test_a_language_that_whisper_lacks_is_named(whisper):
     with pytest.raises(ModelError, match="'de' is none of its languages, en"):
         pretrained(str(whisper), ALPHABET, first_pass="de")
