@@ -206,8 +206,9 @@ def monotonic_path(scores: np.ndarray) -> np.ndarray:
     return path
 
 
-# A capital beside another is a word of its own, because Whisper writes what is spelled in capitals.
-WORD = re.compile(r"[A-Z](?=[A-Z])|(?<=[A-Z])[A-Z]|[^\W_]+(?:'[^\W_]+)*")
+# Brackets hold what is heard but not said, as "[ Silence ]". A capital beside another is a word of its own, because
+# Whisper writes what is spelled in capitals.
+WORD = re.compile(r"\[[^]]*\]|\([^)]*\)|([A-Z](?=[A-Z])|(?<=[A-Z])[A-Z]|[^\W_]+(?:'[^\W_]+)*)")
 
 
 class Word(NamedTuple):
@@ -229,7 +230,7 @@ def spoken_words(tokens: Iterable[bytes]) -> list[Word]:
         characters = decoder.decode(token)
         text += characters
         owners += [number] * len(characters)
-    return [Word(m[0].lower(), owners[m.start()], owners[m.end() - 1]) for m in WORD.finditer(text)]
+    return [Word(m[1].lower(), owners[m.start()], owners[m.end() - 1]) for m in WORD.finditer(text) if m[1]]
 
 
 class FirstPass(nn.Module):

@@ -91,6 +91,7 @@ def test_the_slot_holds_the_words_that_whisper_writes(speech_llm, whisper, leadi
 
 def test_tokens_are_written_as_normalised_transcripts_are():
     said = {"Okay, it's a well-known U.S. word.": "okay it's a well known u s word", "R-A-N, STO": "r a n s t o"}
+    said |= {" [ Silence ]": "", "(music) no [noise] (one": "no one"}
     for text, words in said.items():
         for tokens in ([text.encode()], [bytes([byte]) for byte in text.encode()]):
             assert " ".join(word.text for word in spoken_words(tokens)) == words
