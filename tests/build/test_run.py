@@ -148,6 +148,7 @@ def test_an_unknown_stage_or_a_missing_test_set_is_an_error_before_any_training(
         ("encoder.tuned_layers=2", "encoder.tuned_layers: 2, but encoder.frozen is none; write encoder.frozen: all"),
         ("encoder.first_pass=en", "encoder.first_pass: en, but align.projector is mlp; give a language and"),
         ("encoder.first_pass=en", "encoder.first_pass: without encoder.start; start from a Whisper"),
+        ("encoder.first_pass=en", "but the CTC head of an encoder that transcribes is not used; write steps: 0"),
         ("align.projector=first-pass", "encoder.first_pass: none, but align.projector is first-pass; give a language"),
         ("llm.heads=16", "llm.heads: the hidden_size 16 is no even number for each of 16 heads"),
     ],
