@@ -38,6 +38,8 @@ def compose(
         units=len(units),
         **settings,
     )
+    for part in (config.audio_config, config.text_config):
+        part._name_or_path = ""  # a folder of the machine that built it
     model = ComposedForSpeechRecognition(config)
     model.encoder.load_state_dict(encoder.state_dict())
     model.language_model.load_state_dict(llm.state_dict())

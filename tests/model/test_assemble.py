@@ -74,6 +74,7 @@ def made(request, parts, tmp_path, monkeypatch) -> Path:
 
 def test_a_base_is_assembled_once_from_its_parts_and_is_the_one_that_was_trained(made, tmp_path, noise):
     ours, theirs = load_speech_llm("made", "cpu"), load_speech_llm(str(made / "model"), "cpu")
+    assert str(tmp_path) not in (tmp_path / "assets/made/config.json").read_text(), "no folder of the machine"
     assert has_ctc("made") != transcribes("made") and not list((tmp_path / "assets/made").glob("model*")), (
         "the package has no whole model"
     )

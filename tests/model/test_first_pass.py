@@ -12,6 +12,8 @@ import torch
 import transformers
 from torch.nn import functional as F
 
+from adapt.decode import recognise
+from adapt.decode.recognise import Search, decoder_recogniser
 from adapt.errors import ModelError
 from adapt.model import first_pass
 from adapt.model.compose import compose
@@ -128,6 +130,22 @@ def test_a_transcript_ends_before_it_repeats_itself(whisper, noise, monkeypatch)
     heard = torch.zeros(1, 500, encoder.encoder.config.hidden_size)
     ((states, attention),) = encoder.encoder._transcribed(heard, torch.tensor([40]))
     assert len(states) == len(attention) == 8, "the states of seven tokens and of the end"
+
+
+def test_the_decoder_writes_nothing_for_an_empty_transcript_and_does_not_repeat_itself(speech_llm, noise, monkeypatch):
+    slots = [speech_llm.embed([]), speech_llm.embed([5, 6])]
+    monkeypatch.setattr(speech_llm.model, "project", lambda frames, lengths: slots)
+    rows = decoder_recogniser(speech_llm, Search(num_beams=1, max_new_tokens=40, ctc_weight=0.3))(noise[:2], [()] * 2)
+    assert rows[0] == {"text": ""} and rows[1]["text"]
+    monkeypatch.setattr(recognise, "generate", lambda llm, prompts, beams, most, processors, count: written(processors))
+
+    def written(processors):
+        (processor,) = processors
+        scores = processor(torch.tensor([[1, 2, 3, 4, 9, 1, 2, 3]]), torch.zeros(1, 10))
+        assert scores[0].isinf().nonzero().flatten().tolist() == [4], "the fourth token in the same order"
+        return [[[5]]]
+
+    decoder_recogniser(speech_llm, Search(num_beams=1, max_new_tokens=40, ctc_weight=0.3))(noise[:2], [()] * 2)
 
 
 def test_a_language_that_whisper_lacks_is_named(whisper):
