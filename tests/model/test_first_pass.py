@@ -108,6 +108,8 @@ def test_numbers_are_words_where_transcripts_have_no_digits(whisper):
     for alphabet, written in ((ALPHABET, set()), (ALPHABET + "0123456789", digits)):
         never = pretrained(str(whisper), alphabet, first_pass="en").encoder.config.first_pass["never"]
         assert digits and digits - set(never) == written
+    logits = first_pass.written_logits(torch.ones(2, 4), torch.ones(50, 4), {"end": 40, "never": [3]})
+    assert logits.isinf().nonzero()[:, -1].tolist() == [3, 3] and logits.shape == (2, 41)
 
 
 def test_simulated_slots_hold_the_errors_of_the_transcripts(speech_llm, monkeypatch):
