@@ -27,28 +27,38 @@ from adapt.text.template import parse
 def adapt(run: Run) -> None:
     """Run the stages that lead to an adapter. Raises RecipeError for a base that lacks the CTC head that it needs."""
     learns_soft_prompt = plan.learns_soft_prompt(run.recipe)  # raises before the first stage
-    write_text(run.path("recipe.yaml"), dump(run.recipe))
-    text(run)
-    if plan.learns_from_pairs(run.recipe):
-        project(run)
+    prepare(run)
     if learns_soft_prompt:
         soft_prompt(run)
     decoder(run)
 
 
-def run_all(run: Run) -> str:
-    """Run every stage that the recipe needs, and return the table of scores; "" if the recipe names no set to score."""
-    _check(run)
-    adapt(run)
+def prepare(run: Run) -> None:
+    """Run the stages before the training on text."""
+    write_text(run.path("recipe.yaml"), dump(run.recipe))
+    text(run)
+    if plan.learns_from_pairs(run.recipe):
+        project(run)
+
+
+def estimate_lms(run: Run) -> None:
+    """Run the stage `lm` if a system reads an n-gram LM."""
     if any(map(reads_ngrams, systems(run).values())):
         lm(run)
+
+
+def run_all(run: Run) -> str:
+    """Run every stage that the recipe needs, and return the table of scores; "" if the recipe names no set to score."""
+    check(run)
+    adapt(run)
+    estimate_lms(run)
     if not plan.scored_sets(run.recipe):
         return ""
     transcribe(run)
     return score(run)
 
 
-def _check(run: Run) -> None:
+def check(run: Run) -> None:
     """Raise errors that would otherwise occur only after the training."""
     for manifest in plan.scored_sets(run.recipe).values():
         run.manifests.seconds(manifest)

@@ -25,6 +25,7 @@ ARROWS = {
     "decode": {"errors", "text", "recipe", "lm", "model"},
     "stages": {"errors", "text", "recipe", "score", "run", "lm", "model", "train", "decode"},
     "pipeline": {"errors", "text", "recipe", "run", "stages"},
+    "compare": {"errors", "recipe", "run", "model", "stages", "pipeline"},
     "build": {"errors", "text", "recipe", "score", "run", "model", "train", "decode", "stages"},
     "check": {"errors", "text", "recipe", "score", "model", "decode", "stages"},
     "export": {"errors", "run", "model", "stages"},
@@ -33,7 +34,7 @@ ARROWS = {
     "tune": {"errors", "text", "recipe", "score", "run", "model", "decode", "stages"},
     "cli": {
         *("errors", "text", "recipe", "score", "run", "lm", "model", "decode", "stages", "pipeline", "build"),
-        *("check", "export", "prompts", "robustness", "tune"),
+        *("check", "compare", "export", "prompts", "robustness", "tune"),
     },
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -17,6 +17,7 @@ def align(build: Build) -> StageResult:
     def work(scratch: Path) -> None:
         from adapt.model.trained import TRAINED, save_trained
         from adapt.train.align import align as train
+        from adapt.train.mishearing import save_mishearings
 
         speech_llm = _initial_model(build, llm)
         training = {**build.training(), "temperature": recipe.data.temperature}
@@ -25,6 +26,8 @@ def align(build: Build) -> StageResult:
         speech_llm.model.eval().save_pretrained(build.path("model"))
         speech_llm.tokenizer.save_pretrained(build.path("model"))
         _save_examples(build, speech_llm)
+        if alignment.mishearings:
+            save_mishearings(build.path("model"), alignment.mishearings)
         write_json(build.path("model/log.json"), alignment.log)
         if recipe.encoder.frozen == "all" and recipe.align.decoder != "full" and takes_decoder_as_is(recipe):
             save_trained(speech_llm.model, alignment.lora, build.path("model", TRAINED))

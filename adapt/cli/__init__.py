@@ -13,6 +13,7 @@ for command in (
     recipes.lm,
     recipes.tune,
     recipes.prompts,
+    recipes.compare,
     recipes.robustness,
     transcribe.transcribe,
     score.score,

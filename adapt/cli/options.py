@@ -111,6 +111,15 @@ def domain_recipe(recipe: str, overrides: Sequence[str]) -> Recipe:
     return loaded
 
 
+def run_name(recipe: Recipe, overrides: Sequence[str]) -> str:
+    """The name of a recipe and, if an override chose another base, of that base: each base has its own run folder."""
+    if not any(override.startswith("base=") for override in overrides):
+        return recipe.name
+    *above, last = Path(recipe.base).parts
+    # All folders of `adapt base` and `adapt export` end in the same names.
+    return f"{recipe.name}-{above[-1]}-{last}" if last in ("model", "export") and above else f"{recipe.name}-{last}"
+
+
 @contextmanager
 def opened_run(recipe: str, overrides: Sequence[str], out: Path | None, device: str = "auto") -> Iterator[Run]:
     """Open the `Run` of a recipe, and close its folder at the end. out: None: `runs/NAME`."""
@@ -118,10 +127,5 @@ def opened_run(recipe: str, overrides: Sequence[str], out: Path | None, device: 
     from adapt.stages.context import Run
 
     loaded = domain_recipe(recipe, overrides)
-    name = loaded.name
-    if any(override.startswith("base=") for override in overrides):  # each base has its own run folder
-        *above, last = Path(loaded.base).parts
-        # All folders of `adapt base` and `adapt export` end in the same names.
-        name += f"-{above[-1]}-{last}" if last in ("model", "export") and above else f"-{last}"
-    with RunFolder(out or Path("runs") / name, seed=loaded.seed) as folder:
+    with RunFolder(out or Path("runs") / run_name(loaded, overrides), seed=loaded.seed) as folder:
         yield Run(loaded, folder, device, report)

@@ -58,6 +58,7 @@ def _assemble(source: Path, out: Path) -> None:
     from transformers.utils import logging
 
     from adapt.model.composed import ComposedConfig, ComposedForSpeechRecognition
+    from adapt.model.first_pass import MISHEARINGS
     from adapt.model.soft_prompt import SLOT_EXAMPLES
     from adapt.model.tokenizer import with_leading_space
     from adapt.model.trained import TRAINED, load_trained
@@ -78,7 +79,8 @@ def _assemble(source: Path, out: Path) -> None:
     load_trained(model, source / TRAINED)
     model.half().save_pretrained(out)
     with_leading_space(AutoTokenizer.from_pretrained(folders["llm"])).save_pretrained(out)
-    shutil.copyfile(source / SLOT_EXAMPLES, out / SLOT_EXAMPLES)
+    for file in (SLOT_EXAMPLES, MISHEARINGS):
+        shutil.copyfile(source / file, out / file)
 
 
 def _part_folder(base: str, part: Mapping) -> Path:

@@ -265,7 +265,7 @@ def pretrained(
         encoder.config.window, encoder.config.tuned_layers = window, tuned_layers
         if first_pass != "none":
             tokenizer, generation = AutoTokenizer.from_pretrained(name), GenerationConfig.from_pretrained(name)
-            encoder.config.first_pass = first_pass_settings(config, tokenizer, generation, first_pass, alphabet)
+            encoder.config.first_pass = first_pass_settings(config, tokenizer, generation, first_pass)
             encoder.config.window = "full"  # the features; what is encoded of them is in adapt.model.first_pass
         else:
             encoder = encoder.encoder

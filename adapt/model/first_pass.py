@@ -27,6 +27,8 @@ from transformers.models.whisper.modeling_whisper import WhisperDecoder, Whisper
 from adapt.errors import ModelError
 from adapt.model.whisper import MARGIN, WindowedWhisper
 
+MISHEARINGS = "mishearings.json"  # in the folder of a base: what it mishears (`adapt.train.mishearing`)
+
 # Windows in filterbank frames (10 ms). On a window of 10 s, Whisper's decoder has about as many errors as on the 30 s
 # of its training; on one as long as the recording, it writes nothing or repeats itself.
 SHORTEST = 1_000
@@ -135,13 +137,11 @@ def first_pass_settings(
     tokenizer: PreTrainedTokenizerBase,
     generation: PreTrainedConfig,
     language: str,
-    alphabet: str,
 ) -> dict:
     """The token ids and attention heads that `TranscribingWhisper` needs, of a checkpoint of Whisper.
 
     language: of the recordings, as `en`. `heads` are (layer, head) whose cross-attention follows the audio; where the
-    checkpoint names none, those of the upper half of the layers. alphabet: characters of transcripts; if it has no
-    digits, Whisper writes numbers as words. Raises `ModelError` for a language that it lacks, and
+    checkpoint names none, those of the upper half of the layers. Raises `ModelError` for a language that it lacks, and
     as `languages` does.
     """
     ids = tokenizer.get_vocab()
@@ -150,13 +150,11 @@ def first_pass_settings(
     task = [f"<|{language}|>", "<|transcribe|>"] if _is_multilingual(ids) else []
     prompt = [ids[token] for token in ("<|startoftranscript|>", *task, "<|notimestamps|>")]
     end = ids["<|endoftext|>"]
-    written = any(map(str.isdigit, alphabet))
-    digits = [] if written else sorted(i for token, i in ids.items() if i < end and re.search(r"\d", token))
     layers, heads = range(config.decoder_layers // 2, config.decoder_layers), range(config.decoder_attention_heads)
     return {
         "prompt": prompt,
         "end": end,
-        "never": [token for token in getattr(generation, "suppress_tokens", None) or () if token >= 0] + digits,
+        "never": [token for token in getattr(generation, "suppress_tokens", None) or () if token >= 0],
         "never_first": [ids["Ġ"], end],
         "heads": getattr(generation, "alignment_heads", None) or [[a, b] for a in layers for b in heads],
     }
@@ -206,9 +204,14 @@ def monotonic_path(scores: np.ndarray) -> np.ndarray:
     return path
 
 
-# Brackets hold what is heard but not said, as "[ Silence ]". A capital beside another is a word of its own, because
-# Whisper writes what is spelled in capitals.
-WORD = re.compile(r"\[[^]]*\]|\([^)]*\)|([A-Z](?=[A-Z])|(?<=[A-Z])[A-Z]|[^\W_]+(?:'[^\W_]+)*)")
+# Brackets hold what is heard but not said, as "[ Silence ]". A capital beside another or a digit is a word of its
+# own, because Whisper writes what is spelled in capitals. Signs are spoken, as in "$5" and "50%".
+LETTERS = r"[^\W\d_]+"
+WORD = re.compile(
+    r"\[[^]]*\]|\([^)]*\)"
+    r"|([A-Z](?=[A-Z\d])|(?<=[A-Z])[A-Z]|(?<=\d)[A-Z](?![a-z])"
+    rf"|\d+(?:[.,:]\d+)*|[$£€%&@+°]|{LETTERS}(?:'{LETTERS})*)"
+)
 
 
 class Word(NamedTuple):
@@ -224,6 +227,8 @@ def spoken_words(tokens: Iterable[bytes]) -> list[Word]:
 
     >>> [word.text for word in spoken_words([b" Ok", b"ay, it's", b" the", b" US-A", b"ir."])]
     ['okay', "it's", 'the', 'u', 's', 'air']
+    >>> [word.text for word in spoken_words([b" N71", b"-KB5 costs", b" $3.50", b" per 2nd."])]
+    ['n', '71', 'k', 'b', '5', 'costs', '$', '3.50', 'per', '2', 'nd']
     """
     decoder, text, owners = codecs.getincrementaldecoder("utf-8")("ignore"), "", []
     for number, token in enumerate(tokens):

@@ -168,15 +168,24 @@ class Decoder:
         metadata={
             "help": "pseudo audio embeddings: the soft prompt (soft-prompt), a slot simulated for each sentence "
             "(simulate), the soft prompt before the simulated slot (soft-prompt+simulate), one of the two at random "
-            "(mixed), an empty slot (empty), or no prompt at all (none); auto: simulate if the base has a CTC head, "
-            "else soft-prompt",
+            "(mixed), the tokens of the sentence with noise in its letters (denoise), an empty slot (empty), or no "
+            "prompt at all (none); auto: simulate if the base has a CTC head or transcribes, else soft-prompt",
             "choices": choices.PSEUDO_AUDIO,
         },
     )
     noise: float = field(
         default=0.12,
         metadata={
-            "help": "mean share of the letters of a simulated slot that are changed at random",
+            "help": "mean share of the letters that are changed at random, by simulate and denoise",
+            "low": 0,
+            "high": 1,
+        },
+    )
+    misheard: float = field(
+        default=0.2,
+        metadata={
+            "help": "mean share of the words of a simulated transcript that are misheard, for a base whose encoder "
+            "transcribes",
             "low": 0,
             "high": 1,
         },

@@ -66,34 +66,31 @@ def decoder(run: Run) -> None:
 
 
 def _inventory(run: Run) -> UnitInventory | None:
-    """The inventory of unit selection from the replayed source audio; None without such audio."""
+    """The inventory of simulated slots: of what the base mishears, or of units of the replayed source audio.
+
+    None without such audio.
+    """
     from adapt.model.features import read_audio
+    from adapt.train.mishearing import load_mishearings, mishearing_inventory
     from adapt.train.perturb import perturbed
-    from adapt.train.pseudo_audio import transcript_inventory
     from adapt.train.unit_selection import build_inventory
 
+    speech_llm = run.speech_llm(run.start)
+    if speech_llm.transcribes:
+        return mishearing_inventory(load_mishearings(Path(speech_llm.model.name_or_path)))
     if not run.recipe.data.source_replay:
         return None
-    speech_llm, utterances = run.speech_llm(run.start), run.transcribed("source_replay")
-    alphabet = speech_llm.model.config.alphabet
-
-    def batches() -> Iterator[tuple[int, list, list[str]]]:
-        for start in range(0, len(utterances), BATCH):
-            batch = utterances[start : start + BATCH]
-            texts = ["".join(c for c in u.text if c in alphabet) for u in batch]
-            yield start, [read_audio(u.audio) for u in batch], texts
+    utterances, alphabet = run.transcribed("source_replay"), speech_llm.model.config.alphabet
 
     def units() -> Iterator[tuple]:
-        for start, audio, texts in batches():
+        for start in range(0, len(utterances), BATCH):
+            batch = utterances[start : start + BATCH]
+            audio = [read_audio(u.audio) for u in batch]
+            texts = ["".join(c for c in u.text if c in alphabet) for u in batch]
             for copy in range(1 + PERTURBED):
                 seed = copy * len(utterances) + start
                 inputs = functools.partial(perturbed, seed=seed) if copy else None
                 paths, embeddings = speech_llm.ctc_paths(audio, inputs)
                 yield from zip(paths, texts, embeddings, strict=True)
 
-    if speech_llm.transcribes:
-        heard = (
-            pair for _, audio, texts in batches() for pair in zip(speech_llm.first_pass(audio), texts, strict=True)
-        )
-        return transcript_inventory(heard)
     return build_inventory(units(), speech_llm.model.config.stack)

@@ -11,7 +11,7 @@ from adapt.run import RunFolder, StageResult
 from adapt.score.files import hypotheses_path
 from adapt.stages import plan
 from adapt.stages.context import Run
-from adapt.stages.systems import System, fused_files, fusion_of, system_model, systems
+from adapt.stages.systems import NAMES, System, fused_files, fusion_of, system_model, systems
 from adapt.text.transcripts import read_hypotheses
 
 DECODERS = {"ctc": "ctc", "first pass": "first-pass"}  # of systems of the encoder alone
@@ -44,9 +44,11 @@ def transcription(
     return folder.stage(name, settings, inputs, [out.as_posix()], work)
 
 
-def transcribe(run: Run) -> None:
-    """Write `hyps/<set>.<system>.jsonl` for each system and each set that the recipe scores."""
+def transcribe(run: Run, of: Sequence[str] = NAMES) -> None:
+    """Write `hyps/<set>.<system>.jsonl` for each system of one of these names, and each set that the recipe scores."""
     for label, system in systems(run).items():
+        if system.of not in of:
+            continue
         for name, manifest in plan.scored_sets(run.recipe).items():
             out = hypotheses_path(Path(), name, label)
             result = transcription(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import random
 from bisect import bisect_left, bisect_right
@@ -27,8 +26,9 @@ from adapt.train.ctc import ctc_ids, ctc_loss
 from adapt.train.explicit import EXPLICIT, SlotBatch
 from adapt.train.fit import fit
 from adapt.train.frames import FrameStore, frames_in_order, frames_of, spoken_batch
+from adapt.train.mishearing import Pair, misheard, mishearing_inventory, mishearings
 from adapt.train.perturb import perturbed
-from adapt.train.pseudo_audio import misheard, transcript_inventory
+from adapt.train.pseudo_audio import transcript_ids
 from adapt.train.speech import Speech, Spoken, batches
 from adapt.train.unit_selection import UnitInventory, build_inventory
 from adapt.train.units import unit_writer
@@ -36,16 +36,22 @@ from adapt.train.units import unit_writer
 Simulation = Callable[[str, random.Random], torch.Tensor]
 
 SHORT_FIRST = 0.2  # first share of the steps, in which batches go from short recordings to all of them
+MISHEARD = 0.05  # mean share of the words that are misheard in the simulated transcripts
 EVALUATED = 100  # recordings, at most: with a large LLM an evaluation takes as long as several steps
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """The outcome of `align`. log: of the training. lora: all LoRA, which is merged into the model; None without."""
+    """The outcome of `align`.
+
+    log: of the training. lora: all LoRA, which is merged into the model; None without. mishearings: pairs of what an
+    encoder that transcribes heard in `speech` and what was said; [] for other encoders.
+    """
 
     log: list[dict]
     lora: LoraWeights | None
+    mishearings: list[Pair]
 
 
 def align(
@@ -85,7 +91,8 @@ def align(
         short_first=SHORT_FIRST,
         seed=seed,
     )
-    simulate = _simulation(speech_llm, speech, frames, settings.unit_recordings, seed) if settings.simulated else None
+    pairs = mishearings(_first_passes(speech_llm, speech, frames)) if speech_llm.transcribes else []
+    simulate = _simulation(speech_llm, speech, pairs, settings.unit_recordings, seed) if settings.simulated else None
     with _coarse_while_frozen(model, bf16 and settings.decoder != "full"):
         lora, decoder_weights = _trained_decoder(model, settings)
         model.requires_grad_(False)
@@ -120,7 +127,7 @@ def align(
             (lora or tuned).unload()  # all of the model's LoRA
     if weights:
         weights.merge_into(model)
-    return Alignment(history, weights)
+    return Alignment(history, weights, pairs)
 
 
 @contextmanager
@@ -139,22 +146,24 @@ def _coarse_while_frozen(model: ComposedForSpeechRecognition, coarse: bool) -> I
     model.language_model.to(dtype).load_state_dict(fine)
 
 
-def _simulation(
-    speech_llm: SpeechLLM, speech: Speech, frames: FrameStore | None, recordings: int, seed: int
-) -> Simulation:
+def _simulation(speech_llm: SpeechLLM, speech: Speech, pairs: Sequence[Pair], recordings: int, seed: int) -> Simulation:
     """The function that simulates what stands for a sentence: encoder frames, or tokens of the encoder's transcript.
 
-    recordings: the number at most whose units are selected, drawn with `seed`.
+    pairs: what the encoder mishears. recordings: the number at most whose units are selected, drawn with `seed`.
     """
     if not speech_llm.transcribes:
         return frame_inventory(speech_llm, speech, recordings, seed).select
-    drawn = random.Random(seed).sample(speech.items, min(recordings, len(speech.items)))
-    return functools.partial(misheard, speech_llm, transcript_inventory(_first_passes(speech_llm, drawn, frames)))
+    inventory = mishearing_inventory(pairs)
+
+    def transcript(text: str, rng: random.Random) -> torch.Tensor:
+        return torch.tensor(transcript_ids(speech_llm, misheard(text, inventory, MISHEARD, rng)), dtype=torch.long)
+
+    return transcript
 
 
-def _first_passes(speech_llm: SpeechLLM, items: Sequence[Spoken], frames: FrameStore) -> Iterator[tuple[str, str]]:
+def _first_passes(speech_llm: SpeechLLM, speech: Speech, frames: FrameStore) -> Iterator[Pair]:
     """The encoder's transcript of each recording, and its own transcript."""
-    for item in items:
+    for item in speech.items:
         (row,) = frames.rows([item])
         (ids,) = speech_llm.model.first_pass(row[None].to(speech_llm.device), torch.tensor([len(row)]))
         yield speech_llm.tokenizer.decode(ids).strip(), item.text

@@ -62,7 +62,7 @@ def tune_decoder(
     model = adapter.add_lora(speech_llm, settings.rank, settings.alpha, settings.dropout)
     if settings.activations == "recomputed":
         speech_llm.model.get_decoder().gradient_checkpointing_enable({"use_reentrant": False})
-    inputs = PseudoAudioInputs(speech_llm, settings.noise, soft_prompt, inventory)
+    inputs = PseudoAudioInputs(speech_llm, settings.noise, settings.misheard, soft_prompt, inventory)
     base_logits = _base_logits(speech_llm, model, cached) if has_anchor else None
     evaluate = _evaluation(model, inputs, dev, guard, settings, folder, seed)
     with speech_llm.plain_attention():

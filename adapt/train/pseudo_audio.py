@@ -7,7 +7,7 @@ of that name in `adapt.recipe.choices`.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,23 +16,23 @@ from transformers import PreTrainedTokenizerBase
 from adapt.errors import ModelError
 from adapt.model.encoders import BLANK
 from adapt.model.speech_llm import SpeechLLM
-from adapt.train.unit_selection import UnitInventory, build_inventory
-
-MISHEARD = 0.2  # mean share of the words of a simulated transcript that are written as they were misheard
+from adapt.train.mishearing import misheard
+from adapt.train.unit_selection import UnitInventory
 
 
 @dataclass(frozen=True)
 class PseudoAudioInputs:
     """Inputs of the functions of PSEUDO_AUDIO.
 
-    noise: mean share of the letters of a simulated slot that are changed at random, 0 to 1. soft_prompt: `[length,
-    hidden]`; None for kinds that use none. inventory: for unit selection; None simulates with the embeddings of
-    single-letter tokens, one or two frames a letter. Its embeddings are characters (their codes) for an encoder that
-    transcribes.
+    noise: mean share of the letters of a simulated slot that are changed at random, 0 to 1. misheard: mean share of the
+    words of a simulated transcript that are misheard. soft_prompt: `[length, hidden]`; None for kinds that use none.
+    inventory: for unit selection; None simulates with the embeddings of single-letter tokens, one or two frames a
+    letter. For an encoder that transcribes, it is a `mishearing_inventory`; None simulates transcripts without errors.
     """
 
     speech_llm: SpeechLLM
     noise: float
+    misheard: float = 0.0
     soft_prompt: torch.Tensor | None = None
     inventory: UnitInventory | None = None
 
@@ -117,42 +117,23 @@ def _letters(inputs: PseudoAudioInputs, text: str, rng: random.Random) -> str:
     return with_noise("".join(c for c in text if c in alphabet), alphabet, inputs.noise, rng)
 
 
+def transcript_ids(speech_llm: SpeechLLM, transcript: str) -> list[int]:
+    """The tokens of the decoder that stand in the slot for a transcript of the encoder."""
+    return speech_llm.tokenizer.encode(transcript, add_special_tokens=False)
+
+
 def simulate(inputs: PseudoAudioInputs, text: str, rng: random.Random) -> torch.Tensor:
     """A simulated slot for each sentence: by unit selection or, without an inventory, from single-letter tokens.
 
     For an encoder that transcribes, it holds the tokens of a transcript with errors.
     """
     if inputs.speech_llm.transcribes:
-        ids = misheard(inputs.speech_llm, inputs.inventory, _letters(inputs, text, rng), rng)
-        return inputs.speech_llm.rows(ids.to(inputs.speech_llm.device)).detach()
+        heard = misheard(_letters(inputs, text, rng), inputs.inventory, inputs.misheard, rng)
+        return inputs.speech_llm.embed(transcript_ids(inputs.speech_llm, heard)).detach()
     if inputs.inventory:
         stacks = inputs.inventory.select(_letters(inputs, text, rng), rng)
         return inputs.speech_llm.model.slots([stacks])[0].detach()
     return inputs.speech_llm.embed(simulated_ids(inputs, text, rng)).detach()
-
-
-def transcript_inventory(transcripts: Iterable[tuple[str, str]]) -> UnitInventory:
-    """The inventory of what an encoder that transcribes makes of letters.
-
-    transcripts: what it wrote, and what was said. The embeddings of the inventory are characters (their codes).
-    """
-    return build_inventory(
-        (heard, said, torch.tensor(list(map(ord, heard)), dtype=torch.long)) for heard, said in transcripts
-    )
-
-
-def misheard(speech_llm: SpeechLLM, inventory: UnitInventory | None, text: str, rng: random.Random) -> torch.Tensor:
-    """Tokens `[tokens]` of the decoder for what the encoder might transcribe for a text; None: the text itself.
-
-    A share of the words, drawn between 0 and twice MISHEARD, is written as the inventory has it; the others stay.
-    """
-    share = 2 * MISHEARD * rng.random() if inventory else 0.0
-    words = [
-        "".join(map(chr, inventory.select(word, rng).tolist())) if rng.random() < share else word
-        for word in text.split()
-    ]
-    ids = speech_llm.tokenizer.encode(" ".join(" ".join(words).split()), add_special_tokens=False)
-    return torch.tensor(ids, dtype=torch.long)
 
 
 def soft_prompt(inputs: PseudoAudioInputs, text: str, rng: random.Random) -> torch.Tensor:
@@ -170,6 +151,12 @@ def mixed(inputs: PseudoAudioInputs, text: str, rng: random.Random) -> torch.Ten
     return rng.choice([soft_prompt, simulate])(inputs, text, rng)
 
 
+def denoise(inputs: PseudoAudioInputs, text: str, rng: random.Random) -> torch.Tensor:
+    """The tokens of the sentence itself, with random noise in its letters (2601.20900)."""
+    llm, noisy = inputs.speech_llm, with_noise(text, "".join(sorted(set(text))), inputs.noise, rng)
+    return llm.embed(transcript_ids(llm, noisy))[:, : llm.hidden].detach()
+
+
 def empty(inputs: PseudoAudioInputs, text: str, rng: random.Random) -> torch.Tensor:
     """The prompt with an empty slot."""
     return inputs.speech_llm.empty_slot
@@ -185,6 +172,7 @@ PSEUDO_AUDIO: dict[str, Callable[[PseudoAudioInputs, str, random.Random], torch.
     "simulate": simulate,
     "soft-prompt+simulate": soft_prompt_and_simulate,
     "mixed": mixed,
+    "denoise": denoise,
     "empty": empty,
     "none": none,
 }

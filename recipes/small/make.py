@@ -34,7 +34,7 @@ from adapt.errors import AdaptError  # noqa: E402
 # Sentences as they come, so that frequent words are heard often, lists of rare words, and sentences with names.
 GENERAL, RARE, NAMED = 26_000, 6_000, 6_000
 # Utterances to train on, by engine: an LLM that reads Whisper's transcripts of robotic voices learns to doubt them.
-KEPT = {"hibari": 2_800, "human": 700, "rhvoice": 500}
+KEPT = {"hibari": 2_800, "human": 1_400, "rhvoice": 300}
 
 data_option = click.option(
     "--data", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True, help="Corpora folder."
@@ -145,6 +145,7 @@ def pack(run: Path, out: Path) -> None:
     from adapt.model.assemble import PARTS as PARTS_FILE
     from adapt.model.assemble import tensor_hash
     from adapt.model.bases import parameters
+    from adapt.model.first_pass import MISHEARINGS
     from adapt.model.soft_prompt import SLOT_EXAMPLES
     from adapt.model.trained import TRAINED
 
@@ -157,6 +158,7 @@ def pack(run: Path, out: Path) -> None:
     facts = {"parameters": parameters(run / "model"), "parts": parts}
     (out / PARTS_FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     shutil.copyfile(run / "model/config.json", out / "config.json")
+    shutil.copyfile(run / "model" / MISHEARINGS, out / MISHEARINGS)
     for name in (TRAINED, SLOT_EXAMPLES):
         state = load_file(run / "model" / name)
         save_file({k: v.half() if v.is_floating_point() else v for k, v in state.items()}, out / name)

@@ -24,8 +24,8 @@ from adapt.model.load import view
 from adapt.model.tokenizer import with_leading_space
 from adapt.text.manifest import read_manifest
 from adapt.text.normalise import basic
-from adapt.train import pseudo_audio
-from adapt.train.pseudo_audio import PseudoAudioInputs, simulate, transcript_inventory
+from adapt.train.mishearing import mishearing_inventory, mishearings
+from adapt.train.pseudo_audio import PseudoAudioInputs, simulate
 from tests.model.builders.parts import TEXT, byte_level_tokenizer, tiny_whisper
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz' "
@@ -93,6 +93,7 @@ def test_the_slot_holds_the_words_that_whisper_writes(speech_llm, whisper, leadi
 
 def test_tokens_are_written_as_normalised_transcripts_are():
     said = {"Okay, it's a well-known U.S. word.": "okay it's a well known u s word", "R-A-N, STO": "r a n s t o"}
+    said |= {"R2D2 and 2Pac paid $1,200 for DVDs.": "r 2 d 2 and 2 pac paid $ 1,200 for d v d s"}
     said |= {" [ Silence ]": "", "(music) no [noise] (one": "no one"}
     for text, words in said.items():
         for tokens in ([text.encode()], [bytes([byte]) for byte in text.encode()]):
@@ -102,21 +103,15 @@ def test_tokens_are_written_as_normalised_transcripts_are():
     ]  # fmt: skip
 
 
-def test_numbers_are_words_where_transcripts_have_no_digits(whisper):
-    theirs = transformers.AutoTokenizer.from_pretrained(whisper)
-    digits = {token_id for token, token_id in theirs.get_vocab().items() if set(token) & set("0123456789")}
-    for alphabet, written in ((ALPHABET, set()), (ALPHABET + "0123456789", digits)):
-        never = pretrained(str(whisper), alphabet, first_pass="en").encoder.config.first_pass["never"]
-        assert digits and digits - set(never) == written
+def test_tokens_that_the_checkpoint_suppresses_are_not_written():
     logits = first_pass.written_logits(torch.ones(2, 4), torch.ones(50, 4), {"end": 40, "never": [3]})
     assert logits.isinf().nonzero()[:, -1].tolist() == [3, 3] and logits.shape == (2, 41)
 
 
-def test_simulated_slots_hold_the_errors_of_the_transcripts(speech_llm, monkeypatch):
-    monkeypatch.setattr(pseudo_audio, "MISHEARD", 1e9)  # all words
-    inventory = transcript_inventory([("so it iz", "so it is")] * 8)
-    for inputs, text in (({"inventory": inventory}, "so it iz so"), ({}, "so it is so")):
-        slot = simulate(PseudoAudioInputs(speech_llm, 0.0, **inputs), "so it is so", random.Random(1))
+def test_simulated_slots_hold_the_errors_of_the_transcripts(speech_llm):
+    inventory = mishearing_inventory(mishearings([("so it iz", "so it is")] * 8))
+    for inputs, text in (({"inventory": inventory, "misheard": 1e9}, "iz iz iz"), ({}, "is is is")):
+        slot = simulate(PseudoAudioInputs(speech_llm, 0.0, **inputs), "is is is", random.Random(1))
         ids = speech_llm.tokenizer.encode(text)
         assert torch.equal(slot, speech_llm.embed(ids))
 
