@@ -81,17 +81,19 @@ def test_links_lead_somewhere():
                 assert anchor in anchors, f"{page.name}: {target}"
 
 
-RECIPES = {path.parent: "train:" in path.read_text() for path in sorted((ROOT / "recipes").glob("*/recipe.yaml"))}
+FOLDERS = [path.parent for path in sorted((ROOT / "recipes").glob("*/recipe.yaml"))]
+BASES = [folder for folder in FOLDERS if "train:" in (folder / "recipe.yaml").read_text()]
+MADE = [ROOT / "recipes/sgd-music"]  # whose data a maker writes; tests/recipes loads it
 
 
-@pytest.mark.parametrize("folder", [f for f, base in RECIPES.items() if not base], ids=lambda p: p.name)
+@pytest.mark.parametrize("folder", sorted({*FOLDERS} - {*BASES, *MADE}), ids=lambda p: p.name)
 def test_every_recipe_of_a_domain_loads(folder):
     loaded = load_recipe(Recipe, folder)
     assert loaded.name == folder.name
     assert load_recipe(Recipe, folder, ["decoder.steps=7"]).decoder.steps == 7
 
 
-@pytest.mark.parametrize("folder", [f for f, base in RECIPES.items() if base], ids=lambda p: p.name)
+@pytest.mark.parametrize("folder", BASES, ids=lambda p: p.name)
 def test_every_recipe_of_a_base_loads_once_its_data_is_made(folder, tmp_path):
     shutil.copy(folder / "recipe.yaml", tmp_path)
     with pytest.raises(RecipeError, match=r"data\.train: no such file"):
