@@ -111,13 +111,13 @@ def _cell(figure: dict | None, key: str) -> str:
 def read_methods(names: Sequence[str], load: Callable[[Sequence[str]], Recipe]) -> list[Method]:
     """The methods of --method: `KIND`, or `KIND,KEY=VALUE,...` with keys of the section `decoder`.
 
-    names: empty: each kind that the base of the recipe can do. load: loads the recipe with overrides. Raises
-    RecipeError for an unknown kind, and as `load` does.
+    names: empty: each kind that the base can do, `speech` only if the recipe has `decoder.speak`. load: loads the
+    recipe with overrides. Raises RecipeError for an unknown kind, and as `load` does.
     """
-    base = load(()).base
-    simulates = has_ctc(base) or transcribes(base)
-    methods = []
-    for name in dict.fromkeys(names or [kind for kind in METHODS if simulates or kind not in plan.SIMULATES]):
+    recipe, methods = load(()), []
+    impossible = () if has_ctc(recipe.base) or transcribes(recipe.base) else plan.SIMULATES
+    impossible += () if recipe.decoder.speak else ("speech",)
+    for name in dict.fromkeys(names or [kind for kind in METHODS if kind not in impossible]):
         kind, *settings = name.split(",")
         if kind not in METHODS:
             known = did_you_mean(kind, METHODS) or f"; write one of {', '.join(METHODS)}"
@@ -166,7 +166,10 @@ def _trials(method: Method, seed: int, out: Path, shared: Run) -> list[Trial]:
     if not path.exists():
         unfinished = out / f".{path.name}"
         shutil.rmtree(unfinished, ignore_errors=True)
-        shutil.copytree(out / BASE, unfinished, ignore=shutil.ignore_patterns(".lock", "checkpoints"))
+        first = out / f"{slug}-1"
+        shutil.copytree(
+            first if first.exists() else out / BASE, unfinished, ignore=shutil.ignore_patterns(".lock", "checkpoints")
+        )
         unfinished.rename(path)
     with RunFolder(path, seed=seed) as folder:
         run = dataclasses.replace(shared, recipe=method.recipe, folder=folder)  # with the models that are loaded

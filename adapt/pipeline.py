@@ -18,6 +18,7 @@ from adapt.stages.lm import lm
 from adapt.stages.project import project
 from adapt.stages.score import score
 from adapt.stages.soft_prompt import soft_prompt
+from adapt.stages.speech import speech
 from adapt.stages.systems import reads_ngrams, systems
 from adapt.stages.text import text
 from adapt.stages.transcribe import transcribe
@@ -37,6 +38,8 @@ def prepare(run: Run) -> None:
     """Run the stages before the training on text."""
     write_text(run.path("recipe.yaml"), dump(run.recipe))
     text(run)
+    if plan.pseudo_audio(run.recipe) == "speech":
+        speech(run)
     if plan.learns_from_pairs(run.recipe):
         project(run)
 

@@ -84,6 +84,7 @@ def run(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str, 
 
     \b
     text        normalise the domain text; drop duplicates and sentences of the test sets
+    speech      have sentences spoken, if the pseudo audio is speech
     project     learn from paired audio, if the recipe names some (adapt project --help)
     prompt      learn the soft prompt, if the pseudo audio needs it (adapt prompt --help)
     decoder     tune the decoder on the text (adapt decoder --help)
@@ -146,6 +147,7 @@ def decoder(recipe: str, overrides: tuple[str, ...], out: Path | None, device: s
     soft-prompt+simulate  the soft prompt, followed by the simulated slot
     mixed                 for each sentence at random one of these two
     denoise               the tokens of the sentence, with noise in its letters (2601.20900)
+    speech                audio of the sentence, by the command decoder.speak
     empty                 nothing; the prompt around the slot stays
     none                  no prompt at all
     auto                  simulate if the base can, else soft-prompt

@@ -9,7 +9,17 @@ PRECISIONS = ("auto", "fp32", "bf16")
 QUANTISE_BITS: dict[str, int | None] = {"none": None, "8-bit": 8, "4-bit": 4}
 PROMPT_INITS = ("audio", "stats", "text", "random")
 PROJECT_METHODS = ("none", "tokens", "mlp", "residual")
-PSEUDO_AUDIO = ("auto", "soft-prompt", "simulate", "soft-prompt+simulate", "mixed", "denoise", "empty", "none")
+PSEUDO_AUDIO = (
+    "auto",
+    "soft-prompt",
+    "simulate",
+    "soft-prompt+simulate",
+    "mixed",
+    "denoise",
+    "speech",
+    "empty",
+    "none",
+)
 EXPLICIT = ("none", "letters", "ctc")
 WINDOWS = ("recording", "full")
 ENCODER_FROZEN = ("none", "first", "all")

@@ -168,8 +168,9 @@ class Decoder:
         metadata={
             "help": "pseudo audio embeddings: the soft prompt (soft-prompt), a slot simulated for each sentence "
             "(simulate), the soft prompt before the simulated slot (soft-prompt+simulate), one of the two at random "
-            "(mixed), the tokens of the sentence with noise in its letters (denoise), an empty slot (empty), or no "
-            "prompt at all (none); auto: simulate if the base has a CTC head or transcribes, else soft-prompt",
+            "(mixed), the tokens of the sentence with noise in its letters (denoise), audio of the sentence by the "
+            "command `decoder.speak` (speech), an empty slot (empty), or no prompt at all (none); auto: simulate if "
+            "the base has a CTC head or transcribes, else soft-prompt",
             "choices": choices.PSEUDO_AUDIO,
         },
     )
@@ -189,6 +190,16 @@ class Decoder:
             "low": 0,
             "high": 1,
         },
+    )
+    speak: str | None = field(
+        default=None,
+        metadata={
+            "help": "command of a speech synthesiser, for `speech`: it reads a sentence from standard input and writes "
+            "a wav file to {out}, as `piper -m voice.onnx -f {out}`",
+        },
+    )
+    spoken: int = field(
+        default=1000, metadata={"help": "sentences of the text that are spoken, for `speech`", "low": 1}
     )
     steps: int = field(default=400, metadata={"help": "optimiser steps", "low": 1})
     batch_size: int = field(default=32, metadata={"help": "sentences in a batch", "low": 1})

@@ -13,6 +13,7 @@ from adapt.run import write_json
 from adapt.stages import plan
 from adapt.stages.context import BATCH, Run
 from adapt.stages.log import checkpoint_note
+from adapt.stages.speech import SENTENCES, spoken
 from adapt.stages.text import FILES, training_text
 
 if TYPE_CHECKING:
@@ -35,14 +36,18 @@ def decoder(run: Run) -> None:
         replayed, guard = run.source_audio("source_replay"), run.source_audio("source_dev")
         speech_llm = run.prompted(run.fresh_speech_llm(run.start))
         vectors = load_soft_prompt(run.path(soft_prompt), speech_llm) if soft_prompt else None
+        train, dev, embeddings = training_text(run), run.lines(plan.DEV), {}
+        if settings.pseudo_audio == "speech":
+            train, dev, embeddings = spoken(run)
         shutil.rmtree(run.path(plan.ADAPTER), ignore_errors=True)
         result = tune_decoder(
             speech_llm,
-            training_text(run),
-            run.lines(plan.DEV),
+            train,
+            dev,
             settings,
             soft_prompt=vectors,
             inventory=_inventory(run) if settings.pseudo_audio in plan.SIMULATES else None,
+            spoken=embeddings,
             replayed=replayed,
             guard=guard,
             folder=scratch,
@@ -60,7 +65,8 @@ def decoder(run: Run) -> None:
         "seed": recipe.seed,
         "precision": recipe.precision,
     }
-    inputs = run.paths(*FILES, soft_prompt, plan.projected(recipe))
+    sentences = SENTENCES if settings.pseudo_audio == "speech" else None
+    inputs = run.paths(*FILES, soft_prompt, sentences, plan.projected(recipe))
     inputs += run.manifests.files(recipe.data.source_replay, recipe.data.source_dev)
     run.stage("decoder", record, inputs, [plan.ADAPTER, LOG], work, lambda: checkpoint_note(run, LOG))
 

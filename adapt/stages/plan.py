@@ -91,12 +91,16 @@ def pseudo_audio(recipe: Recipe) -> str:
     """The kind of pseudo audio of the recipe.
 
     `auto` becomes `simulate` for a base whose encoder has a CTC head or transcribes, else `soft-prompt`. Raises
-    RecipeError if slots are to be simulated for another base.
+    RecipeError if slots are to be simulated for another base, or if sentences are to be spoken and no command is there.
     """
     chosen, simulates = recipe.decoder.pseudo_audio, has_ctc(recipe.base) or transcribes(recipe.base)
     if chosen in SIMULATES and not simulates:
         problem = f"{chosen!r} needs a base with a CTC head, and {recipe.base} has none; write soft-prompt"
         raise RecipeError(f"recipe.yaml: decoder.pseudo_audio: {problem}")
+    if chosen == "speech" and "{out}" not in (recipe.decoder.speak or ""):
+        problem = "names no command with {out}"
+        way_out = "give that of a speech synthesiser, as `piper -m voice.onnx -f {out}`"
+        raise RecipeError(f"recipe.yaml: decoder.speak: {problem}; {way_out}")
     if chosen == "auto":
         return "simulate" if simulates else "soft-prompt"
     return chosen

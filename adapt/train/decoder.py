@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import peft
@@ -39,6 +39,7 @@ def tune_decoder(
     *,
     soft_prompt: torch.Tensor | None,
     inventory: UnitInventory | None,
+    spoken: Mapping[str, torch.Tensor],
     replayed: PairedAudio | None,
     guard: PairedAudio | None,
     folder: Path,
@@ -49,12 +50,12 @@ def tune_decoder(
 ) -> TrainingResult:
     """Train a LoRA of the decoder on the sentences `train`, and write it to `out` as an adapter called `name`.
 
-    dev: sentences. settings: its `pseudo_audio` is a key of PSEUDO_AUDIO, not `auto`. soft_prompt, inventory: inputs of
-    that kind of pseudo audio; None if it has no such input. replayed: source audio for the share `replay` of each
-    batch; on it, the KL divergence from the base, with the weight `anchor`, is added to the loss. guard: source audio;
-    None: no guard set. The checkpoint with the lowest loss on `dev` is kept, among those that raise the loss on `guard`
-    by at most `guard_tolerance`; step 0, the base itself, is one of them. folder: for checkpoints. precision: auto,
-    fp32 or bf16.
+    dev: sentences. settings: its `pseudo_audio` is a key of PSEUDO_AUDIO, not `auto`. soft_prompt, inventory, spoken:
+    inputs of that kind of pseudo audio; None and {} if it has no such input. replayed: source audio for the share
+    `replay` of each batch; on it, the KL divergence from the base, with the weight `anchor`, is added to the loss.
+    guard: source audio; None: no guard set. The checkpoint with the lowest loss on `dev` is kept, among those that
+    raise the loss on `guard` by at most `guard_tolerance`; step 0, the base itself, is one of them. folder: for
+    checkpoints. precision: auto, fp32 or bf16.
     """
     has_anchor = bool(replayed and settings.anchor and _replayed_rows(settings, replayed))
     cached = _cached_base_logits(speech_llm, replayed) if has_anchor else None
@@ -62,7 +63,7 @@ def tune_decoder(
     model = adapter.add_lora(speech_llm, settings.rank, settings.alpha, settings.dropout)
     if settings.activations == "recomputed":
         speech_llm.model.get_decoder().gradient_checkpointing_enable({"use_reentrant": False})
-    inputs = PseudoAudioInputs(speech_llm, settings.noise, settings.misheard, soft_prompt, inventory)
+    inputs = PseudoAudioInputs(speech_llm, settings.noise, soft_prompt, inventory, settings.misheard, spoken)
     base_logits = _base_logits(speech_llm, model, cached) if has_anchor else None
     evaluate = _evaluation(model, inputs, dev, guard, settings, folder, seed)
     with speech_llm.plain_attention():

@@ -7,8 +7,8 @@ of that name in `adapt.recipe.choices`.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -24,17 +24,19 @@ from adapt.train.unit_selection import UnitInventory
 class PseudoAudioInputs:
     """Inputs of the functions of PSEUDO_AUDIO.
 
-    noise: mean share of the letters of a simulated slot that are changed at random, 0 to 1. misheard: mean share of the
-    words of a simulated transcript that are misheard. soft_prompt: `[length, hidden]`; None for kinds that use none.
-    inventory: for unit selection; None simulates with the embeddings of single-letter tokens, one or two frames a
-    letter. For an encoder that transcribes, it is a `mishearing_inventory`; None simulates transcripts without errors.
+    noise: mean share of the letters of a simulated slot that are changed at random, 0 to 1. soft_prompt: `[length,
+    hidden]`; None for kinds that use none. inventory: for unit selection; None simulates with the embeddings of
+    single-letter tokens, one or two frames a letter. For an encoder that transcribes, it is a `mishearing_inventory`;
+    None simulates transcripts without errors. misheard: mean share of the words of a simulated transcript that are
+    misheard. spoken: the audio embeddings of each sentence, for `speech`.
     """
 
     speech_llm: SpeechLLM
     noise: float
-    misheard: float = 0.0
     soft_prompt: torch.Tensor | None = None
     inventory: UnitInventory | None = None
+    misheard: float = 0.0
+    spoken: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 def with_noise(text: str, alphabet: str, noise: float, rng: random.Random) -> str:
@@ -157,6 +159,11 @@ def denoise(inputs: PseudoAudioInputs, text: str, rng: random.Random) -> torch.T
     return llm.embed(transcript_ids(llm, noisy))[:, : llm.hidden].detach()
 
 
+def speech(inputs: PseudoAudioInputs, text: str, rng: random.Random) -> torch.Tensor:
+    """The audio embeddings of the sentence as a speech synthesiser has spoken it."""
+    return inputs.spoken[text]
+
+
 def empty(inputs: PseudoAudioInputs, text: str, rng: random.Random) -> torch.Tensor:
     """The prompt with an empty slot."""
     return inputs.speech_llm.empty_slot
@@ -173,6 +180,7 @@ PSEUDO_AUDIO: dict[str, Callable[[PseudoAudioInputs, str, random.Random], torch.
     "soft-prompt+simulate": soft_prompt_and_simulate,
     "mixed": mixed,
     "denoise": denoise,
+    "speech": speech,
     "empty": empty,
     "none": none,
 }

@@ -260,7 +260,7 @@ def test_both_stages_run_and_plain_peft_and_transformers_load_their_adapter(llm,
     assert min(learnt[1:]) < learnt[0]
     soft = load_file(tmp_path / "soft.safetensors")["soft_prompt"]
     places = {"folder": tmp_path / "two", "out": tmp_path / "adapter", "name": "it"}
-    without = {"inventory": None, "replayed": None, "guard": None}
+    without = {"inventory": None, "spoken": {}, "replayed": None, "guard": None}
     decoder = Decoder(
         pseudo_audio="soft-prompt",
         noise=0.0,

@@ -45,6 +45,7 @@ def tune(speech_llm, noise, folder, *, guard=None, precision="auto", **changes):
         dataclasses.replace(SETTINGS, **changes),
         soft_prompt=torch.cat(list(paired.embeddings))[:5].clone(),
         inventory=None,
+        spoken={},
         replayed=paired,
         guard=guard or paired,
         folder=folder,
