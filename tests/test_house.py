@@ -29,12 +29,13 @@ ARROWS = {
     "build": {"errors", "text", "recipe", "score", "run", "model", "train", "decode", "stages"},
     "check": {"errors", "text", "recipe", "score", "model", "decode", "stages"},
     "export": {"errors", "run", "model", "stages"},
+    "inspect": {"errors", "run", "model", "stages"},
     "prompts": {"errors", "text", "score", "run", "model", "train", "decode", "stages"},
     "robustness": {"errors", "text", "score", "model", "decode", "stages"},
     "tune": {"errors", "text", "recipe", "score", "run", "model", "decode", "stages"},
     "cli": {
         *("errors", "text", "recipe", "score", "run", "lm", "model", "decode", "stages", "pipeline", "build"),
-        *("check", "compare", "export", "prompts", "robustness", "tune"),
+        *("check", "compare", "export", "inspect", "prompts", "robustness", "tune"),
     },
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -8,6 +8,7 @@ for command in (
     recipes.check,
     recipes.run,
     recipes.prompt,
+    recipes.inspect,
     recipes.decoder,
     recipes.project,
     recipes.lm,

@@ -308,6 +308,26 @@ def prompts(
 
 
 @click.command()
+@run_options
+@json_option
+def inspect(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str, as_json: bool) -> None:
+    """Show what the vectors of the soft prompt are.
+
+    For each vector it prints its norm, the nearest tokens, and the nearest audio embedding of data.source_replay (or
+    data.dev) with the word that is spoken about there; then norms and cosines of soft prompt, audio and tokens. Writes
+    prompt/inspect.json and a picture, prompt/inspect.png. The soft prompt is learned first if it is not there.
+    """
+    from adapt import pipeline
+    from adapt.inspect import inspect as inspection_of
+
+    with opened_run(recipe, overrides, out, device) as opened:
+        pipeline.prepare(opened)
+        pipeline.soft_prompt(opened)
+        found = inspection_of(opened)
+        click.echo(json.dumps(found.to_json(), indent=2, ensure_ascii=False) if as_json else found.table())
+
+
+@click.command()
 @recipe_argument
 @set_option
 @click.option("--on", "name", default="target", show_default=True, metavar="SET", help="target, dev or source.")
