@@ -26,7 +26,7 @@ def align(build: Build) -> StageResult:
         speech_llm.model.eval().save_pretrained(build.path("model"))
         speech_llm.tokenizer.save_pretrained(build.path("model"))
         _save_examples(build, speech_llm)
-        if alignment.mishearings:
+        if speech_llm.transcribes:
             save_mishearings(build.path("model"), alignment.mishearings)
         write_json(build.path("model/log.json"), alignment.log)
         if recipe.encoder.frozen == "all" and recipe.align.decoder != "full" and takes_decoder_as_is(recipe):

@@ -72,6 +72,14 @@ class Fusion:
                 processors += part.processors(weight, batch)
         return processors
 
+    def score_texts(self, tokens: Sequence[Sequence[int]], phrases: Sequence[str] | None) -> list[float]:
+        """The weighted sum of the parts that need no audio, for each token sequence. phrases: of all, or None."""
+        rows, scores = Batch([phrases] * len(tokens)), torch.zeros(len(tokens))
+        for part, weight in self._weighted():
+            total = part.totals(weight, tokens, rows) if part.of_texts and weight else None
+            scores += 0.0 if total is None else part.sign * weight * total.float().cpu()
+        return scores.tolist()
+
     @torch.no_grad()
     def score_hypotheses(
         self, prompts: Sequence[torch.Tensor], nbest: Sequence[Sequence[Sequence[int]]], batch: Batch

@@ -91,8 +91,6 @@ def conflict(job: TranscriptionJob) -> str | None:
         return "--prompt: an adapter comes with the prompt of its training; leave out one of the two"
     if encoder_alone and (job.ilm or job.rescore or job.nbest > 1 or job.ctc_weight is not None):
         return f"{option} uses no LLM and gives one hypothesis; leave out --ilm, --rescore, --nbest and --ctc-weight"
-    if job.decoder == "first-pass" and (job.lm or job.lexicon):
-        return f"{option} is greedy, without fusion; leave out --lm and --lexicon"
     if job.ilm and len(job.adapters) > 1:
         return "--ilm subtracts the internal LM of one decoder, but there are several adapters; give one --adapter"
     if job.lm_weight != DomainNgrams.start and not job.lm:
@@ -200,7 +198,7 @@ def job_fusion(
     from adapt.decode.fusion import Fusion
 
     fused = job.lm or job.lexicon or job.ilm or any(u.phrases for u in utterances)
-    if job.decoder == "first-pass" or not fused:
+    if not fused:
         return None
     default = LexiconBoosting.hotword_weight if job.decoder == "ctc" else LexiconBoosting.start
     weights = Weights(

@@ -39,7 +39,7 @@ class Batch:
     """A batch of utterances to decode.
 
     phrases: those of each utterance, or None. posteriors: CTC log posteriors of each
-    (`SpeechLLM.embeddings_and_posteriors`); () if they were not computed.
+    (`SpeechLLM.embeddings_and_heard`); () if they were not computed.
     """
 
     phrases: OwnPhrases = ()
@@ -57,6 +57,7 @@ class Part:
     grid, ctc_grid: the weights that `adapt tune` tries with the decoder and with the ctc system; () for none.
     start: the initial weight of the search for weights.
     needs_input: whether the part exists only with an input.
+    of_texts: whether its totals depend on tokens and phrases alone.
     turn: the logits processors of the parts run in the order of their turns, after the automata.
     """
 
@@ -68,6 +69,7 @@ class Part:
     ctc_grid: ClassVar[tuple[float, ...]] = ()
     start: ClassVar[float] = 0.0
     needs_input: ClassVar[bool] = False
+    of_texts: ClassVar[bool] = False
     turn: ClassVar[int] = 0
 
     def __init__(self, tokens: DecoderTokens, part_input: Any):
@@ -107,7 +109,7 @@ class DomainNgrams(Part):
     grid = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
     ctc_grid = (0.2, 0.4, 0.6)
     start = 0.1
-    needs_input = True
+    needs_input = of_texts = True
     turn = 1  # after the automata, because KenLM scores only the best tokens
 
     def __init__(self, tokens: DecoderTokens, path: Path):
@@ -143,7 +145,7 @@ class SourceNgrams(Part):
     """An n-gram LM of the source domain, subtracted (LODR). Input: an ARPA of the decoder's tokens."""
 
     key, label, kind, sign = "source", "LODR", LANGUAGE_MODEL, -1
-    needs_input = True
+    needs_input = of_texts = True
 
     def __init__(self, tokens: DecoderTokens, path: Path):
         self._automaton = _token_ngrams(tokens, path)
@@ -187,6 +189,7 @@ class LexiconBoosting(Part):
     grid = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0)
     # No ctc_grid: with the hotwords of a lexicon of 1,500 names, pyctcdecode takes a second per utterance.
     start = 0.6
+    of_texts = True
     hotword_weight: ClassVar[float] = 5.0
 
     def __init__(self, tokens: DecoderTokens, lexicon: Lexicon | None):

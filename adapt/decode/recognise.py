@@ -12,6 +12,7 @@ from transformers import NoRepeatNGramLogitsProcessor
 
 from adapt.decode.beam_search import generate
 from adapt.decode.ctc import CtcFusion, greedy_transcripts
+from adapt.decode.first_pass import fused_tokens
 from adapt.decode.fusion import Fusion
 from adapt.decode.hypothesis import Hypothesis
 from adapt.decode.parts import Batch, OwnPhrases
@@ -40,9 +41,15 @@ def ctc_recogniser(speech_llm: SpeechLLM, fusion: CtcFusion | None) -> Recognise
     return _of_audible(recognise, {"text": ""} | ({"confidence": None} if fusion is None else {}))
 
 
-def first_pass_recogniser(speech_llm: SpeechLLM) -> Recogniser:
-    """The recogniser of the encoder's own transcripts, for an encoder that transcribes."""
-    return _of_audible(lambda samples, _: [{"text": text} for text in speech_llm.first_pass(samples)], {"text": ""})
+def first_pass_recogniser(speech_llm: SpeechLLM, fusion: Fusion | None) -> Recogniser:
+    """The recogniser of the encoder's own transcripts, for an encoder that transcribes. fusion: None: none."""
+
+    def recognise(samples: Sequence[np.ndarray], phrases: OwnPhrases) -> list[dict]:
+        _, heard = speech_llm.embeddings_and_heard(samples)
+        chosen = [fused_tokens(speech_llm, row, fusion, own) for row, own in zip(heard, phrases, strict=True)]
+        return [{"text": speech_llm.tokenizer.decode(speech_llm.model.transcript_ids(t)).strip()} for t in chosen]
+
+    return _of_audible(recognise, {"text": ""})
 
 
 def is_audible(samples: np.ndarray) -> bool:
@@ -97,16 +104,19 @@ def decoder_recogniser(speech_llm: SpeechLLM, search: Search) -> Recogniser:
     def recognise(samples: Sequence[np.ndarray], phrases: OwnPhrases) -> list[dict]:
         if not (speech_llm.has_ctc or speech_llm.transcribes):
             return decoded(speech_llm.audio_embeddings(samples), [], phrases)
-        slots, posteriors = speech_llm.embeddings_and_posteriors(samples)
+        slots, heard = speech_llm.embeddings_and_heard(samples)
         # Where the encoder hears nothing, the decoder, which has to write something, would invent words.
         if speech_llm.transcribes:
-            heard = [i for i, slot in enumerate(slots) if len(slot)]
+            speaking = [i for i, slot in enumerate(slots) if len(slot)]
         else:
-            heard = [i for i, row in enumerate(posteriors) if (row.argmax(-1) < row.shape[1] - 1).any()]
+            speaking = [i for i, row in enumerate(heard) if (row.argmax(-1) < row.shape[1] - 1).any()]
         rows = [dict(nothing) for _ in samples]
-        if heard:
-            chosen = ([values[i] for i in heard] for values in (slots, posteriors, phrases))
-            for i, row in zip(heard, decoded(*chosen), strict=True):
+        if speaking:
+            slots, heard, phrases = ([values[i] for i in speaking] for values in (slots, heard, phrases))
+            if speech_llm.transcribes and fusion:
+                chosen = [fused_tokens(speech_llm, row, fusion, own) for row, own in zip(heard, phrases, strict=True)]
+                slots = list(map(speech_llm.model.first_pass_slot, heard, chosen))
+            for i, row in zip(speaking, decoded(slots, heard, phrases), strict=True):
                 rows[i] = row
         return rows
 

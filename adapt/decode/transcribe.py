@@ -52,7 +52,7 @@ def transcribe(
 
     A recording longer than the base takes at once is cut at its quietest points, and the transcripts of its segments
     are joined. decoder: `llm`, `ctc` for CTC hypotheses (`ctc`), whose lines also have a `confidence` if there is no
-    fusion, or `first-pass` for the transcripts of an encoder that transcribes, without fusion. ctc_weight: of the
+    fusion, or `first-pass` for the transcripts of an encoder that transcribes. ctc_weight: of the
     encoder's CTC (`joint`), if the base has a CTC head. fusion: a `CtcFusion` for `ctc`, else a `Fusion`; None: none.
     nbest: above 1, a line also has this many hypotheses as `nbest`, with their score from each part of fusion.
     rescorer: ranks `num_beams` hypotheses; None: no rescoring. label: of the progress bar.
@@ -74,7 +74,7 @@ def transcribe(
     recognisers: dict[str, Callable[[], Recogniser]] = {
         "llm": lambda: decoder_recogniser(speech_llm, search),
         "ctc": lambda: ctc_recogniser(speech_llm, fusion),
-        "first-pass": lambda: first_pass_recogniser(speech_llm),
+        "first-pass": lambda: first_pass_recogniser(speech_llm, fusion),
     }
     recognise = recognisers[decoder]()
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -79,8 +79,9 @@ def _assemble(source: Path, out: Path) -> None:
     load_trained(model, source / TRAINED)
     model.half().save_pretrained(out)
     with_leading_space(AutoTokenizer.from_pretrained(folders["llm"])).save_pretrained(out)
-    for file in (SLOT_EXAMPLES, MISHEARINGS):
-        shutil.copyfile(source / file, out / file)
+    shutil.copyfile(source / SLOT_EXAMPLES, out / SLOT_EXAMPLES)
+    if model.encoder.transcribes:
+        shutil.copyfile(source / MISHEARINGS, out / MISHEARINGS)
 
 
 def _part_folder(base: str, part: Mapping) -> Path:

@@ -202,6 +202,18 @@ class ComposedForSpeechRecognition(PreTrainedModel, GenerationMixin):
         tables = self._tables()[:1]
         return [self.projector.ids(row[:n], *tables) for row, n in zip(frames, lengths.tolist(), strict=True)]
 
+    def first_pass_choices(self, heard: torch.Tensor, least: float) -> list[list[tuple[int, float]]]:
+        """`FirstPass.choices` of one recording. heard: `FirstPass.spoken_tokens`, `[tokens, width]`."""
+        return self.projector.choices(heard, self._tables()[0], least)
+
+    def transcript_ids(self, tokens: Sequence[int]) -> list[int]:
+        """The LLM's tokens of a transcript in tokens of the encoder."""
+        return self.projector.ids_of(tokens)
+
+    def first_pass_slot(self, heard: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
+        """Audio embeddings `[slots, LM hidden]` of one recording with these tokens in place of the encoder's own."""
+        return self.projector(heard, *self._tables(), tokens)
+
     def _tables(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The token embeddings of the encoder and of the LM, without gradients."""
         return self.encoder.encoder.get_input_embeddings().weight.detach(), self.get_input_embeddings().weight.detach()

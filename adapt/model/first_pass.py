@@ -12,7 +12,7 @@ from __future__ import annotations
 import codecs
 import copy
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +35,7 @@ SHORTEST = 1_000
 GRID = 500  # recordings whose windows have the same length are transcribed together
 SILENCE = 100  # the least silence after a recording
 BYTES = 24  # most letters of a token of Whisper
+CHOICES = 10  # alternatives to a token
 REPEATED = 6  # tokens that a transcript does not repeat in the same order: Whisper sometimes goes round in circles
 
 
@@ -260,13 +261,17 @@ class FirstPass(nn.Module):
         self.norm = nn.LayerNorm(hidden)
         self.linear2 = nn.Linear(hidden, out)
 
-    def forward(self, frames: torch.Tensor, readout: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, frames: torch.Tensor, readout: torch.Tensor, table: torch.Tensor, tokens: Sequence[int] | None = None
+    ) -> torch.Tensor:
         """Embeddings `[tokens, out]` of the frames `[frames, width]` of one recording.
 
-        readout: the embeddings of Whisper's tokens, `[vocabulary, width / 2]`. table: those of the LLM's.
+        readout: the embeddings of Whisper's tokens, `[vocabulary, width / 2]`. table: those of the LLM's. tokens: of
+        Whisper, in place of those that it wrote, as many; None: those.
         """
-        heard, states = self._tokens(frames)
-        rows, words = [table[:0].float()], self._words(states, readout)
+        heard, states = self.spoken_tokens(frames).chunk(2, -1)
+        tokens = self._written(states, readout) if tokens is None else tokens
+        rows, words = [table[:0].float()], self._words(tokens)
         if words:
             inputs = torch.cat([F.layer_norm(half.float(), half.shape[-1:]) for half in (heard, states)], -1)
             inputs = torch.stack([inputs[word.first : word.last + 1].mean(0) for word in words])
@@ -278,23 +283,44 @@ class FirstPass(nn.Module):
 
     def ids(self, frames: torch.Tensor, readout: torch.Tensor) -> list[int]:
         """The LLM's tokens of the transcript, one for each embedding of `forward`."""
-        words = self._words(self._tokens(frames)[1], readout)
-        return [token for word in words for token in self.encode(word.text)]
+        return self.ids_of(self._written(self.spoken_tokens(frames).chunk(2, -1)[1], readout))
 
-    def _words(self, states: torch.Tensor, readout: torch.Tensor) -> list[Word]:
-        """The words of the tokens that Whisper writes in `states`, of which the last outputs the end."""
-        tokens = written_logits(states[:-1], readout, self.settings)[:, :-1].argmax(-1)
-        return spoken_words(bytes(letters).rstrip(b"\0") for letters in self.letters[tokens].tolist())
+    def ids_of(self, tokens: Sequence[int]) -> list[int]:
+        """The LLM's tokens of a transcript in tokens of Whisper."""
+        return [token for word in self._words(tokens) for token in self.encode(word.text)]
+
+    def choices(self, frames: torch.Tensor, readout: torch.Tensor, least: float) -> list[list[tuple[int, float]]]:
+        """For each token of the transcript, the tokens of at least the log probability `least`, the likeliest first.
+
+        Each is (token, log probability). There are CHOICES at most, and that which Whisper wrote is always there.
+        """
+        states = self.spoken_tokens(frames).chunk(2, -1)[1]
+        logs = written_logits(states[:-1], readout, self.settings).log_softmax(-1)[:, :-1]
+        best = logs.topk(min(CHOICES, logs.shape[1]), -1)
+        rows = (
+            zip(ids, row, strict=True) for ids, row in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        )
+        return [[pair for k, pair in enumerate(row) if k == 0 or pair[1] >= least] for row in rows]
+
+    def _written(self, states: torch.Tensor, readout: torch.Tensor) -> list[int]:
+        """The tokens that Whisper writes in `states`, of which the last outputs the end."""
+        return written_logits(states[:-1], readout, self.settings)[:, :-1].argmax(-1).tolist()
+
+    def _words(self, tokens: Sequence[int]) -> list[Word]:
+        return spoken_words(bytes(self.letters[token].tolist()).rstrip(b"\0") for token in tokens)
 
     @staticmethod
-    def _tokens(frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean encoder frame and state `[tokens, width / 2]` of each token of Whisper; its frames share the state."""
+    def spoken_tokens(frames: torch.Tensor) -> torch.Tensor:
+        """Mean encoder frame and state of each token of Whisper, `[tokens, width]`; its frames share the state.
+
+        Of its own output, it returns that.
+        """
         heard, states = frames.chunk(2, -1)
         first = torch.ones(len(frames), dtype=torch.bool, device=frames.device)
         first[1:] = (states[1:] != states[:-1]).any(-1)
         group = first.cumsum(0) - 1
         sums = heard.new_zeros(int(group[-1]) + 1, heard.shape[1]).index_add(0, group, heard)
-        return sums / group.bincount()[:, None], states[first]
+        return torch.cat([sums / group.bincount()[:, None], states[first]], -1)
 
 
 def token_letters(whisper: PreTrainedTokenizerBase, tokens: int) -> torch.Tensor:

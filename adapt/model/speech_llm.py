@@ -58,7 +58,7 @@ class SpeechLLM:
     language: ISO 639-1, for prompts that name it. scale: the divisor of the logits. adapters: the model with the
     adapters of `adapter.attach`; None without one. learned: the learned prompt that replaces `before` and `after`; None
     for none. processor_prompt: the processor's token ids before and after the slot. prompts: the learned prompts of the
-    adapters by name, and that of the base under None. heard: what `embeddings_and_posteriors` returned for the first
+    adapters by name, and that of the base under None. heard: what `embeddings_and_heard` returned for the first
     KEPT recordings, by their hash; None: it is computed anew in each call, as it must be where the encoder is trained.
     """
 
@@ -275,21 +275,26 @@ class SpeechLLM:
         return self.audio_embeddings_with_gradient(samples)
 
     @torch.no_grad()
-    def embeddings_and_posteriors(self, samples: Sequence[np.ndarray]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """`audio_embeddings`, and the CTC head's log posteriors `[frames, alphabet + 1]`; the blank comes last."""
+    def embeddings_and_heard(self, samples: Sequence[np.ndarray]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """`audio_embeddings`, and what else fusion reads of each recording.
+
+        That is the CTC head's log posteriors `[frames, alphabet + 1]`, with the blank last, or, of an encoder that
+        transcribes, `FirstPass.spoken_tokens`.
+        """
         heard = {} if self.heard is None else self.heard
         keys = [hashlib.sha256(np.ascontiguousarray(row)).digest() for row in samples]
         new = {key: row for key, row in zip(keys, samples, strict=True) if key not in heard}
         found = {}
         if new:
             frames, lengths = self.frames(list(new.values()))
-            logs = self.model.encoder.ctc(frames).float().log_softmax(-1)
-            posteriors = (row[:n].clone() for row, n in zip(logs, lengths.tolist(), strict=True))
-            found = dict(zip(new, zip(self.model.project(frames, lengths), posteriors, strict=True), strict=True))
+            logs = frames if self.transcribes else self.model.encoder.ctc(frames).float().log_softmax(-1)
+            rows = [row[:n].clone() for row, n in zip(logs, lengths.tolist(), strict=True)]
+            rows = map(self.model.projector.spoken_tokens, rows) if self.transcribes else rows
+            found = dict(zip(new, zip(self.model.project(frames, lengths), rows, strict=True), strict=True))
         both = [found.get(key) or heard[key] for key in keys]
         if self.heard is not None and len(self.heard) < KEPT:
             self.heard |= found
-        return [slot for slot, _ in both], [posterior for _, posterior in both]
+        return [slot for slot, _ in both], [row for _, row in both]
 
     def audio_embeddings_with_gradient(self, samples: Sequence[np.ndarray]) -> list[torch.Tensor]:
         """As `audio_embeddings`, with the gradient, to train encoder and projector."""

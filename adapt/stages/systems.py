@@ -46,7 +46,7 @@ def systems(run: Run) -> dict[str, System]:
     The weights are those that `adapt tune` found, else those of the recipe. The first system is the baseline, and the
     report shows examples of the last.
     """
-    from adapt.decode.parts import label
+    from adapt.decode.parts import label, part_of
     from adapt.decode.weights import Weights
 
     fused = {}
@@ -55,6 +55,9 @@ def systems(run: Run) -> dict[str, System]:
         fused = {name: System(row["of"], row["weights"]) for name, row in tuned["systems"].items()}
     elif parts := label(Weights(**plan.fusion_weights(run.recipe))):
         fused = {f"{of} + {parts}": System(of, plan.fusion_weights(run.recipe)) for of in ("base", "adapted")}
+        of_texts = {k: w for k, w in plan.fusion_weights(run.recipe).items() if part_of(k).of_texts}
+        if parts := label(Weights(**of_texts)):
+            fused[f"first pass + {parts}"] = System("first pass", of_texts)
     ordered = {}
     for of in NAMES:
         if of in NEEDS and not NEEDS[of](run.recipe):

@@ -158,7 +158,8 @@ def pack(run: Path, out: Path) -> None:
     facts = {"parameters": parameters(run / "model"), "parts": parts}
     (out / PARTS_FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     shutil.copyfile(run / "model/config.json", out / "config.json")
-    shutil.copyfile(run / "model" / MISHEARINGS, out / MISHEARINGS)
+    if (run / "model" / MISHEARINGS).exists():
+        shutil.copyfile(run / "model" / MISHEARINGS, out / MISHEARINGS)
     for name in (TRAINED, SLOT_EXAMPLES):
         state = load_file(run / "model" / name)
         save_file({k: v.half() if v.is_floating_point() else v for k, v in state.items()}, out / name)

@@ -80,7 +80,7 @@ def built_in():
 
 def test_beams_are_ranked_by_decoder_and_ctc(built_in):
     fusion = Fusion(built_in, Weights(ctc=0.3), normalise=none)
-    slots, posteriors = built_in.embeddings_and_posteriors([read_audio(u.audio) for u in UTTERANCES])
+    slots, posteriors = built_in.embeddings_and_heard([read_audio(u.audio) for u in UTTERANCES])
     prompts = [built_in.prompt(slot) for slot in slots]
     alone = built_in.audio_embeddings([read_audio(u.audio) for u in UTTERANCES])
     assert all(map(torch.equal, slots, alone)), "posteriors do not change the audio embeddings"

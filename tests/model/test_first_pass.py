@@ -13,6 +13,7 @@ import transformers
 from torch.nn import functional as F
 
 from adapt.decode import recognise
+from adapt.decode.first_pass import fused_tokens
 from adapt.decode.recognise import Search, decoder_recogniser
 from adapt.errors import ModelError
 from adapt.model import first_pass
@@ -114,6 +115,48 @@ def test_simulated_slots_hold_the_errors_of_the_transcripts(speech_llm):
         slot = simulate(PseudoAudioInputs(speech_llm, 0.0, **inputs), "is is is", random.Random(1))
         ids = speech_llm.tokenizer.encode(text)
         assert torch.equal(slot, speech_llm.embed(ids))
+
+
+def test_fusion_in_the_first_pass_chooses_among_the_alternatives(speech_llm, whisper, monkeypatch):
+    theirs = transformers.AutoTokenizer.from_pretrained(whisper)
+    so, it, is_ = (theirs.encode(f" {word}", add_special_tokens=False)[0] for word in ("so", "it", "is"))
+    choices = [[(so, -0.1)], [(it, -0.3), (is_, -1.4)], [(is_, -0.1), (so, -5.5)]]
+    monkeypatch.setattr(speech_llm.model, "first_pass_choices", lambda heard, least: choices)
+
+    class Prefers:
+        """A fusion that scores one text by 4, and others by 0."""
+
+        def __init__(self, text):
+            self.wanted = speech_llm.tokenizer.encode(text, add_special_tokens=False)
+
+        def score_texts(self, rows, phrases):
+            return [4.0 * (list(row) == self.wanted) for row in rows]
+
+    def chosen(fusion):
+        return fused_tokens(speech_llm, None, fusion, None)
+
+    assert chosen(None) == chosen(Prefers("nothing")) == [so, it, is_]
+    assert chosen(Prefers("so is is")) == [so, is_, is_], "1.1 nats less likely, for 4 of fusion"
+    assert chosen(Prefers("so it so")) == [so, it, is_], "5.4 nats are more than 4"
+
+
+def test_choices_are_likely_tokens_and_a_slot_is_that_of_the_tokens_chosen(speech_llm, noise):
+    frames, lengths = speech_llm.frames(noise[:1])
+    heard = speech_llm.model.projector.spoken_tokens(frames[0, : lengths[0]])
+    slots, kept = speech_llm.embeddings_and_heard(noise[:1])
+    torch.testing.assert_close(kept[0], heard)
+    choices = speech_llm.model.first_pass_choices(heard, -6.0)
+    assert len(choices) == len(heard) - 1 and all(1 <= len(row) <= first_pass.CHOICES for row in choices)
+    assert all(
+        logs == sorted(logs, reverse=True) and min(logs[1:], default=0) >= -6
+        for row in choices
+        for logs in [[log for _, log in row]]
+    )
+    written = [row[0][0] for row in choices]
+    torch.testing.assert_close(speech_llm.model.first_pass_slot(heard, written), slots[0])
+    other = [token + 1 for token in written]
+    slot = speech_llm.model.first_pass_slot(heard, other)
+    torch.testing.assert_close(slot, speech_llm.embed(speech_llm.model.transcript_ids(other)))
 
 
 def test_a_transcript_ends_before_it_repeats_itself(whisper, noise, monkeypatch):

@@ -1,0 +1,51 @@
+"""Fusion in the first pass: of an encoder's alternatives to the tokens of its transcript, those that fusion prefers.
+
+The LLM copies the transcript that stands in its slot, and its own search seldom finds a name that the encoder did not
+write. The encoder often has the right token as its second or third choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from adapt.decode.fusion import Fusion
+from adapt.model.speech_llm import SpeechLLM
+
+LEAST = -6.0  # log probability of an alternative
+CHANGES = 8  # tokens of a transcript that are changed, at most
+
+
+def fused_tokens(
+    speech_llm: SpeechLLM, heard: torch.Tensor, fusion: Fusion | None, phrases: Sequence[str] | None
+) -> list[int]:
+    """The encoder's tokens of the transcript with the best score for one recording.
+
+    heard: what the encoder heard (`SpeechLLM.embeddings_and_heard`). fusion: None: the transcript that the encoder
+    wrote. phrases: of the utterance, or None. The score is the sum of the encoder's log probabilities of its tokens and
+    of the weighted parts of fusion that score texts. Tokens are changed one after another, each time the one that
+    raises the score most. The encoder's probabilities are those after the tokens that it wrote itself.
+    """
+    model, choices = speech_llm.model, speech_llm.model.first_pass_choices(heard, LEAST)
+    best = (0,) * len(choices)
+    texts: dict[tuple[int, ...], float] = {}
+
+    def tokens_of(transcript: Sequence[int]) -> list[int]:
+        return [choices[i][k][0] for i, k in enumerate(transcript)]
+
+    def scores(transcripts: Sequence[tuple[int, ...]]) -> list[float]:
+        ids = [tuple(model.transcript_ids(tokens_of(transcript))) for transcript in transcripts]
+        if new := [row for row in dict.fromkeys(ids) if row not in texts]:
+            texts.update(zip(new, fusion.score_texts(new, phrases), strict=True))
+        encoder = (sum(choices[i][k][1] for i, k in enumerate(transcript)) for transcript in transcripts)
+        return [score + texts[row] for score, row in zip(encoder, ids, strict=True)]
+
+    (score,) = scores([best]) if fusion else (0.0,)
+    for _ in range(CHANGES if fusion else 0):
+        places = ((i, k) for i, row in enumerate(choices) for k in range(len(row)) if k != best[i])
+        changed = [(*best[:i], k, *best[i + 1 :]) for i, k in places]
+        if not changed or (highest := max(found := scores(changed))) <= score:
+            break
+        best, score = changed[found.index(highest)], highest
+    return tokens_of(best)
