@@ -6,6 +6,7 @@ write. The encoder often has the right token as its second or third choice.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -25,11 +26,12 @@ def fused_tokens(
     heard: what the encoder heard (`SpeechLLM.embeddings_and_heard`). fusion: None: the transcript that the encoder
     wrote. phrases: of the utterance, or None. The score is the sum of the encoder's log probabilities of its tokens and
     of the weighted parts of fusion that score texts. Tokens are changed one after another, each time the one that
-    raises the score most. The encoder's probabilities are those after the tokens that it wrote itself.
+    raises the score most. The encoder's probabilities are those after the tokens that it wrote itself. A transcript with
+    words keeps some, and one without gets none.
     """
     model, choices = speech_llm.model, speech_llm.model.first_pass_choices(heard, LEAST)
     best = (0,) * len(choices)
-    texts: dict[tuple[int, ...], float] = {}
+    texts: dict[tuple[int, ...], float] = {(): -math.inf}
 
     def tokens_of(transcript: Sequence[int]) -> list[int]:
         return [choices[i][k][0] for i, k in enumerate(transcript)]
@@ -41,8 +43,10 @@ def fused_tokens(
         encoder = (sum(choices[i][k][1] for i, k in enumerate(transcript)) for transcript in transcripts)
         return [score + texts[row] for score, row in zip(encoder, ids, strict=True)]
 
-    (score,) = scores([best]) if fusion else (0.0,)
-    for _ in range(CHANGES if fusion else 0):
+    if not fusion or not model.transcript_ids(tokens_of(best)):
+        return tokens_of(best)
+    (score,) = scores([best])
+    for _ in range(CHANGES):
         places = ((i, k) for i, row in enumerate(choices) for k in range(len(row)) if k != best[i])
         changed = [(*best[:i], k, *best[i + 1 :]) for i, k in places]
         if not changed or (highest := max(found := scores(changed))) <= score:

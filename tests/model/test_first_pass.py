@@ -138,6 +138,11 @@ def test_fusion_in_the_first_pass_chooses_among_the_alternatives(speech_llm, whi
     assert chosen(None) == chosen(Prefers("nothing")) == [so, it, is_]
     assert chosen(Prefers("so is is")) == [so, is_, is_], "1.1 nats less likely, for 4 of fusion"
     assert chosen(Prefers("so it so")) == [so, it, is_], "5.4 nats are more than 4"
+    dot = theirs.encode(".", add_special_tokens=False)[0]
+    choices[:] = [[(so, -0.1), (dot, -0.2)]]
+    assert chosen(Prefers("")) == [so], "words stay words"
+    choices[:] = [[(dot, -0.1), (so, -0.2)]]
+    assert chosen(Prefers("so")) == [dot], "silence stays silence"
 
 
 def test_choices_are_likely_tokens_and_a_slot_is_that_of_the_tokens_chosen(speech_llm, noise):
