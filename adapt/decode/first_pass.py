@@ -26,8 +26,8 @@ def fused_tokens(
     heard: what the encoder heard (`SpeechLLM.embeddings_and_heard`). fusion: None: the transcript that the encoder
     wrote. phrases: of the utterance, or None. The score is the sum of the encoder's log probabilities of its tokens and
     of the weighted parts of fusion that score texts. Tokens are changed one after another, each time the one that
-    raises the score most. The encoder's probabilities are those after the tokens that it wrote itself. A transcript with
-    words keeps some, and one without gets none.
+    raises the score most. The encoder's probabilities are those after the tokens that it wrote itself. A transcript
+    with words keeps some, and one without gets none.
     """
     model, choices = speech_llm.model, speech_llm.model.first_pass_choices(heard, LEAST)
     best = (0,) * len(choices)
