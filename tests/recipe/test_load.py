@@ -198,8 +198,8 @@ def test_describe_is_a_recipe_of_all_defaults(folder):
     lines = text.splitlines()
     keys = [i for i, line in enumerate(lines) if line and "#" not in line]
     assert all(lines[i - 1].lstrip().startswith("#") for i in keys)
-    help_of_noise = "mean share of the letters that are changed at random, by simulate and denoise (a number from 0 to 1)"
-    assert f"  # {help_of_noise}\n  noise: 0.12" in text
+    help_of_noise = "mean share of the letters that are changed at random, by simulate and denoise"
+    assert f"  # {help_of_noise} (a number from 0 to 1)\n  noise: 0.12" in text
 
 
 def test_describe_of_a_base_recipe_loads_as_its_defaults(folder):
