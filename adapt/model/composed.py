@@ -202,6 +202,7 @@ class ComposedForSpeechRecognition(PreTrainedModel, GenerationMixin):
         tables = self._tables()[:1]
         return [self.projector.ids(row[:n], *tables) for row, n in zip(frames, lengths.tolist(), strict=True)]
 
+    @torch.no_grad()
     def first_pass_choices(self, heard: torch.Tensor, least: float) -> list[list[tuple[int, float]]]:
         """`FirstPass.choices` of one recording. heard: `FirstPass.spoken_tokens`, `[tokens, width]`."""
         return self.projector.choices(heard, self._tables()[0], least)
@@ -210,6 +211,7 @@ class ComposedForSpeechRecognition(PreTrainedModel, GenerationMixin):
         """The LLM's tokens of a transcript in tokens of the encoder."""
         return self.projector.ids_of(tokens)
 
+    @torch.no_grad()
     def first_pass_slot(self, heard: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
         """Audio embeddings `[slots, LM hidden]` of one recording with these tokens in place of the encoder's own."""
         return self.projector(heard, *self._tables(), tokens)
