@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from rapidfuzz.distance import Levenshtein
 
+from adapt.errors import ModelError
 from adapt.model.first_pass import MISHEARINGS
 from adapt.train.unit_selection import UnitInventory, build_inventory
 
@@ -50,9 +51,17 @@ def save_mishearings(folder: Path, pairs: Sequence[Pair]) -> None:
 
 
 def load_mishearings(folder: Path) -> list[Pair]:
-    """The pairs of (heard, said) in the folder of a base; [] if it has none."""
+    """The pairs of (heard, said) in the folder of a base; [] if it has none. Raises ModelError for a broken file."""
     path = folder / MISHEARINGS
-    return [tuple(pair) for pair in json.loads(path.read_text(encoding="utf-8"))] if path.exists() else []
+    if not path.exists():
+        return []
+    try:
+        pairs = json.loads(path.read_text(encoding="utf-8"))
+        if all(isinstance(word, str) for heard, said in pairs for word in (heard, said)):
+            return [(heard, said) for heard, said in pairs]
+    except (ValueError, TypeError, OSError, RecursionError):
+        pass
+    raise ModelError(f"{path}: not a JSON list of pairs of words (heard, said); copy the base again")
 
 
 def mishearing_inventory(pairs: Iterable[Pair]) -> UnitInventory | None:

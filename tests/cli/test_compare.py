@@ -32,6 +32,8 @@ def test_each_method_is_trained_with_each_seed_and_scored_without_and_with_fusio
     for row in found["rows"]:
         folder = compared.run / (f"{row['method']}-{row['seed']}" if row["seed"] else "base").replace(",", "-")
         if row["seed"]:
+            settings = json.loads((folder / "run.json").read_text())["stages"]
+            assert settings["decoder"]["settings"]["seed"] == row["seed"] and settings["text"]["settings"]["seed"] == 1
             metrics = json.loads((folder / "scores/metrics.json").read_text())["rows"]
             of = "adapted + boost" if row["fused"] else "adapted"
             scored = {m["set"]: m["wer"] for m in metrics if m["system"] == of}

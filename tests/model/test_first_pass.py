@@ -25,7 +25,7 @@ from adapt.model.load import view
 from adapt.model.tokenizer import with_leading_space
 from adapt.text.manifest import read_manifest
 from adapt.text.normalise import basic
-from adapt.train.mishearing import mishearing_inventory, mishearings
+from adapt.train.mishearing import load_mishearings, mishearing_inventory, mishearings, save_mishearings
 from adapt.train.pseudo_audio import PseudoAudioInputs, simulate
 from tests.model.builders.parts import TEXT, byte_level_tokenizer, tiny_whisper
 
@@ -117,17 +117,28 @@ def test_simulated_slots_hold_the_errors_of_the_transcripts(speech_llm):
         assert torch.equal(slot, speech_llm.embed(ids))
 
 
+def test_mishearings_are_read_as_they_were_written_and_a_broken_file_is_refused(tmp_path):
+    assert load_mishearings(tmp_path) == []
+    save_mishearings(tmp_path, [("kerry", "carey"), ("a", "é")])
+    assert load_mishearings(tmp_path) == [("a", "é"), ("kerry", "carey")]
+    for broken in ("", "{", "[1]", '[["a"]]', '[["a", 1]]', "null", "[" * 100_000):
+        (tmp_path / first_pass.MISHEARINGS).write_text(broken)
+        with pytest.raises(ModelError, match="not a JSON list of pairs"):
+            load_mishearings(tmp_path)
+
+
 def test_fusion_in_the_first_pass_chooses_among_the_alternatives(speech_llm, whisper, monkeypatch):
     theirs = transformers.AutoTokenizer.from_pretrained(whisper)
-    so, it, is_ = (theirs.encode(f" {word}", add_special_tokens=False)[0] for word in ("so", "it", "is"))
-    choices = [[(so, -0.1)], [(it, -0.3), (is_, -1.4)], [(is_, -0.1), (so, -5.5)]]
+    a, b, c, dot = theirs.convert_tokens_to_ids(["a", "b", "c", "."])
+    assert len({a, b, c, dot, theirs.unk_token_id}) == 5
+    choices = [[(a, -0.1)], [(b, -0.3), (c, -1.4)], [(c, -0.1), (a, -5.5)]]
     monkeypatch.setattr(speech_llm.model, "first_pass_choices", lambda heard, least: choices)
 
     class Prefers:
-        """A fusion that scores one text by 4, and others by 0."""
+        """A fusion that scores the text of these tokens by 4, and others by 0."""
 
-        def __init__(self, text):
-            self.wanted = speech_llm.tokenizer.encode(text, add_special_tokens=False)
+        def __init__(self, *tokens):
+            self.wanted = speech_llm.model.transcript_ids(tokens)
 
         def score_texts(self, rows, phrases):
             return [4.0 * (list(row) == self.wanted) for row in rows]
@@ -135,14 +146,13 @@ def test_fusion_in_the_first_pass_chooses_among_the_alternatives(speech_llm, whi
     def chosen(fusion):
         return fused_tokens(speech_llm, None, fusion, None)
 
-    assert chosen(None) == chosen(Prefers("nothing")) == [so, it, is_]
-    assert chosen(Prefers("so is is")) == [so, is_, is_], "1.1 nats less likely, for 4 of fusion"
-    assert chosen(Prefers("so it so")) == [so, it, is_], "5.4 nats are more than 4"
-    dot = theirs.encode(".", add_special_tokens=False)[0]
-    choices[:] = [[(so, -0.1), (dot, -0.2)]]
-    assert chosen(Prefers("")) == [so], "words stay words"
-    choices[:] = [[(dot, -0.1), (so, -0.2)]]
-    assert chosen(Prefers("so")) == [dot], "silence stays silence"
+    assert chosen(None) == chosen(Prefers(b)) == [a, b, c]
+    assert chosen(Prefers(a, c, c)) == [a, c, c], "1.1 nats less likely, for 4 of fusion"
+    assert chosen(Prefers(a, b, a)) == [a, b, c], "5.4 nats are more than 4"
+    choices[:] = [[(a, -0.1), (dot, -0.2)]]
+    assert chosen(Prefers(dot)) == [a], "words stay words"
+    choices[:] = [[(dot, -0.1), (a, -0.2)]]
+    assert chosen(Prefers(a)) == [dot], "silence stays silence"
 
 
 def test_choices_are_likely_tokens_and_a_slot_is_that_of_the_tokens_chosen(speech_llm, noise):
