@@ -4,7 +4,8 @@ python tests/fuzz.py 100000            # inputs for each reader
 python tests/fuzz.py 100000 recipe     # for one reader
 
 Inputs are mutations of whole files: bytes and lines that are changed, doubled, left out, or replaced by what often
-breaks readers. An input may take 10 seconds, and a reader 2 GB. The first input that breaks one is printed.
+breaks readers. Half of the inputs of readers of YAML and JSON are whole documents in which other values stand
+(hypothesis). An input may take 10 seconds, and a reader 2 GB. The first input that breaks one is printed.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from tempfile import TemporaryDirectory
 import click
 import numpy as np
 import soundfile
+import yaml
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 from adapt.errors import AdaptError
 from adapt.lm.arpa import kind, read_arpa
@@ -63,13 +67,50 @@ TOKENS = [
 ]
 
 
+VALUES = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(),
+        st.text(max_size=20),
+        st.sampled_from(["", " ", "~", "1e999", "<speech>", "/", "..", "a" * 5_000, "text.txt", 10**40, -1, 0, 0.5]),
+    ),
+    lambda value: st.lists(value, max_size=3) | st.dictionaries(st.text(max_size=8), value, max_size=3),
+    max_leaves=5,
+)
+
+
+def _yaml_documents(content: bytes) -> list:
+    return [yaml.safe_load(content)]
+
+
+def _as_yaml(documents: list) -> bytes:
+    return yaml.safe_dump(documents[0], allow_unicode=True).encode("utf-8", "surrogatepass")
+
+
+def _json_documents(content: bytes) -> list:
+    return [json.loads(line) for line in content.splitlines() if line.strip()]
+
+
+def _as_json(documents: list) -> bytes:
+    return b"".join(json.dumps(document).encode() + b"\n" for document in documents)
+
+
+YAML, JSON = (_yaml_documents, _as_yaml), (_json_documents, _as_json)
+
+
 @dataclass(frozen=True)
 class Reader:
-    """A reader, the name of the file that it reads, and whole files to mutate."""
+    """A reader, the name of the file that it reads, and whole files to mutate.
+
+    documents: how the files are parsed and written, where they are documents; None: bytes alone are changed.
+    """
 
     read: Callable[[Path], object]
     name: str
     files: tuple[bytes, ...]
+    documents: tuple[Callable[[bytes], list], Callable[[list], bytes]] | None = None
 
 
 def _sound(form: str, subtype: str | None = None) -> bytes:
@@ -120,19 +161,31 @@ ngram 2=2
 HEADER = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
 TRANSCRIPTS = _strangers("comments.trn", "header.tsv", "kaldi_text", "nemo_segments.json", "texts.tsv")
 READERS = {
-    "recipe": Reader(lambda path: load_recipe(Recipe, path), "recipe.yaml", (_recipe("music"),)),
+    "recipe": Reader(lambda path: load_recipe(Recipe, path), "recipe.yaml", (_recipe("music"),), YAML),
     "base recipe": Reader(
-        lambda path: load_recipe(BaseRecipe, path), "recipe.yaml", (_recipe("base"), _recipe("small"))
+        lambda path: load_recipe(BaseRecipe, path), "recipe.yaml", (_recipe("base"), _recipe("small")), YAML
     ),
     "template": Reader(
-        _template, "t.yaml", (b"prompt: <p:4><speech>\\n ASSISTANT:\nprompt_template: 'USER: {prompt}'\n",)
+        _template,
+        "t.yaml",
+        (b"prompt: '<p:4><speech>\\n ASSISTANT:'\nprompt_template: 'USER: {prompt}'\n",),
+        YAML,
     ),
     "text": Reader(read_text, "text.txt", _strangers("texts.tsv")),
-    "manifest": Reader(lambda path: read_manifest(path, need_audio=False), "m.jsonl", _strangers("nemo_segments.json")),
+    "manifest": Reader(
+        lambda path: read_manifest(path, need_audio=False), "m.jsonl", _strangers("nemo_segments.json"), JSON
+    ),
     "references": Reader(read_references, "refs", TRANSCRIPTS),
     "hypotheses": Reader(read_hypothesis_texts, "hyps", TRANSCRIPTS),
-    "own hypotheses": Reader(read_hypotheses, "h.jsonl", (b'{"id": "1", "text": "a b"}\n{"id": "2", "text": ""}\n',)),
-    "lexicon": Reader(read_lexicon, "names.tsv", _strangers("hashtags.tsv", "excel.tsv", "lexicon.csv")),
+    "scored JSON": Reader(read_references, "refs.jsonl", _strangers("nemo_segments.json"), JSON),
+    "own hypotheses": Reader(
+        read_hypotheses, "h.jsonl", (b'{"id": "1", "text": "a b"}\n{"id": "2", "text": ""}\n',), JSON
+    ),
+    "lexicon": Reader(
+        read_lexicon,
+        "names.tsv",
+        (b"# bands\nABBA\tartist\nU2\tartist\tu two|you two\t0.5\n", *_strangers("excel.tsv", "lexicon.csv")),
+    ),
     "n-gram LM": Reader(_arpa, "lm.arpa", (ARPA,)),
     "weights": Reader(
         lambda path: tensors(path.parent),
@@ -151,8 +204,8 @@ READERS = {
 
 
 def mutated(content: bytes, rng: random.Random) -> bytes:
-    """The content of a file with one to four changes."""
-    for _ in range(rng.randint(1, 4)):
+    """The content of a file with one to four changes, in most cases one."""
+    for _ in range(rng.choice((1, 1, 1, 2, 4))):
         place, end = sorted(rng.randrange(len(content) + 1) for _ in range(2))
         end = min(end, place + rng.choice((1, 8, 1_000)))
         new = rng.choice(
@@ -160,6 +213,23 @@ def mutated(content: bytes, rng: random.Random) -> bytes:
         )
         content = content[:place] + new + content[end:]
     return content
+
+
+@st.composite
+def documents(draw: st.DrawFn, reader: Reader) -> bytes:
+    """A file of a reader in which one to three values are others."""
+    parse, write = reader.documents
+    whole = parse(draw(st.sampled_from(reader.files)))
+    for _ in range(draw(st.integers(1, 3))):
+        places, open_ = [], [whole]
+        while open_:
+            container = open_.pop()
+            keys = container if isinstance(container, dict) else range(len(container))
+            places += [(container, key) for key in keys]
+            open_ += [container[key] for key in keys if isinstance(container[key], (dict, list))]
+        container, key = draw(st.sampled_from(places))
+        container[key] = draw(VALUES)
+    return write(whole)
 
 
 def _too_long(*_: object) -> None:
@@ -177,8 +247,9 @@ def fuzz(reader: Reader, count: int, seed: int = 1) -> tuple[int, float]:
         for name in re.findall(rb"[\w/-]+\.(?:txt|tsv|jsonl)", b"".join(reader.files)):  # those that recipes name
             (file := path.parent / name.decode()).parent.mkdir(parents=True, exist_ok=True)
             file.touch()
-        for _ in range(count):
-            content = mutated(rng.choice(reader.files), rng)
+
+        def read(content: bytes) -> None:
+            nonlocal refused, slowest
             path.write_bytes(content)
             started = time.perf_counter()
             signal.alarm(SECONDS)
@@ -192,6 +263,20 @@ def fuzz(reader: Reader, count: int, seed: int = 1) -> tuple[int, float]:
             finally:
                 signal.alarm(0)
             slowest = max(slowest, time.perf_counter() - started)
+
+        of_documents = count // 2 if reader.documents else 0
+        for _ in range(count - of_documents):
+            read(mutated(rng.choice(reader.files), rng))
+        if of_documents:
+            run = settings(
+                max_examples=of_documents,
+                phases=[Phase.generate],
+                derandomize=True,
+                database=None,
+                deadline=None,
+                suppress_health_check=list(HealthCheck),
+            )
+            run(given(documents(reader))(read))()
     return refused, slowest
 
 

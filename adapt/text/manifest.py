@@ -124,7 +124,7 @@ def audio_ids(rows: Sequence[Mapping]) -> list[str | None]:
     """
     keys = [dialect["audio"] for dialect in DIALECTS.values()]
     found = [next((row[key] for key in keys if isinstance(row.get(key), str) and row[key]), None) for row in rows]
-    paths = [path and Path(path).with_suffix("") for path in found]
+    paths = [path and (Path(path).with_suffix("") if Path(path).name else Path(path)) for path in found]  # "/" has none
     stems: dict[str, set[Path]] = {}
     for path in filter(None, paths):
         stems.setdefault(path.name, set()).add(path)

@@ -188,9 +188,14 @@ def fit(
         trainer.remove_callback(printer)
     last = _last_whole_checkpoint(folder)
     if last and stop(log := TrainerState.load_from_json(str(Path(last, TRAINER_STATE_NAME))).log_history):
-        return log  # it was killed after its early stop, which Trainer does not record
+        return _rows(log)  # it was killed after its early stop, which Trainer does not record
     trainer.train(resume_from_checkpoint=last)
-    return trainer.state.log_history
+    return _rows(trainer.state.log_history)
+
+
+def _rows(history: list[dict]) -> list[dict]:
+    """The log as it is whether or not the training was resumed: without running times, and with sorted keys."""
+    return [dict(sorted(row.items())) for row in history if "train_runtime" not in row]
 
 
 def _arguments(folder: Path, steps: int, save_every: int, workers: int, **others) -> TrainingArguments:

@@ -1,0 +1,135 @@
+"""Retrieval by sound: which names of a lexicon, however long it is, sound like something in a transcript.
+
+A recogniser that does not know a name writes words that sound like it ("craft work" for Kraftwerk). Names and
+transcript are spelled by sound, and a name is compared with every run of words of the transcript. An index of the
+letter pairs in each name finds those that are worth comparing.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from rapidfuzz import process
+from rapidfuzz.distance import Levenshtein
+
+from adapt.text.lexicon import Entry
+from adapt.text.words import words_of
+
+LEAST = 0.4  # similarity of a name that is found
+LONGEST = 7  # words that are compared with one name
+COMPARED = 2_000  # names that are compared with a transcript
+
+# Spellings of English that sound alike. Other scripts stay as they are written.
+_SOUNDS = [
+    (re.compile(spelling), sound)
+    for spelling, sound in (
+        ("ph", "f"),
+        ("gh(?=t)", ""),
+        ("ck", "k"),
+        ("sch|sh", "ʃ"),
+        ("tch|ch", "ʧ"),
+        ("wh", "w"),
+        ("^kn", "n"),
+        ("^wr", "r"),
+        ("c(?=[eiy])", "s"),
+        ("[cq]", "k"),
+        ("x", "ks"),
+        ("dge|g(?=[ei])", "j"),
+        ("z", "s"),
+        ("th", "θ"),
+        ("ee|ea|ie|y", "i"),
+        ("oo|ou|ow|ew", "u"),
+        ("ai|ei", "e"),
+        ("oa|au|aw", "o"),
+        (r"(.)\1+", r"\1"),
+        ("(?<=[^aeiou])e$", ""),
+    )
+]
+_DIGITS = dict(enumerate("zero one two three four five six seven eight nine".split()))
+
+
+def by_sound(word: str) -> str:
+    """A word of normalised text as it sounds in English, roughly; digits are read one by one.
+
+    >>> by_sound("kraftwerk"), by_sound("phoenix"), by_sound("beyoncé"), by_sound("u2")
+    ('kraftwerk', 'foeniks', 'beions', 'utwo')
+    """
+    plain = "".join(char for char in unicodedata.normalize("NFKD", word) if unicodedata.category(char)[0] in "LN")
+    spelled = re.sub(r"\d", lambda digit: _DIGITS[int(digit[0])], plain)
+    for spelling, sound in _SOUNDS:
+        spelled = spelling.sub(sound, spelled)
+    return spelled
+
+
+class Found(NamedTuple):
+    """An entry of the lexicon, and how much it sounds like a part of the transcript: 1 is equal, 0 nothing alike."""
+
+    entry: Entry
+    similarity: float
+
+
+class NameIndex:
+    """The names of a lexicon by sound. normalise: applied to names and transcripts."""
+
+    def __init__(self, entries: Iterable[Entry], normalise: Callable[[str], str]):
+        self._normalise = normalise
+        self._entries = tuple(entries)
+        self._forms: list[str] = []
+        owners, numbers, holders = array("i"), array("i"), array("i")
+        self._numbers: dict[str, int] = {}  # of letter pairs
+        for number, entry in enumerate(self._entries):
+            forms = ("".join(self._words(form)) for form in (entry.written, *entry.spoken))
+            for form in dict.fromkeys(filter(None, forms)):
+                numbers.extend(pairs := [self._numbers.setdefault(pair, len(self._numbers)) for pair in _pairs(form)])
+                holders.extend([len(self._forms)] * len(pairs))
+                self._forms.append(form)
+                owners.append(number)
+        self._owners = np.array(owners, dtype=np.int32)
+        pair_of, form_of = np.array(numbers, dtype=np.int32), np.array(holders, dtype=np.int32)
+        self._postings = form_of[np.argsort(pair_of, kind="stable")]
+        self._starts = np.concatenate([[0], np.bincount(pair_of, minlength=len(self._numbers)).cumsum()])
+        self._pairs = np.bincount(form_of, minlength=len(self._forms)).astype(np.float32)
+
+    def _words(self, text: str) -> list[str]:
+        return [word for word in map(by_sound, words_of(self._normalise(text))) if word]
+
+    def find(self, transcript: str, count: int, compared: int = COMPARED) -> list[Found]:
+        """At most `count` entries of at least the similarity LEAST, the most similar first.
+
+        The similarity is that of Levenshtein, 1 - distance / letters of the longer. compared: names that are compared,
+        those that share the largest part of their letter pairs with the transcript.
+        """
+        words = self._words(transcript)
+        runs = {"".join(words[i:j]) for i in range(len(words)) for j in range(i + 1, min(len(words), i + LONGEST) + 1)}
+        if not runs or not self._forms:
+            return []
+        chosen = self._sharing("".join(words), compared)
+        forms = [self._forms[form] for form in chosen]
+        scorer = Levenshtein.normalized_similarity
+        similar = process.cdist(list(runs), forms, scorer=scorer, score_cutoff=LEAST, dtype=np.float32).max(0)
+        found: dict[int, Found] = {}
+        for place in np.argsort(-similar, kind="stable"):
+            if len(found) == count or similar[place] < LEAST:
+                break
+            owner = int(self._owners[chosen[place]])
+            found.setdefault(owner, Found(self._entries[owner], float(similar[place])))
+        return list(found.values())
+
+    def _sharing(self, letters: str, compared: int) -> Sequence[int]:
+        """The forms that share the largest part of their letter pairs with these letters, in their own order."""
+        if len(self._forms) <= compared:
+            return range(len(self._forms))
+        numbers = [self._numbers[pair] for pair in _pairs(letters) if pair in self._numbers]
+        rows = [self._postings[self._starts[n] : self._starts[n + 1]] for n in numbers]
+        shared = np.bincount(np.concatenate(rows), minlength=len(self._forms)) if rows else np.zeros(len(self._forms))
+        return np.sort(np.argpartition(-(shared / self._pairs), compared)[:compared])
+
+
+def _pairs(letters: str) -> set[str]:
+    """The pairs of neighbouring letters in a word, or the word itself if it has one letter."""
+    return {letters[i : i + 2] for i in range(len(letters) - 1)} or {letters}
