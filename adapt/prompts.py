@@ -185,7 +185,7 @@ def _trial(run: Run, data: _Data, candidate: Candidate) -> Trial:
     settings = {
         "prompt": {"template": candidate.template, "method": candidate.method, "seed": candidate.seed},
         "base": plan.base_record(recipe),
-        "transcribe": dataclasses.asdict(recipe.transcribe),
+        "transcribe": recipe.transcribe.search(),
         **plan.normaliser_record(recipe),
         "recordings": run.folder.digest(run.manifests.files(recipe.data.dev)),
     }

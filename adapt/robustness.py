@@ -153,7 +153,7 @@ def _transcripts(run: Run, condition: Condition, system: str) -> dict[str, str]:
     recipe, label = run.recipe, f"{condition.name}, {system}"
     manifest = plan.sets(recipe)[condition.set]
     out = hypotheses_path(Path("robustness") / condition.set, condition.name, system)
-    settings = {"transcribe": dataclasses.asdict(recipe.transcribe), "base": plan.base_record(recipe)}
+    settings = {"transcribe": recipe.transcribe.search(), "base": plan.base_record(recipe)}
     settings |= {"condition": condition.name, "seed": recipe.seed}
     inputs = run.manifests.files(manifest) + (run.paths(plan.ADAPTER) if system == "adapted" else [])
 
@@ -162,7 +162,7 @@ def _transcripts(run: Run, condition: Condition, system: str) -> dict[str, str]:
         with tempfile.TemporaryDirectory() as folder:
             if distort:
                 utterances = [distorted(u, distort, Path(folder, f"{i}.wav")) for i, u in enumerate(utterances)]
-            options = dataclasses.asdict(recipe.transcribe)
+            options = recipe.transcribe.search()
             transcribe(system_model(run, system), utterances, unfinished, label=label, **options)
 
     name = stage_name("robustness", condition.set, condition.name, system)

@@ -10,7 +10,7 @@ import click
 from adapt.cli.options import device_option, dtype_option, language_option, normaliser_option, weight
 from adapt.decode.job import CHANNELS, DEFAULT_ADAPTER, TranscriptionJob, conflict, run_job
 from adapt.decode.parts import LexiconBoosting
-from adapt.recipe.choices import QUANTISE_BITS
+from adapt.recipe.choices import NAMES, QUANTISE_BITS
 from adapt.recipe.domain import Transcribe
 
 
@@ -83,7 +83,22 @@ def _channel(ctx: click.Context, option: click.Option, value: str) -> str:
 @click.option(
     "--lm-weight", default=TranscriptionJob.lm_weight, show_default=True, callback=weight, help="Weight of --lm."
 )
-@click.option("--lexicon", type=click.Path(path_type=Path), help="Lexicon of the phrases to boost.")
+@click.option("--lexicon", type=click.Path(path_type=Path), help="Lexicon of the names of the domain.")
+@click.option(
+    "--names",
+    default=TranscriptionJob.names,
+    show_default=True,
+    type=click.Choice(NAMES),
+    help="Use of --lexicon. boost: boosted in the search. prompt: those that sound like a first hypothesis are in the "
+    "prompt. both, or none.",
+)
+@click.option(
+    "--names-in-prompt",
+    default=TranscriptionJob.names_in_prompt,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Most names in a prompt.",
+)
 @click.option(
     "--boost",
     type=float,
@@ -147,7 +162,7 @@ def transcribe(**options) -> None:
     AUDIO are wav, flac, ogg or mp3 files, or JSONL manifests. A recording that is longer than the base takes at once is
     cut at its quietest points, and the transcripts are joined. Without --out, the transcripts are printed, each after
     its file name or id. Lines of a manifest may name parts of a file (`offset` and `duration`, in seconds) and a
-    `channel`, and need no `text`. If a line has `phrases`, they are boosted for that utterance, besides --lexicon. If
+    `channel`, and need no `text`. If a line has `phrases`, they are names for that utterance, besides --lexicon. If
     it has a `domain`, the adapter of that name decodes it; with several adapters, utterances without a domain use the
     unadapted base.
     """

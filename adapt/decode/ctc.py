@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from adapt.decode.kenlm import open_kenlm, words_are_token_ids
 from adapt.decode.weights import Weights
@@ -46,6 +47,21 @@ def log_posteriors(speech_llm: SpeechLLM, samples: Sequence[np.ndarray]) -> list
     logits, lengths = encoder(*encoder.inputs(*(x.to(speech_llm.device) for x in pad(samples))))
     rows = logits.float().log_softmax(-1).cpu().numpy()
     return [row[:length] for row, length in zip(rows, lengths.tolist(), strict=True)]
+
+
+def log_probability(posteriors: torch.Tensor, text: str, alphabet: str) -> float:
+    """The CTC log probability of a text, -inf for one with more letters than frames; unknown letters are left out.
+
+    posteriors: log posteriors `[frames, alphabet + 1]`, the blank last.
+
+    >>> sure = torch.tensor([[0.9, 0.1], [0.2, 0.8]]).log()
+    >>> round(log_probability(sure, "a!", "a"), 4)  # "a" and a blank, "aa", or a blank and "a"
+    -0.0834
+    """
+    letters = torch.tensor([alphabet.index(letter) for letter in text if letter in alphabet], dtype=torch.long)
+    frames, count = torch.tensor([len(posteriors)]), torch.tensor([len(letters)])
+    rows = posteriors.cpu()[:, None]
+    return -F.ctc_loss(rows, letters[None], frames, count, blank=len(alphabet), reduction="sum").item()
 
 
 def collapse(path: Sequence[int], posteriors: Sequence[float], alphabet: str) -> CtcTranscript:

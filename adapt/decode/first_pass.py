@@ -23,7 +23,7 @@ def fused_tokens(
 ) -> list[int]:
     """The encoder's tokens of the transcript with the best score for one recording.
 
-    heard: what the encoder heard (`SpeechLLM.embeddings_and_heard`). fusion: None: the transcript that the encoder
+    heard: what the encoder heard (`adapt.model.heard`). fusion: None: the transcript that the encoder
     wrote. phrases: of the utterance, or None. The score is the sum of the encoder's log probabilities of its tokens and
     of the weighted parts of fusion that score texts. Tokens are changed one after another, each time the one that
     raises the score most. The encoder's probabilities are those after the tokens that it wrote itself. A transcript

@@ -28,6 +28,7 @@ from adapt.text.transcripts import read_hypotheses
 if TYPE_CHECKING:
     from adapt.decode.ctc import CtcFusion
     from adapt.decode.fusion import Fusion
+    from adapt.decode.names import NamesInPrompt
     from adapt.decode.rescore import Rescorer
     from adapt.model.speech_llm import SpeechLLM
 
@@ -44,7 +45,7 @@ class TranscriptionJob:
     CHANNELS or a number, from 0. adapters: folders by name; a single one is named `default`, and several are named
     after their domains. prompt: file of a learned prompt of `adapt project`; None: the prompt of the base. ctc_weight:
     None: the default if the base has a CTC head. lm, lexicon, rescore: None: none. boost: None: the default of the
-    chosen `decoder`. out: None: a temporary file. quantise: None: no quantisation.
+    chosen `decoder`. names: as the key `transcribe.names`. out: None: a temporary file. quantise: None: no quantisation.
     """
 
     audio: Sequence[str]
@@ -58,6 +59,8 @@ class TranscriptionJob:
     lm_weight: float = DomainNgrams.start
     lexicon: Path | None = None
     boost: float | None = None
+    names: str = Transcribe.names
+    names_in_prompt: int = Transcribe.names_in_prompt
     ilm: float = 0.0
     rescore: str | None = None
     rescore_weight: float = 0.1
@@ -98,6 +101,12 @@ def conflict(job: TranscriptionJob) -> str | None:
     manifests = any(name.endswith(MANIFESTS) for name in job.audio)  # their utterances may bring phrases to boost
     if job.boost is not None and not job.lexicon and not manifests:
         return "--boost: no phrases that it weighs; give --lexicon too, or leave it out"
+    if job.boost is not None and job.names not in ("boost", "both"):
+        return f"--boost: --names {job.names} boosts nothing; leave out one of the two"
+    if job.names in ("prompt", "both") and job.decoder == "ctc":
+        return f"--names {job.names}: --decoder ctc has no prompt; leave out one of the two"
+    if job.names != Transcribe.names and not job.lexicon and not manifests:
+        return f"--names {job.names}: there are no names; give --lexicon too"
     if job.nbest > job.num_beams:
         return f"--nbest {job.nbest}: more than the {job.num_beams} beams; give --num-beams {job.nbest}"
     return None
@@ -129,6 +138,7 @@ def run_job(job: TranscriptionJob) -> Transcripts:
             nbest=job.nbest,
             fusion=fusion,
             rescorer=rescorer_of(job, speech_llm),
+            names=names_of(job, speech_llm),
             **options,
         )
         texts = read_hypotheses(out)
@@ -197,19 +207,29 @@ def job_fusion(
     from adapt.decode.ctc import CtcFusion
     from adapt.decode.fusion import Fusion
 
-    fused = job.lm or job.lexicon or job.ilm or any(u.phrases for u in utterances)
+    boosts = job.names in ("boost", "both")
+    fused = job.lm or job.ilm or (boosts and (job.lexicon or any(u.phrases for u in utterances)))
     if not fused:
         return None
     default = LexiconBoosting.hotword_weight if job.decoder == "ctc" else LexiconBoosting.start
-    weights = Weights(
-        lm=job.lm_weight if job.lm else 0.0, boost=default if job.boost is None else job.boost, ilm=job.ilm
-    )
-    lexicon = read_lexicon(job.lexicon) if job.lexicon else None
+    boost = (default if job.boost is None else job.boost) if boosts else 0.0
+    weights = Weights(lm=job.lm_weight if job.lm else 0.0, boost=boost, ilm=job.ilm)
+    lexicon = read_lexicon(job.lexicon) if job.lexicon and boosts else None
     normalise = NORMALISERS[job.normaliser]
     if job.decoder == "ctc":
         return CtcFusion(speech_llm, weights, lm=job.lm, lexicon=lexicon, normalise=normalise)
     internal = speech_llm.prompt_without_audio() if job.ilm else None
     return Fusion(speech_llm, weights, {"lm": job.lm, "boost": lexicon, "ilm": internal}, normalise=normalise)
+
+
+def names_of(job: TranscriptionJob, speech_llm: SpeechLLM) -> NamesInPrompt | None:
+    """The names that the options put into prompts; None for none."""
+    from adapt.decode.names import NamesInPrompt
+
+    if job.names not in ("prompt", "both"):
+        return None
+    lexicon = read_lexicon(job.lexicon) if job.lexicon else None
+    return NamesInPrompt(speech_llm, lexicon, job.names_in_prompt, NORMALISERS[job.normaliser])
 
 
 def rescorer_of(job: TranscriptionJob, speech_llm: SpeechLLM) -> Rescorer | None:

@@ -39,7 +39,7 @@ class Batch:
     """A batch of utterances to decode.
 
     phrases: those of each utterance, or None. posteriors: CTC log posteriors of each
-    (`SpeechLLM.embeddings_and_heard`); () if they were not computed.
+    (`adapt.model.heard`); () if they were not computed.
     """
 
     phrases: OwnPhrases = ()

@@ -15,10 +15,12 @@ from adapt.decode.ctc import CtcFusion, greedy_transcripts
 from adapt.decode.first_pass import fused_tokens
 from adapt.decode.fusion import Fusion
 from adapt.decode.hypothesis import Hypothesis
+from adapt.decode.names import NamesInPrompt, borne_by_ctc, first_hypotheses
 from adapt.decode.parts import Batch, OwnPhrases
 from adapt.decode.rescore import Rescorer
 from adapt.decode.weights import Weights
 from adapt.model.features import SAMPLE_RATE
+from adapt.model.heard import embeddings_and_heard
 from adapt.model.speech_llm import SpeechLLM
 from adapt.text.normalise import none
 
@@ -41,11 +43,11 @@ def ctc_recogniser(speech_llm: SpeechLLM, fusion: CtcFusion | None) -> Recognise
     return _of_audible(recognise, {"text": ""} | ({"confidence": None} if fusion is None else {}))
 
 
-def first_pass_recogniser(speech_llm: SpeechLLM, fusion: Fusion | None) -> Recogniser:
-    """The recogniser of the encoder's own transcripts, for an encoder that transcribes. fusion: None: none."""
+def first_pass_recogniser(speech_llm: SpeechLLM, fusion: Fusion | None, names: NamesInPrompt | None) -> Recogniser:
+    """The recogniser of the encoder's own transcripts, for an encoder that transcribes. fusion, names: None: none."""
 
     def recognise(samples: Sequence[np.ndarray], phrases: OwnPhrases) -> list[dict]:
-        _, heard = speech_llm.embeddings_and_heard(samples)
+        _, heard, _ = _heard(speech_llm, samples, phrases, names, 0)
         chosen = [fused_tokens(speech_llm, row, fusion, own) for row, own in zip(heard, phrases, strict=True)]
         return [{"text": speech_llm.tokenizer.decode(speech_llm.model.transcript_ids(t)).strip()} for t in chosen]
 
@@ -81,7 +83,7 @@ class Search:
     """The settings of beam search with the decoder.
 
     ctc_weight: of the encoder's CTC, if the base has a CTC head. nbest: hypotheses in a row. fusion: None: the decoder
-    alone. rescorer: ranks `num_beams` hypotheses; None: no rescoring.
+    alone. rescorer: ranks `num_beams` hypotheses; None: no rescoring. names: None: no names in the prompt.
     """
 
     num_beams: int
@@ -90,6 +92,30 @@ class Search:
     nbest: int = 1
     fusion: Fusion | None = None
     rescorer: Rescorer | None = None
+    names: NamesInPrompt | None = None
+
+
+def _heard(
+    speech_llm: SpeechLLM,
+    samples: Sequence[np.ndarray],
+    phrases: OwnPhrases,
+    names: NamesInPrompt | None,
+    most: int,
+) -> tuple[list[torch.Tensor], list[torch.Tensor], list[tuple[str, ...]]]:
+    """Audio embeddings of each recording, what else was heard of it (`adapt.model.heard`), and names for its prompt.
+
+    An encoder that transcribes reads the names itself. most: tokens of a first hypothesis.
+    """
+    if not (speech_llm.has_ctc or speech_llm.transcribes):
+        slots, heard = speech_llm.audio_embeddings(samples), [torch.zeros(0)] * len(samples)
+    else:
+        slots, heard = embeddings_and_heard(speech_llm, samples)
+    lists = [()] * len(samples)
+    if names:
+        lists = names.lists(first_hypotheses(speech_llm, slots, heard, most), phrases)
+    if any(lists) and speech_llm.transcribes:
+        slots, heard = embeddings_and_heard(speech_llm, samples, lists)
+    return slots, heard, lists
 
 
 def decoder_recogniser(speech_llm: SpeechLLM, search: Search) -> Recogniser:
@@ -102,27 +128,57 @@ def decoder_recogniser(speech_llm: SpeechLLM, search: Search) -> Recogniser:
         fusion = fusion.with_weights(dataclasses.replace(fusion.weights, ctc=ctc_weight))
 
     def recognise(samples: Sequence[np.ndarray], phrases: OwnPhrases) -> list[dict]:
-        if not (speech_llm.has_ctc or speech_llm.transcribes):
-            return decoded(speech_llm.audio_embeddings(samples), [], phrases)
-        slots, heard = speech_llm.embeddings_and_heard(samples)
+        slots, heard, lists = _heard(speech_llm, samples, phrases, search.names, search.max_new_tokens)
         # Where the encoder hears nothing, the decoder, which has to write something, would invent words.
         if speech_llm.transcribes:
             speaking = [i for i, slot in enumerate(slots) if len(slot)]
-        else:
+        elif speech_llm.has_ctc:
             speaking = [i for i, row in enumerate(heard) if (row.argmax(-1) < row.shape[1] - 1).any()]
+        else:
+            speaking = list(range(len(slots)))
         rows = [dict(nothing) for _ in samples]
         if speaking:
-            slots, heard, phrases = ([values[i] for i in speaking] for values in (slots, heard, phrases))
-            if speech_llm.transcribes and fusion:
-                chosen = [fused_tokens(speech_llm, row, fusion, own) for row, own in zip(heard, phrases, strict=True)]
-                slots = list(map(speech_llm.model.first_pass_slot, heard, chosen))
-            for i, row in zip(speaking, decoded(slots, heard, phrases), strict=True):
+            slots, heard, phrases, lists = ([values[i] for i in speaking] for values in (slots, heard, phrases, lists))
+            if speech_llm.transcribes:
+                lists = [()] * len(speaking)  # its encoder has read them
+                if fusion:
+                    chosen = [fused_tokens(speech_llm, r, fusion, own) for r, own in zip(heard, phrases, strict=True)]
+                    slots = list(map(speech_llm.model.first_pass_slot, heard, chosen))
+            found = decoded(slots, heard, phrases, lists)
+            if any(lists):
+                found = without_leaks(found, slots, heard, phrases, lists)
+            for i, row in zip(speaking, found, strict=True):
                 rows[i] = row
         return rows
 
-    def decoded(slots: Sequence[torch.Tensor], posteriors: Sequence[torch.Tensor], phrases: OwnPhrases) -> list[dict]:
-        prompts = [speech_llm.prompt(slot) for slot in slots]
-        posteriors = posteriors if fusion and fusion.weights.ctc else ()
+    def without_leaks(
+        found: list[dict],
+        slots: Sequence[torch.Tensor],
+        heard: Sequence[torch.Tensor],
+        phrases: OwnPhrases,
+        lists: Sequence[Sequence[str]],
+    ) -> list[dict]:
+        """The rows, with those in their place that are not borne by the audio or are the list itself."""
+        places = [i for i, own in enumerate(lists) if own]
+        leaks = [search.names.is_list(found[i]["text"], lists[i]) for i in places]
+        if not speech_llm.has_ctc:  # then only the list itself is recognised
+            places, leaks = ([x for x, leak in zip(xs, leaks, strict=True) if leak] for xs in (places, leaks))
+        if not places:
+            return found
+        plain = decoded(*([values[i] for i in places] for values in (slots, heard, phrases)), [()] * len(places))
+        for i, leak, row in zip(places, leaks, plain, strict=True):
+            if leak or not borne_by_ctc(speech_llm, heard[i], found[i]["text"], row["text"]):
+                found[i] = row
+        return found
+
+    def decoded(
+        slots: Sequence[torch.Tensor],
+        heard: Sequence[torch.Tensor],
+        phrases: OwnPhrases,
+        lists: Sequence[Sequence[str]],
+    ) -> list[dict]:
+        prompts = [speech_llm.prompt(slot, own) for slot, own in zip(slots, lists, strict=True)]
+        posteriors = heard if fusion and fusion.weights.ctc else ()
         processors = fusion.processors(Batch(phrases, posteriors)) if fusion else ()
         if speech_llm.transcribes:  # a decoder that copies its slot may go round in circles
             processors = [*processors, NoRepeatNGramLogitsProcessor(REPEATED)]

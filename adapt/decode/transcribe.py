@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from adapt.decode.ctc import CtcFusion
 from adapt.decode.fusion import Fusion
+from adapt.decode.names import NamesInPrompt
 from adapt.decode.recognise import (
     Recogniser,
     Search,
@@ -46,6 +47,7 @@ def transcribe(
     fusion: Fusion | CtcFusion | None = None,
     nbest: int = 1,
     rescorer: Rescorer | None = None,
+    names: NamesInPrompt | None = None,
     label: str = "transcribe",
 ) -> int:
     """Write a line `{"id", "text"}` for each utterance to `out`, shortest recordings first.
@@ -55,7 +57,7 @@ def transcribe(
     fusion, or `first-pass` for the transcripts of an encoder that transcribes. ctc_weight: of the
     encoder's CTC (`joint`), if the base has a CTC head. fusion: a `CtcFusion` for `ctc`, else a `Fusion`; None: none.
     nbest: above 1, a line also has this many hypotheses as `nbest`, with their score from each part of fusion.
-    rescorer: ranks `num_beams` hypotheses; None: no rescoring. label: of the progress bar.
+    rescorer: ranks `num_beams` hypotheses; None: no rescoring. names: for the prompts; None: none. label: of the progress bar.
 
     If named adapters are attached, each utterance is decoded with the adapter of its domain; utterances without a
     domain use the unadapted base.
@@ -70,11 +72,11 @@ def transcribe(
         _check_domains(speech_llm, utterances)
     waiting = sorted((u for u in utterances if u.id not in done), key=lambda u: (seconds[u.id], u.id))
     short = [u for u in waiting if seconds[u.id] <= speech_llm.max_seconds]
-    search = Search(num_beams, max_new_tokens, ctc_weight, nbest, fusion, rescorer)
+    search = Search(num_beams, max_new_tokens, ctc_weight, nbest, fusion, rescorer, names)
     recognisers: dict[str, Callable[[], Recogniser]] = {
         "llm": lambda: decoder_recogniser(speech_llm, search),
         "ctc": lambda: ctc_recogniser(speech_llm, fusion),
-        "first-pass": lambda: first_pass_recogniser(speech_llm, fusion),
+        "first-pass": lambda: first_pass_recogniser(speech_llm, fusion, names),
     }
     recognise = recognisers[decoder]()
     out.parent.mkdir(parents=True, exist_ok=True)

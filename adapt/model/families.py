@@ -8,8 +8,8 @@ and a builder of a tiny random model in BUILDERS of `tests/model/families.py`; t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,13 +29,14 @@ class Request:
 
     samples: mono, float32 `[length]`, at the processor's `sampling_rate`. language: ISO 639-1. model_name: the name or
     folder of the model. user_text: the text of the user before and after the audio; only requests by a chat template
-    use it.
+    use it. arguments: further ones of the method for transcription, where the processor has one.
     """
 
     samples: np.ndarray
     language: str
     model_name: str
     user_text: tuple[str, str] = ("", INSTRUCTION)
+    arguments: Mapping[str, object] = field(default_factory=dict)
 
 
 def sampling_rate(processor: ProcessorMixin) -> int:
@@ -76,13 +77,15 @@ def by_tokenizer_chat_template(processor: ProcessorMixin, request: Request) -> B
 
 def by_transcription_request(processor: ProcessorMixin, request: Request) -> BatchFeature:
     """Call the method that some processors have for transcription."""
-    return processor.apply_transcription_request(audio=[request.samples], **_processor_arguments(processor))
+    return processor.apply_transcription_request(
+        audio=[request.samples], **request.arguments, **_processor_arguments(processor)
+    )
 
 
 def by_transcription_request_in_language(processor: ProcessorMixin, request: Request) -> BatchFeature:
     """As `by_transcription_request`, with the language, so that the transcript does not begin with its name."""
     return processor.apply_transcription_request(
-        audio=[request.samples], language=request.language, **_processor_arguments(processor)
+        audio=[request.samples], language=request.language, **request.arguments, **_processor_arguments(processor)
     )
 
 
@@ -90,6 +93,45 @@ def by_mistral_request(processor: ProcessorMixin, request: Request) -> BatchFeat
     """As `by_transcription_request_in_language`, for Mistral's tokenizer."""
     arguments = {"model_id": request.model_name, "sampling_rate": sampling_rate(processor), "format": ["wav"]}
     return processor.apply_transcription_request(audio=[request.samples], language=request.language, **arguments)
+
+
+# ---------------------------------------------------------------------------------------------- names in the prompt
+
+# From a processor, a request and names to the request with these names, where the family has its place for them.
+NamesField = Callable[["ProcessorMixin", Request, Sequence[str]], Request]
+
+
+def in_instruction(form: str) -> NamesField:
+    """The names follow the instruction. form: `{}` is their list.
+
+    >>> in_instruction("Names: {}.")(None, Request(None, "en", ""), ["Adele", "U2"]).user_text[1]
+    'Transcribe the speech into text. Names: Adele, U2.'
+    """
+
+    def add(processor: ProcessorMixin, request: Request, names: Sequence[str]) -> Request:
+        before, after = request.user_text
+        return replace(request, user_text=(before, f"{after} {form.format(', '.join(names))}"))
+
+    return add
+
+
+def after_default_prompt(processor: ProcessorMixin, request: Request, names: Sequence[str]) -> Request:
+    """The names follow the processor's own instruction, which its method for transcription takes as `prompt`."""
+    prompt = f"{processor.default_transcription_prompt} {GENERIC.format(', '.join(names))}"
+    return replace(request, arguments={"prompt": prompt})
+
+
+def as_context(processor: ProcessorMixin, request: Request, names: Sequence[str]) -> Request:
+    """The names are the context that the method for transcription takes as `prompt`."""
+    return replace(request, arguments={"prompt": ", ".join(names)})
+
+
+def as_keywords(processor: ProcessorMixin, request: Request, names: Sequence[str]) -> Request:
+    """The names are the `keywords` of the method for transcription."""
+    return replace(request, arguments={"keywords": [list(names)]})
+
+
+GENERIC = "These names may occur: {}."  # for families that have no place for names
 
 
 # ------------------------------------------------------------------------------------------- embeddings of token ids
@@ -173,7 +215,8 @@ class Family:
     cls: name of its class in transformers. request: calls its processor for the inputs of one recording.
     forward_arguments: further arguments of a forward pass on audio. embed: embeddings of token ids. merging_module: the
     module of the decoder that puts the audio embeddings into the slot; "" if that happens before the decoder.
-    transcript: extracts the transcript from the generated text. needs: the package that its processor imports (Gemma
+    transcript: extracts the transcript from the generated text. names: puts names into a request, by the family's own
+    documentation; None: its prompt has no room for them. needs: the package that its processor imports (Gemma
     3n: that its vision tower imports) besides transformers; "" for none. tested: whether the tests run all commands on
     a tiny model of its class with random weights.
     """
@@ -184,6 +227,7 @@ class Family:
     embed: Callable[[PreTrainedModel, torch.Tensor], torch.Tensor] = token_embeddings
     merging_module: str = ""
     transcript: Callable[[str], str] = as_generated
+    names: NamesField | None = in_instruction(GENERIC)
     needs: str = ""
     tested: bool = True
 
@@ -193,22 +237,38 @@ OWN_FAMILY = Family("ComposedForSpeechRecognition")
 
 # The model types of transformers that replace tokens of the LLM's input by audio embeddings.
 FAMILIES = {
-    "audioflamingo3": Family("AudioFlamingo3ForConditionalGeneration", by_transcription_request, transcript=unquoted),
+    "audioflamingo3": Family(
+        "AudioFlamingo3ForConditionalGeneration",
+        by_transcription_request,
+        transcript=unquoted,
+        names=after_default_prompt,
+    ),
     "dots3_note": Family("Dots3NoteForConditionalGeneration", needs="torchvision"),
-    "fun_asr_nano": Family("FunAsrNanoForConditionalGeneration", by_transcription_request, needs="torchaudio"),
+    "fun_asr_nano": Family(
+        "FunAsrNanoForConditionalGeneration", by_transcription_request, names=as_keywords, needs="torchaudio"
+    ),
     "gemma3n": Family("Gemma3nForConditionalGeneration", embed=gemma3n_embeddings, needs="timm"),
     "gemma4": Family("Gemma4ForConditionalGeneration", needs="torchvision"),
     "gemma4_unified": Family("Gemma4UnifiedForConditionalGeneration", needs="torchvision"),
-    "glmasr": Family("GlmAsrForConditionalGeneration", by_transcription_request),
-    "granite_speech": Family("GraniteSpeechForConditionalGeneration", needs="torchaudio"),
-    "granite_speech_plus": Family("GraniteSpeechPlusForConditionalGeneration", needs="torchaudio"),
+    "glmasr": Family("GlmAsrForConditionalGeneration", by_transcription_request, names=after_default_prompt),
+    "granite_speech": Family(
+        "GraniteSpeechForConditionalGeneration", names=in_instruction("Keywords: {}"), needs="torchaudio"
+    ),
+    "granite_speech_plus": Family(
+        "GraniteSpeechPlusForConditionalGeneration", names=in_instruction("Keywords: {}"), needs="torchaudio"
+    ),
     "inkling_mm_model": Family("InklingForConditionalGeneration", needs="torchvision"),
     "moss_transcribe_diarize": Family(
-        "MossTranscribeDiarizeForConditionalGeneration", by_transcription_request, transcript=without_times
+        "MossTranscribeDiarizeForConditionalGeneration",
+        by_transcription_request,
+        transcript=without_times,
+        names=as_keywords,
     ),
     "muse_spark": Family("MuseSparkForConditionalGeneration", needs="torchvision"),
     "musicflamingo": Family("MusicFlamingoForConditionalGeneration", transcript=unquoted),
-    "nemo_speechlm": Family("Nemotron3_5TranscribeForConditionalGeneration", by_transcription_request),
+    "nemo_speechlm": Family(
+        "Nemotron3_5TranscribeForConditionalGeneration", by_transcription_request, names=after_default_prompt
+    ),
     "nemotron_h_omni": Family("NemotronH_Omni_Reasoning_V3", transcript=after_thinking, needs="torchvision"),
     "phi4_multimodal": Family(
         "Phi4MultimodalForCausalLM",
@@ -220,7 +280,7 @@ FAMILIES = {
     "qwen2_5_omni": Family("Qwen2_5OmniForConditionalGeneration", needs="torchvision", tested=False),
     "qwen2_5_omni_thinker": Family("Qwen2_5OmniThinkerForConditionalGeneration", needs="torchvision"),
     "qwen2_audio": Family("Qwen2AudioForConditionalGeneration"),
-    "qwen3_asr": Family("Qwen3ASRForConditionalGeneration", by_transcription_request_in_language),
+    "qwen3_asr": Family("Qwen3ASRForConditionalGeneration", by_transcription_request_in_language, names=as_context),
     "qwen3_omni_moe": Family("Qwen3OmniMoeForConditionalGeneration", needs="torchvision", tested=False),
     "qwen3_omni_moe_thinker": Family("Qwen3OmniMoeThinkerForConditionalGeneration", needs="torchvision"),
     "vibevoice_asr": Family(
@@ -228,8 +288,9 @@ FAMILIES = {
         by_transcription_request,
         forward_arguments={"sample": False},  # otherwise it draws its latents at random
         transcript=joined_segments,
+        names=as_context,
     ),
-    "voxtral": Family("VoxtralForConditionalGeneration", by_mistral_request, needs="mistral_common"),
+    "voxtral": Family("VoxtralForConditionalGeneration", by_mistral_request, names=None, needs="mistral_common"),
 }
 
 

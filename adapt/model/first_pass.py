@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import codecs
 import copy
+import functools
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -25,6 +26,7 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 from transformers.models.whisper.modeling_whisper import WhisperDecoder, WhisperPreTrainedModel
 
 from adapt.errors import ModelError
+from adapt.model.byte_pairs import encode
 from adapt.model.whisper import MARGIN, WindowedWhisper
 
 MISHEARINGS = "mishearings.json"  # in the folder of a base: what it mishears (`adapt.train.mishearing`)
@@ -36,7 +38,12 @@ GRID = 500  # recordings whose windows have the same length are transcribed toge
 SILENCE = 100  # the least silence after a recording
 BYTES = 24  # most letters of a token of Whisper
 CHOICES = 10  # alternatives to a token
+LISTED = 120  # most tokens of a list of names
+DOUBT = 10.0  # nats by which the audio may speak against what Whisper writes after a list of names
 REPEATED = 6  # tokens that a transcript does not repeat in the same order: Whisper sometimes goes round in circles
+
+
+Transcribed = tuple[torch.Tensor, torch.Tensor]  # states and attention of a transcript
 
 
 class TranscribingWhisper(WhisperPreTrainedModel):
@@ -57,47 +64,81 @@ class TranscribingWhisper(WhisperPreTrainedModel):
         return self.decoder.embed_tokens
 
     @torch.no_grad()
-    def frames(self, features: torch.Tensor, recorded: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def frames(
+        self, features: torch.Tensor, recorded: torch.Tensor, lists: Sequence[Sequence[int]] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Frames `[batch, frames, 2 * hidden]`, and their counts `[batch]`, which include MARGIN.
 
-        features: of windows of 30 s, `[batch, bins, frames]`. recorded: features of each recording, `[batch]`. The
-        second half of a frame is the state that outputs the token spoken in the frame; in the frames after the last
-        token, the end.
+        features: of windows of 30 s, `[batch, bins, frames]`. recorded: features of each recording, `[batch]`. lists:
+        tokens of a text that Whisper takes for what was said before each recording, such as a list of names; None or
+        an empty text: none. The second half of a frame is the state that outputs the token spoken in the frame; in the
+        frames after the last token, the end.
         """
+        lists = lists or [()] * len(recorded)
         most = 2 * self.config.max_source_positions
         windows = ((recorded + SILENCE + GRID - 1) // GRID * GRID).clamp(SHORTEST, most)
         counts = (recorded + MARGIN).clamp_max(most).add(1) // 2
         rows: list[torch.Tensor | None] = [None] * len(recorded)
         for window in windows.unique().tolist():
             places = (windows == window).nonzero()[:, 0]
-            found = self._frames(features[places][..., :window], counts[places], windows[places])
+            own = [lists[place] for place in places.tolist()]
+            found = self._frames(features[places][..., :window], counts[places], windows[places], own)
             for place, row in zip(places.tolist(), found, strict=True):
                 rows[place] = row
         return pad_sequence(rows, batch_first=True), counts
 
-    def _frames(self, features: torch.Tensor, counts: torch.Tensor, windows: torch.Tensor) -> list[torch.Tensor]:
+    def _frames(
+        self, features: torch.Tensor, counts: torch.Tensor, windows: torch.Tensor, lists: Sequence[Sequence[int]]
+    ) -> list[torch.Tensor]:
         """The frames of recordings with equal windows."""
         heard = self.encoder.windowed(features, windows)
         rows, limits = [], (counts // 8 + 10).minimum(counts - 1)
-        for row, count, (states, attention) in zip(
-            heard, counts.tolist(), self._transcribed(heard, limits), strict=True
-        ):
+        transcribed = self._transcribed(heard, limits, [()] * len(heard))
+        if places := [place for place, tokens in enumerate(lists) if tokens]:
+            listed = self._transcribed(heard[places], limits[places], [lists[place] for place in places])
+            for place, row in zip(places, listed, strict=True):
+                transcribed[place] = self._borne(heard[place], transcribed[place], row)
+        for row, count, (states, attention) in zip(heard, counts.tolist(), transcribed, strict=True):
             path = monotonic_path(attention[:, :count].clamp_min(1e-6).log().cpu().numpy())
             rows.append(torch.cat([row[:count], states[torch.from_numpy(path)]], -1))
         return rows
 
-    def _transcribed(self, heard: torch.Tensor, limits: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def _borne(self, heard: torch.Tensor, plain: Transcribed, listed: Transcribed) -> Transcribed:
+        """What Whisper wrote after a list, or, if the audio alone speaks against it, what it wrote without one."""
+        settings, readout = self.config.first_pass, self.decoder.embed_tokens.weight.float()
+        tokens = [written_logits(states, readout, settings).argmax(-1) for states, _ in (plain, listed)]
+        prompt = torch.tensor(settings["prompt"], device=heard.device)
+        inputs = torch.cat([prompt, tokens[1][:-1]])[None]
+        forced = self.decoder(inputs, encoder_hidden_states=heard[None]).last_hidden_state[0, len(prompt) - 1 :]
+        logs = [written_logits(states, readout, settings).log_softmax(-1) for states in (plain[0], forced)]
+        before, after = (row.gather(1, ids[:, None]).sum() for row, ids in zip(logs, tokens, strict=True))
+        return listed if after > before - DOUBT else plain
+
+    def _transcribed(
+        self, heard: torch.Tensor, limits: torch.Tensor, lists: Sequence[Sequence[int]]
+    ) -> list[Transcribed]:
         """States `[tokens, hidden]` and attention `[tokens, frames]` of each row's greedy transcript with its end.
 
-        heard: the encoder's output. limits: tokens of each row without the end, `[batch]`.
+        heard: the encoder's output. limits: tokens of each row without the end, `[batch]`. lists: as in `frames`.
         """
         settings, readout = self.config.first_pass, self.decoder.embed_tokens.weight.float()
-        inputs, cache = torch.tensor(settings["prompt"], device=heard.device).repeat(len(heard), 1), None
+        prompts = [[*([settings["previous"], *own] if own else ()), *settings["prompt"]] for own in lists]
+        width = max(map(len, prompts))
+        padded = [[settings["end"]] * (width - len(prompt)) + prompt for prompt in prompts]
+        inputs, cache = torch.tensor(padded, device=heard.device), None
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=heard.device)
         states, attention, lengths, tokens = [], [], limits.to(heard.device) + 1, inputs[:, :0]
         for place in range(int(limits.max()) + 1):
             output = self.decoder(
-                inputs, encoder_hidden_states=heard, past_key_values=cache, use_cache=True, output_attentions=True
+                inputs,
+                attention_mask=mask,
+                position_ids=(mask.cumsum(1) - 1).clamp_min(0)[:, -inputs.shape[1] :],
+                encoder_hidden_states=heard,
+                past_key_values=cache,
+                use_cache=True,
+                output_attentions=True,
             )
+            mask = F.pad(mask, (0, 1), value=1)
             heads = [output.cross_attentions[layer][:, head, -1] for layer, head in settings["heads"]]
             states.append(output.last_hidden_state[:, -1])
             attention.append(torch.stack(heads).float().mean(0))
@@ -154,6 +195,7 @@ def first_pass_settings(
     layers, heads = range(config.decoder_layers // 2, config.decoder_layers), range(config.decoder_attention_heads)
     return {
         "prompt": prompt,
+        "previous": ids["<|startofprev|>"],
         "end": end,
         "never": [token for token in getattr(generation, "suppress_tokens", None) or () if token >= 0],
         "never_first": [ids["Ġ"], end],
@@ -167,7 +209,7 @@ def languages(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     Raises `ModelError` for a tokenizer that is not Whisper's.
     """
     ids = tokenizer.get_vocab()
-    if not {"<|startoftranscript|>", "<|notimestamps|>", "<|endoftext|>"} <= ids.keys():
+    if not {"<|startoftranscript|>", "<|startofprev|>", "<|notimestamps|>", "<|endoftext|>"} <= ids.keys():
         raise ModelError("its tokenizer is not Whisper's; copy the tokenizer files of the checkpoint too")
     found = [(token_id, name) for token, token_id in ids.items() if (name := token[2:-2]) and _is_language(token)]
     return [name for _, name in sorted(found)] if _is_multilingual(ids) else ["en"]
@@ -288,6 +330,25 @@ class FirstPass(nn.Module):
     def ids_of(self, tokens: Sequence[int]) -> list[int]:
         """The LLM's tokens of a transcript in tokens of Whisper."""
         return [token for word in self._words(tokens) for token in self.encode(word.text)]
+
+    def list_tokens(self, names: Sequence[str]) -> list[int]:
+        """Whisper's tokens of a list of names, of which the last are left out if it has more than LISTED tokens."""
+        tokens: list[int] = []
+        for name in names:
+            more = encode(f", {name}" if tokens else f" {name}", self._vocabulary)
+            if len(tokens) + len(more) >= LISTED:
+                break
+            tokens += more
+        return [*tokens, *encode(".", self._vocabulary)] if tokens else []
+
+    @functools.cached_property
+    def _vocabulary(self) -> dict[bytes, int]:
+        """The ids of Whisper's tokens by their bytes."""
+        letters = (bytes(row).rstrip(b"\0") or b"\0" for row in self.letters.tolist())
+        ids: dict[bytes, int] = {}
+        for number, token in enumerate(letters):
+            ids.setdefault(token, number)
+        return ids
 
     def choices(self, frames: torch.Tensor, readout: torch.Tensor, least: float) -> list[list[tuple[int, float]]]:
         """For each token of the transcript, the tokens of at least the log probability `least`, the likeliest first.

@@ -38,10 +38,11 @@ def ids_around_slot(
     audio_token: int,
     language: str,
     model_name: str,
+    with_names: Callable[[Request], Request] | None = None,
 ) -> tuple[list[int], list[int]]:
     """Token ids of a processor's prompt before and after the slot, which are the same for any audio.
 
-    request: that of the family. The slot is everything between the two: usually one run of audio tokens; some families
+    request: that of the family. with_names: puts names into a request; None: none. The slot is everything between the two: usually one run of audio tokens; some families
     put marks between its parts, and one writes the duration after it. Raises `ValueError` for a prompt without audio
     tokens.
     """
@@ -49,6 +50,7 @@ def ids_around_slot(
         Request(np.zeros(int(sampling_rate(processor) * seconds), np.float32), language, model_name)
         for seconds in PROBES
     ]
+    requests = list(map(with_names, requests)) if with_names else requests
     short, long = (request(processor, probe)["input_ids"][0].tolist() for probe in requests)
     after_audio = len(short) - 1 - short[::-1].index(audio_token)
     same = 0

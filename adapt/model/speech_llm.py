@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,11 +23,10 @@ from adapt.model.encoders import CtcEncoder, greedy_paths
 from adapt.model.families import Request, family_of, sampling_rate
 from adapt.model.features import SAMPLE_RATE, pad, resampled
 from adapt.model.generator import Generator
-from adapt.model.slot import chat_ids_around_slot, merged_embeddings
+from adapt.model.slot import audio_token_id, chat_ids_around_slot, ids_around_slot, merged_embeddings
 from adapt.text.template import CHAT_MARK, SLOT
 
 IGNORED = -100  # label of positions without a loss
-KEPT = 1_000  # recordings whose audio embeddings are kept in memory
 
 
 class PromptAroundSlot(Protocol):
@@ -58,8 +56,8 @@ class SpeechLLM:
     language: ISO 639-1, for prompts that name it. scale: the divisor of the logits. adapters: the model with the
     adapters of `adapter.attach`; None without one. learned: the learned prompt that replaces `before` and `after`; None
     for none. processor_prompt: the processor's token ids before and after the slot. prompts: the learned prompts of the
-    adapters by name, and that of the base under None. heard: what `embeddings_and_heard` returned for the first
-    KEPT recordings, by their hash; None: it is computed anew in each call, as it must be where the encoder is trained.
+    adapters by name, and that of the base under None. heard: what `heard.embeddings_and_heard` found in the
+    first recordings, by their hash; None: it is computed anew in each call, as where the encoder is trained.
     """
 
     name: str
@@ -274,28 +272,6 @@ class SpeechLLM:
         """Audio embeddings `[slots, hidden]` of each recording. samples: mono, float32, 16 kHz."""
         return self.audio_embeddings_with_gradient(samples)
 
-    @torch.no_grad()
-    def embeddings_and_heard(self, samples: Sequence[np.ndarray]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """`audio_embeddings`, and what else fusion reads of each recording.
-
-        That is the CTC head's log posteriors `[frames, alphabet + 1]`, with the blank last, or, of an encoder that
-        transcribes, `FirstPass.spoken_tokens`.
-        """
-        heard = {} if self.heard is None else self.heard
-        keys = [hashlib.sha256(np.ascontiguousarray(row)).digest() for row in samples]
-        new = {key: row for key, row in zip(keys, samples, strict=True) if key not in heard}
-        found = {}
-        if new:
-            frames, lengths = self.frames(list(new.values()))
-            logs = frames if self.transcribes else self.model.encoder.ctc(frames).float().log_softmax(-1)
-            rows = [row[:n].clone() for row, n in zip(logs, lengths.tolist(), strict=True)]
-            rows = map(self.model.projector.spoken_tokens, rows) if self.transcribes else rows
-            found = dict(zip(new, zip(self.model.project(frames, lengths), rows, strict=True), strict=True))
-        both = [found.get(key) or heard[key] for key in keys]
-        if self.heard is not None and len(self.heard) < KEPT:
-            self.heard |= found
-        return [slot for slot, _ in both], [row for _, row in both]
-
     def audio_embeddings_with_gradient(self, samples: Sequence[np.ndarray]) -> list[torch.Tensor]:
         """As `audio_embeddings`, with the gradient, to train encoder and projector."""
         if self.processor is None:
@@ -344,15 +320,35 @@ class SpeechLLM:
         """The encoder's own transcript of each recording; for encoders that transcribe."""
         return [self.tokenizer.decode(ids).strip() for ids in self.model.first_pass(*self.frames(samples))]
 
-    def prompt(self, slot: torch.Tensor | None) -> torch.Tensor:
+    def prompt(self, slot: torch.Tensor | None, names: Sequence[str] = ()) -> torch.Tensor:
         """Rows `[length, width]` of the prompt with the embeddings `slot` (`[slots, hidden]`) in it.
 
-        slot: None: no prompt, only its first token (the beginning of sentence), as for text alone.
+        slot: None: no prompt, only its first token (the beginning of sentence), as for text alone. names: those that
+        the prompt lists: where the family has its place for them, or before the slot if the prompt is the toolkit's.
+        Raises `ModelError` for a family whose prompt has no room for names.
         """
         if slot is None:
             return self.embed(self.before[:1])
-        before, after = self.learned.rows(self) if self.learned else (self.embed(self.before), self.embed(self.after))
+        ids = self.before, self.after
+        if names and self.processor is not None and self.learned is None:
+            ids = self._ids_with_names(tuple(names))
+        before, after = self.learned.rows(self) if self.learned else map(self.embed, ids)
+        if names and (self.processor is None or self.learned):
+            listed = self.tokenizer.encode(f"{', '.join(names)}: ", add_special_tokens=False, split_special_tokens=True)
+            before = torch.cat([before, self.embed(listed)])
         return torch.cat([before, self.rows_of_embeddings(slot), after])
+
+    def _ids_with_names(self, names: tuple[str, ...]) -> tuple[list[int], list[int]]:
+        """The processor's token ids before and after the slot, with names in its prompt."""
+        family = family_of(self.model.config)
+        if family.names is None:
+            raise ModelError(f"{self.name}: its prompt has no room for names; boost them instead (--names boost)")
+
+        def add(request: Request) -> Request:
+            return family.names(self.processor, request, names)
+
+        token = audio_token_id(self.model.config)
+        return ids_around_slot(self.processor, family.request, token, self.language, self.name, add)
 
     def rows_of_embeddings(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Rows `[length, width]` of embeddings `[length, hidden]` that belong to no token, such as audio embeddings."""

@@ -10,7 +10,7 @@ from dataclasses import field
 from pathlib import Path
 
 from adapt.recipe import choices
-from adapt.recipe.domain import Common, Score, Transcribe
+from adapt.recipe.domain import BeamSearch, Common, Score
 from adapt.text.normalise import NORMALISERS
 
 
@@ -255,5 +255,5 @@ class BaseRecipe(Common):
     encoder: Encoder = Encoder()
     llm: Llm = Llm()
     align: Align = Align()
-    transcribe: Transcribe = field(default_factory=Transcribe)
+    transcribe: BeamSearch = field(default_factory=BeamSearch)
     score: Score = field(default_factory=Score)

@@ -20,6 +20,7 @@ PSEUDO_AUDIO = (
     "empty",
     "none",
 )
+NAMES = ("none", "prompt", "boost", "both")
 EXPLICIT = ("none", "letters", "ctc")
 WINDOWS = ("recording", "full")
 ENCODER_FROZEN = ("none", "first", "all")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
 from collections.abc import Callable
@@ -20,10 +21,12 @@ from adapt.text.normalise import NORMALISERS
 if TYPE_CHECKING:
     from adapt.decode.ctc import CtcFusion
     from adapt.decode.fusion import Fusion
+    from adapt.decode.names import NamesInPrompt
     from adapt.model.speech_llm import SpeechLLM
 
 # first pass and ctc: the encoder's own transcripts and its CTC hypotheses, which adaptation does not change.
 NAMES = ("base", "first pass", "ctc", "projected", "adapted")
+BOOSTS, PROMPTS = ("boost", "both"), ("prompt", "both")  # values of `transcribe.names`
 # What the run needs for a system of the name.
 NEEDS: dict[str, Callable[[Recipe], object]] = {
     "first pass": lambda recipe: transcribes(recipe.base),
@@ -34,14 +37,18 @@ NEEDS: dict[str, Callable[[Recipe], object]] = {
 
 @dataclass(frozen=True)
 class System:
-    """A system that is transcribed. of: one of NAMES. weights: of the parts of fusion by key; None: no fusion."""
+    """A system that is transcribed.
+
+    of: one of NAMES. weights: of the parts of fusion by key; None: no fusion. names: whether its prompt lists names.
+    """
 
     of: str
     weights: dict[str, float] | None = None
+    names: bool = False
 
 
 def systems(run: Run) -> dict[str, System]:
-    """The systems by name: each of NAMES that the run has, followed by the same with fusion.
+    """The systems by name: each of NAMES that the run has, followed by the same with names in its prompt and fusion.
 
     The weights are those that `adapt tune` found, else those of the recipe. The first system is the baseline, and the
     report shows examples of the last.
@@ -49,20 +56,27 @@ def systems(run: Run) -> dict[str, System]:
     from adapt.decode.parts import label, part_of
     from adapt.decode.weights import Weights
 
-    fused = {}
+    fused, use = {}, run.recipe.transcribe.names
+    weights = {key: w for key, w in plan.fusion_weights(run.recipe).items() if key != "boost" or use in BOOSTS}
     if run.path(plan.TUNED_WEIGHTS).exists():
         tuned = read_json(run.path(plan.TUNED_WEIGHTS))
         fused = {name: System(row["of"], row["weights"]) for name, row in tuned["systems"].items()}
-    elif parts := label(Weights(**plan.fusion_weights(run.recipe))):
-        fused = {f"{of} + {parts}": System(of, plan.fusion_weights(run.recipe)) for of in ("base", "adapted")}
-        of_texts = {k: w for k, w in plan.fusion_weights(run.recipe).items() if part_of(k).of_texts}
+    elif parts := label(Weights(**weights)):
+        fused = {f"{of} + {parts}": System(of, weights) for of in ("base", "adapted")}
+        of_texts = {k: w for k, w in weights.items() if part_of(k).of_texts}
         if parts := label(Weights(**of_texts)):
             fused[f"first pass + {parts}"] = System("first pass", of_texts)
     ordered = {}
     for of in NAMES:
         if of in NEEDS and not NEEDS[of](run.recipe):
             continue
-        ordered |= {of: System(of), **{name: system for name, system in fused.items() if system.of == of}}
+        plain = {of: System(of), **{name: system for name, system in fused.items() if system.of == of}}
+        ordered |= plain
+        if use in PROMPTS and run.recipe.data.lexicon and of != "ctc":
+            ordered |= {
+                name.replace(of, f"{of} + names", 1): dataclasses.replace(system, names=True)
+                for name, system in plain.items()
+            }
     return ordered
 
 
@@ -84,8 +98,10 @@ def _inputs_of(run: Run, system: System) -> dict[str, Path]:
 
 
 def fused_files(run: Run, system: System) -> list[Path]:
-    """The input files of the parts of fusion with a weight in the system."""
-    return list(_inputs_of(run, system).values())
+    """The input files of the parts of fusion with a weight in the system, and of the names in its prompt."""
+    files = list(_inputs_of(run, system).values())
+    lexicon = run.recipe.data.lexicon
+    return [*files, lexicon] if system.names and lexicon not in files else files
 
 
 def fusion_of(run: Run, system: System) -> Fusion | CtcFusion | None:
@@ -109,6 +125,17 @@ def fusion_of(run: Run, system: System) -> Fusion | CtcFusion | None:
     return Fusion(llm, weights, inputs, normalise=normalise)
 
 
+def names_of(run: Run, system: System) -> NamesInPrompt | None:
+    """The names for the prompts of a system; None for none."""
+    from adapt.decode.names import NamesInPrompt
+
+    if not system.names:
+        return None
+    recipe, lexicon = run.recipe, read_lexicon(run.recipe.data.lexicon)
+    normalise = NORMALISERS[recipe.data.normaliser]
+    return NamesInPrompt(system_model(run, system.of), lexicon, recipe.transcribe.names_in_prompt, normalise)
+
+
 def transcribe_command(run: Run) -> str:
     """The command that transcribes as the last system does, or, if it has no options for all parts, without fusion."""
     recipe, system = run.recipe, list(systems(run).values())[-1]
@@ -119,10 +146,14 @@ def transcribe_command(run: Run) -> str:
     if system.of == "adapted" and weights.keys() <= {"lm", "ilm", "boost"} and "ilm" not in files:
         words += ["--lm", files["lm"], "--lm-weight", f"{weights['lm']:g}"] if "lm" in weights else []
         words += ["--ilm", f"{weights['ilm']:g}"] if "ilm" in weights else []
-        if "boost" in weights:
-            words += ["--lexicon", os.path.relpath(files["boost"]), "--boost", f"{weights['boost']:g}"]
+        if "boost" in weights or system.names:
+            words += ["--lexicon", os.path.relpath(recipe.data.lexicon)]
+        words += ["--boost", f"{weights['boost']:g}"] if "boost" in weights else []
+        if system.names:
+            words += ["--names", "both" if "boost" in weights else "prompt"]
     options = {
         "--num-beams": (recipe.transcribe.num_beams, Transcribe.num_beams),
+        "--names-in-prompt": (recipe.transcribe.names_in_prompt, Transcribe.names_in_prompt),
         "--normaliser": (recipe.data.normaliser, DomainData.normaliser),
         "--dtype": (recipe.dtype, Recipe.dtype),
         "--quantise": (recipe.quantise, Recipe.quantise),

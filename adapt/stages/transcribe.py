@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from adapt.run import RunFolder, StageResult
 from adapt.score.files import hypotheses_path
 from adapt.stages import plan
 from adapt.stages.context import Run
-from adapt.stages.systems import NAMES, System, fused_files, fusion_of, system_model, systems
+from adapt.stages.systems import NAMES, System, fused_files, fusion_of, names_of, system_model, systems
 from adapt.text.transcripts import read_hypotheses
 
 DECODERS = {"ctc": "ctc", "first pass": "first-pass"}  # of systems of the encoder alone
@@ -65,10 +64,12 @@ def transcribe(run: Run, of: Sequence[str] = NAMES) -> None:
 def _record(run: Run, system: System) -> dict:
     """The settings that the transcripts of a system depend on."""
     recipe = run.recipe
-    record = {"transcribe": dataclasses.asdict(recipe.transcribe), "base": plan.base_record(recipe)}
+    record = {"transcribe": recipe.transcribe.search(), "base": plan.base_record(recipe)}
     if system.weights:
         record |= plan.normaliser_record(recipe)
         record["fusion"] = system.weights | {"ilm_slot": recipe.fusion.ilm_slot}
+    if system.names:
+        record |= plan.normaliser_record(recipe) | {"names": recipe.transcribe.names_in_prompt}
     return record
 
 
@@ -90,6 +91,7 @@ def _write(run: Run, system: System, manifest: Path, label: str, out: Path) -> N
         out,
         decoder=DECODERS.get(system.of, "llm"),
         fusion=fusion_of(run, system),
+        names=names_of(run, system),
         label=label,
-        **dataclasses.asdict(run.recipe.transcribe),
+        **run.recipe.transcribe.search(),
     )

@@ -50,7 +50,7 @@ _SOUNDS = [
         ("(?<=[^aeiou])e$", ""),
     )
 ]
-_DIGITS = dict(enumerate("zero one two three four five six seven eight nine".split()))
+_DIGITS = dict(enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]))
 
 
 def by_sound(word: str) -> str:

@@ -57,7 +57,7 @@ def tune(run: Run) -> None:
     settings = {
         "fusion": {"ilm_slot": recipe.fusion.ilm_slot},
         "base": plan.base_record(recipe),
-        "transcribe": dataclasses.asdict(recipe.transcribe),
+        "transcribe": recipe.transcribe.search(),
         **plan.normaliser_record(recipe),
     }
     inputs = run.manifests.files(*_manifests(run)) + run.paths(plan.ADAPTER)

@@ -226,7 +226,7 @@ def joint_ctc(utterances: int = 64, beams: int = 4, batch: int = 16) -> dict:
 
     llm = load_speech_llm("tiny")
     spoken = read_manifest(Path(__file__).parents[2] / "recipes/music/dev.jsonl")[:utterances]
-    slots, posteriors = llm.embeddings_and_heard([read_audio(u.audio) for u in spoken])
+    slots, posteriors = embeddings_and_heard(llm, [read_audio(u.audio) for u in spoken])
     prompts, fusion = [llm.prompt(slot) for slot in slots], Fusion(llm, Weights(ctc=0.1), normalise=none)
     batches = [slice(start, start + batch) for start in range(0, utterances, batch)]
 

@@ -18,6 +18,7 @@ from adapt.decode.parts import Batch
 from adapt.decode.transcribe import transcribe
 from adapt.decode.weights import Weights
 from adapt.model.features import read_audio
+from adapt.model.heard import embeddings_and_heard
 from adapt.model.load import load_speech_llm
 from adapt.text.clip import Clip
 from adapt.text.manifest import Utterance, read_manifest
@@ -80,7 +81,7 @@ def built_in():
 
 def test_beams_are_ranked_by_decoder_and_ctc(built_in):
     fusion = Fusion(built_in, Weights(ctc=0.3), normalise=none)
-    slots, posteriors = built_in.embeddings_and_heard([read_audio(u.audio) for u in UTTERANCES])
+    slots, posteriors = embeddings_and_heard(built_in, [read_audio(u.audio) for u in UTTERANCES])
     prompts = [built_in.prompt(slot) for slot in slots]
     alone = built_in.audio_embeddings([read_audio(u.audio) for u in UTTERANCES])
     assert all(map(torch.equal, slots, alone)), "posteriors do not change the audio embeddings"

@@ -21,6 +21,7 @@ from adapt.model.compose import compose
 from adapt.model.encoders import pretrained
 from adapt.model.features import pad, read_audio
 from adapt.model.first_pass import spoken_words, token_letters
+from adapt.model.heard import embeddings_and_heard
 from adapt.model.load import view
 from adapt.model.tokenizer import with_leading_space
 from adapt.text.manifest import read_manifest
@@ -158,7 +159,7 @@ def test_fusion_in_the_first_pass_chooses_among_the_alternatives(speech_llm, whi
 def test_choices_are_likely_tokens_and_a_slot_is_that_of_the_tokens_chosen(speech_llm, noise):
     frames, lengths = speech_llm.frames(noise[:1])
     heard = speech_llm.model.projector.spoken_tokens(frames[0, : lengths[0]])
-    slots, kept = speech_llm.embeddings_and_heard(noise[:1])
+    slots, kept = embeddings_and_heard(speech_llm, noise[:1])
     torch.testing.assert_close(kept[0], heard)
     choices = speech_llm.model.first_pass_choices(heard, -6.0)
     assert len(choices) == len(heard) - 1 and all(1 <= len(row) <= first_pass.CHOICES for row in choices)

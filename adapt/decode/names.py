@@ -1,0 +1,84 @@
+"""Names in the prompt: which names of a lexicon the prompt of an utterance lists, and whether to believe the result.
+
+A long list confuses a speech LLM, so the list of an utterance holds the names that sound like something in a first
+hypothesis (2505.19179 retrieves them likewise). Models sometimes answer with the list itself, or with a name that
+nobody said; such utterances are decoded again without names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from adapt.decode.beam_search import generate
+from adapt.decode.ctc import collapse, log_probability
+from adapt.decode.first_pass import fused_tokens
+from adapt.decode.parts import OwnPhrases
+from adapt.model.speech_llm import SpeechLLM
+from adapt.text.lexicon import Entry, Lexicon
+from adapt.text.retrieval import NameIndex
+
+DOUBT = 10.0  # nats of CTC by which the audio may speak against a name that the prompt listed
+
+
+class NamesInPrompt:
+    """The names that go into prompts. lexicon: None: only the phrases of utterances. count: most names in a prompt."""
+
+    def __init__(self, speech_llm: SpeechLLM, lexicon: Lexicon | None, count: int, normalise: Callable[[str], str]):
+        self.speech_llm, self.count, self.normalise = speech_llm, count, normalise
+        self._index = NameIndex(lexicon.entries if lexicon else (), normalise)
+
+    def lists(self, hypotheses: Sequence[str], phrases: OwnPhrases) -> list[tuple[str, ...]]:
+        """The names for each utterance, those first that sound most like its first hypothesis.
+
+        phrases: those of each utterance, which count as names of its own, or None.
+        """
+        return [self._names(text, own or ()) for text, own in zip(hypotheses, phrases, strict=True)]
+
+    def _names(self, hypothesis: str, phrases: Sequence[str]) -> tuple[str, ...]:
+        found = self._index.find(hypothesis, self.count)
+        if phrases:
+            found += NameIndex(map(Entry, phrases), self.normalise).find(hypothesis, self.count)
+            found.sort(key=lambda one: -one.similarity)
+        names = dict.fromkeys(self._written(one.entry) for one in found)
+        return tuple(filter(None, names))[: self.count]
+
+    def _written(self, entry: Entry) -> str:
+        """An entry as the model writes it: the toolkit's own decoders write normalised text."""
+        if self.speech_llm.processor is not None or self.speech_llm.transcribes:
+            return entry.written
+        return self.normalise(entry.spoken[0] if entry.spoken else entry.written)
+
+    def is_list(self, text: str, names: Sequence[str]) -> bool:
+        """Whether a transcript is nothing but two or more of the names in its prompt."""
+        rest, count = f" {self.normalise(text)} ", 0
+        for name in sorted(map(self.normalise, names), key=len, reverse=True):
+            count += rest.count(f" {name} ")
+            rest = rest.replace(f" {name} ", " ")
+        return count > 1 and not rest.strip()
+
+
+def first_hypotheses(
+    speech_llm: SpeechLLM, slots: Sequence[torch.Tensor], heard: Sequence[torch.Tensor], most: int
+) -> list[str]:
+    """A quick hypothesis of each utterance: the encoder's own, or the decoder's greedy one without a CTC head.
+
+    heard: as in `adapt.model.heard`; () without a CTC head. most: tokens of a hypothesis.
+    """
+    if speech_llm.transcribes:
+        tokens = [fused_tokens(speech_llm, row, None, None) for row in heard]
+        return [speech_llm.tokenizer.decode(speech_llm.model.transcript_ids(own)).strip() for own in tokens]
+    if speech_llm.has_ctc:
+        alphabet = speech_llm.model.config.alphabet
+        paths = [row.max(1) for row in heard]
+        return [collapse(p.indices.tolist(), p.values.exp().tolist(), alphabet).text for p in paths]
+    prompts = [speech_llm.prompt(slot) for slot in slots]
+    return [speech_llm.decode(best) for best, *_ in generate(speech_llm, prompts, 1, most)]
+
+
+def borne_by_ctc(speech_llm: SpeechLLM, posteriors: torch.Tensor, text: str, without: str) -> bool:
+    """Whether the audio bears a transcript with names hardly less than one without, by the CTC head."""
+    alphabet = speech_llm.model.config.alphabet
+    with_names, plain = (log_probability(posteriors, one, alphabet) for one in (text, without))
+    return with_names > plain - DOUBT
