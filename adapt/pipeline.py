@@ -27,7 +27,8 @@ from adapt.text.template import parse
 
 def adapt(run: Run) -> None:
     """Run the stages that lead to an adapter. Raises RecipeError for a base that lacks the CTC head that it needs."""
-    learns_soft_prompt = plan.learns_soft_prompt(run.recipe)  # raises before the first stage
+    plan.lists_names(run.recipe)  # raises before the first stage
+    learns_soft_prompt = plan.learns_soft_prompt(run.recipe)  # so does this
     prepare(run)
     if learns_soft_prompt:
         soft_prompt(run)

@@ -45,7 +45,7 @@ class TranscriptionJob:
     CHANNELS or a number, from 0. adapters: folders by name; a single one is named `default`, and several are named
     after their domains. prompt: file of a learned prompt of `adapt project`; None: the prompt of the base. ctc_weight:
     None: the default if the base has a CTC head. lm, lexicon, rescore: None: none. boost: None: the default of the
-    chosen `decoder`. names: as the key `transcribe.names`. out: None: a temporary file. quantise: None: no quantisation.
+    chosen `decoder`. names: as the key `transcribe.names`. out: None: a temporary file. quantise: None: none.
     """
 
     audio: Sequence[str]

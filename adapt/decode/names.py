@@ -19,7 +19,7 @@ from adapt.model.speech_llm import SpeechLLM
 from adapt.text.lexicon import Entry, Lexicon
 from adapt.text.retrieval import NameIndex
 
-DOUBT = 10.0  # nats of CTC by which the audio may speak against a name that the prompt listed
+DOUBT = 15.0  # nats of CTC by which the audio may speak against a name that the prompt listed
 
 
 class NamesInPrompt:
@@ -27,7 +27,9 @@ class NamesInPrompt:
 
     def __init__(self, speech_llm: SpeechLLM, lexicon: Lexicon | None, count: int, normalise: Callable[[str], str]):
         self.speech_llm, self.count, self.normalise = speech_llm, count, normalise
-        self._index = NameIndex(lexicon.entries if lexicon else (), normalise)
+        entries = lexicon.entries if lexicon else ()
+        self._index = NameIndex(entries, normalise)
+        self._spoken = {self._written(entry): entry.spoken for entry in entries if entry.spoken}
 
     def lists(self, hypotheses: Sequence[str], phrases: OwnPhrases) -> list[tuple[str, ...]]:
         """The names for each utterance, those first that sound most like its first hypothesis.
@@ -49,6 +51,17 @@ class NamesInPrompt:
         if self.speech_llm.processor is not None or self.speech_llm.transcribes:
             return entry.written
         return self.normalise(entry.spoken[0] if entry.spoken else entry.written)
+
+    def are_used(self, text: str, names: Sequence[str], without: str) -> bool:
+        """Whether a transcript contains one of the names, as it is written or by sound, which one without has not."""
+        new = self._index.runs(text) - self._index.runs(without)
+        after, before = (f" {self.normalise(one)} " for one in (text, without))
+
+        def is_new(form: str) -> bool:
+            written = f" {self.normalise(form)} "
+            return self._index.letters(form) in new or (written in after and written not in before)
+
+        return any(is_new(form) for name in names for form in (name, *self._spoken.get(name, ())))
 
     def is_list(self, text: str, names: Sequence[str]) -> bool:
         """Whether a transcript is nothing but two or more of the names in its prompt."""

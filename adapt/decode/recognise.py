@@ -112,9 +112,17 @@ def _heard(
         slots, heard = embeddings_and_heard(speech_llm, samples)
     lists = [()] * len(samples)
     if names:
-        lists = names.lists(first_hypotheses(speech_llm, slots, heard, most), phrases)
+        first = first_hypotheses(speech_llm, slots, heard, most)
+        lists = names.lists(first, phrases)
     if any(lists) and speech_llm.transcribes:
-        slots, heard = embeddings_and_heard(speech_llm, samples, lists)
+        listed = embeddings_and_heard(speech_llm, samples, lists)
+        texts = first_hypotheses(speech_llm, *listed, most)
+        # A list also changes words that are none of its names, seldom for the better.
+        used = [names.are_used(text, own, plain) for text, own, plain in zip(texts, lists, first, strict=True)]
+        slots, heard = (
+            [new if use else old for new, old, use in zip(*pair, used, strict=True)]
+            for pair in zip(listed, (slots, heard), strict=True)
+        )
     return slots, heard, lists
 
 
@@ -158,7 +166,7 @@ def decoder_recogniser(speech_llm: SpeechLLM, search: Search) -> Recogniser:
         phrases: OwnPhrases,
         lists: Sequence[Sequence[str]],
     ) -> list[dict]:
-        """The rows, with those in their place that are not borne by the audio or are the list itself."""
+        """The rows, those without names where names are all, were not used, or are not borne by the audio."""
         places = [i for i, own in enumerate(lists) if own]
         leaks = [search.names.is_list(found[i]["text"], lists[i]) for i in places]
         if not speech_llm.has_ctc:  # then only the list itself is recognised
@@ -167,7 +175,9 @@ def decoder_recogniser(speech_llm: SpeechLLM, search: Search) -> Recogniser:
             return found
         plain = decoded(*([values[i] for i in places] for values in (slots, heard, phrases)), [()] * len(places))
         for i, leak, row in zip(places, leaks, plain, strict=True):
-            if leak or not borne_by_ctc(speech_llm, heard[i], found[i]["text"], row["text"]):
+            text, without = found[i]["text"], row["text"]
+            used = search.names.are_used(text, lists[i], without)
+            if leak or not (used and borne_by_ctc(speech_llm, heard[i], text, without)):
                 found[i] = row
         return found
 

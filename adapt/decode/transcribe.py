@@ -57,7 +57,8 @@ def transcribe(
     fusion, or `first-pass` for the transcripts of an encoder that transcribes. ctc_weight: of the
     encoder's CTC (`joint`), if the base has a CTC head. fusion: a `CtcFusion` for `ctc`, else a `Fusion`; None: none.
     nbest: above 1, a line also has this many hypotheses as `nbest`, with their score from each part of fusion.
-    rescorer: ranks `num_beams` hypotheses; None: no rescoring. names: for the prompts; None: none. label: of the progress bar.
+    rescorer: ranks `num_beams` hypotheses; None: no rescoring. names: for the prompts; None: none. label: of the
+    progress bar.
 
     If named adapters are attached, each utterance is decoded with the adapter of its domain; utterances without a
     domain use the unadapted base.

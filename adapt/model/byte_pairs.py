@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping
 
@@ -25,7 +26,7 @@ def encode(text: str, vocabulary: Mapping[bytes, int]) -> list[int]:
 def _joined(piece: bytes, vocabulary: Mapping[bytes, int]) -> list[bytes]:
     parts = [bytes([byte]) for byte in piece]
     while True:
-        ids = [vocabulary.get(a + b, len(vocabulary)) for a, b in zip(parts, parts[1:], strict=False)]
+        ids = [vocabulary.get(a + b, len(vocabulary)) for a, b in itertools.pairwise(parts)]
         if not ids or min(ids) == len(vocabulary):
             return parts
         place = ids.index(min(ids))

@@ -132,6 +132,7 @@ def as_keywords(processor: ProcessorMixin, request: Request, names: Sequence[str
 
 
 GENERIC = "These names may occur: {}."  # for families that have no place for names
+after_instruction = in_instruction(GENERIC)
 
 
 # ------------------------------------------------------------------------------------------- embeddings of token ids
@@ -227,7 +228,7 @@ class Family:
     embed: Callable[[PreTrainedModel, torch.Tensor], torch.Tensor] = token_embeddings
     merging_module: str = ""
     transcript: Callable[[str], str] = as_generated
-    names: NamesField | None = in_instruction(GENERIC)
+    names: NamesField | None = after_instruction
     needs: str = ""
     tested: bool = True
 

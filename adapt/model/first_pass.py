@@ -39,7 +39,7 @@ SILENCE = 100  # the least silence after a recording
 BYTES = 24  # most letters of a token of Whisper
 CHOICES = 10  # alternatives to a token
 LISTED = 120  # most tokens of a list of names
-DOUBT = 10.0  # nats by which the audio may speak against what Whisper writes after a list of names
+DOUBT = 15.0  # nats by which the audio may speak against what Whisper writes after a list of names
 REPEATED = 6  # tokens that a transcript does not repeat in the same order: Whisper sometimes goes round in circles
 
 

@@ -31,9 +31,8 @@ def embeddings_and_heard(
         for row, own in zip(samples, lists, strict=True)
     ]
     new = {key: place for place, key in enumerate(keys) if key not in kept}
-    found = dict(
-        zip(new, _heard(speech_llm, [samples[i] for i in new.values()], [lists[i] for i in new.values()]), strict=True)
-    )
+    places = new.values()
+    found = dict(zip(new, _heard(speech_llm, [samples[i] for i in places], [lists[i] for i in places]), strict=True))
     both = [found.get(key) or kept[key] for key in keys]
     if speech_llm.heard is not None and len(speech_llm.heard) < KEPT:
         speech_llm.heard |= found
@@ -49,9 +48,8 @@ def _heard(
     model = speech_llm.model
     if any(lists):
         inputs, mask = CtcEncoder.inputs(model.encoder, *(x.to(speech_llm.device) for x in pad(samples)))
-        frames, lengths = model.encoder.encoder.frames(
-            inputs, mask.sum(-1), list(map(model.projector.list_tokens, lists))
-        )
+        tokens = list(map(model.projector.list_tokens, lists))
+        frames, lengths = model.encoder.encoder.frames(inputs, mask.sum(-1), tokens)
     else:
         frames, lengths = speech_llm.frames(samples)
     logs = frames if speech_llm.transcribes else model.encoder.ctc(frames).float().log_softmax(-1)

@@ -42,9 +42,9 @@ def ids_around_slot(
 ) -> tuple[list[int], list[int]]:
     """Token ids of a processor's prompt before and after the slot, which are the same for any audio.
 
-    request: that of the family. with_names: puts names into a request; None: none. The slot is everything between the two: usually one run of audio tokens; some families
-    put marks between its parts, and one writes the duration after it. Raises `ValueError` for a prompt without audio
-    tokens.
+    request: that of the family. with_names: puts names into a request; None: none. The slot is everything between the
+    two: usually one run of audio tokens; some families put marks between its parts, and one writes the duration after
+    it. Raises `ValueError` for a prompt without audio tokens.
     """
     requests = [
         Request(np.zeros(int(sampling_rate(processor) * seconds), np.float32), language, model_name)

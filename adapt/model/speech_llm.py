@@ -364,13 +364,17 @@ class SpeechLLM:
         return self.prompt(self.empty_slot)
 
     def training_batch(
-        self, slots: Sequence[torch.Tensor | None], targets: Sequence[Sequence[int]]
+        self,
+        slots: Sequence[torch.Tensor | None],
+        targets: Sequence[Sequence[int]],
+        names: Sequence[Sequence[str]] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Right-padded rows `[batch, length, width]`, `attention_mask` and `labels [batch, length]`.
 
-        slots: as in `prompt`. targets: token ids. `length` is a multiple of 16. Only the targets have labels.
+        slots: as in `prompt`. targets: token ids. names: in the prompt of each; None: none. `length` is a multiple of
+        16. Only the targets have labels.
         """
-        return self.batch([self.prompt(slot) for slot in slots], targets)
+        return self.batch(list(map(self.prompt, slots, names or [()] * len(slots))), targets)
 
     def batch(
         self, prompts: Sequence[torch.Tensor], targets: Sequence[Sequence[int]]

@@ -234,9 +234,9 @@ class Recipe(Common):
         },
     )
     data: DomainData
-    project: Project = Project()
-    prompt: Prompt = Prompt()
-    decoder: Decoder = Decoder()
+    project: Project = field(default_factory=Project)
+    prompt: Prompt = field(default_factory=Prompt)
+    decoder: Decoder = field(default_factory=Decoder)
     lm: Lm = Lm()
     fusion: FusionWeights = FusionWeights()
     transcribe: Transcribe = Transcribe()

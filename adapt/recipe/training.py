@@ -138,6 +138,15 @@ class Decoder:
     spoken: int = field(
         default=1000, metadata={"help": "sentences of the text that are spoken, for `speech`", "low": 1}
     )
+    names: float = field(
+        default=0.0,
+        metadata={
+            "help": "share of the sentences whose prompt lists names of the lexicon, those of the sentence among "
+            "others that sound alike, so that the decoder learns to use `transcribe.names: prompt`",
+            "low": 0,
+            "high": 1,
+        },
+    )
     steps: int = field(default=400, metadata={"help": "optimiser steps", "low": 1})
     batch_size: int = field(default=32, metadata={"help": "sentences in a batch", "low": 1})
     learning_rate: float = field(default=5e-4, metadata={"help": "peak learning rate", "above": 0})

@@ -20,6 +20,8 @@ def fusion_problems(recipe: Recipe, weights: Iterable[dict[str, float]]) -> list
         problems.append("fusion.source: no text of the source domain; name lm.source or data.source_replay")
     if "boost" in parts and not recipe.data.lexicon:
         problems.append("fusion.boost: no lexicon to boost; name data.lexicon")
+    if recipe.transcribe.names in ("prompt", "both") and not recipe.data.lexicon:
+        problems.append("transcribe.names: no lexicon to take names from; name data.lexicon")
     if any("reward" in keys and not keys & {"lm", "source", "boost"} for keys in parts_of_systems):
         problems.append("fusion.reward: alone it has no effect; give fusion.lm, source or boost too, or leave it out")
     return problems

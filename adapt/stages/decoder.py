@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,11 @@ from adapt.stages.context import BATCH, Run
 from adapt.stages.log import checkpoint_note
 from adapt.stages.speech import SENTENCES, spoken
 from adapt.stages.text import FILES, training_text
+from adapt.text.lexicon import read_lexicon
+from adapt.text.normalise import NORMALISERS
 
 if TYPE_CHECKING:
+    from adapt.model.speech_llm import SpeechLLM
     from adapt.train.unit_selection import UnitInventory
 
 LOG = "decoder/log.json"
@@ -48,6 +52,7 @@ def decoder(run: Run) -> None:
             soft_prompt=vectors,
             inventory=_inventory(run) if settings.pseudo_audio in plan.SIMULATES else None,
             spoken=embeddings,
+            lists=_lists(run, speech_llm) if plan.lists_names(recipe) else None,
             replayed=replayed,
             guard=guard,
             folder=scratch,
@@ -68,7 +73,29 @@ def decoder(run: Run) -> None:
     sentences = SENTENCES if settings.pseudo_audio == "speech" else None
     inputs = run.paths(*FILES, soft_prompt, sentences, plan.projected(recipe))
     inputs += run.manifests.files(recipe.data.source_replay, recipe.data.source_dev)
+    inputs += [recipe.data.lexicon] if plan.lists_names(recipe) else []
     run.stage("decoder", record, inputs, [plan.ADAPTER, LOG], work, lambda: checkpoint_note(run, LOG))
+
+
+def _lists(run: Run, speech_llm: SpeechLLM) -> Callable[[str, random.Random], Sequence[str]]:
+    """The function that draws the names in the prompt of a sentence.
+
+    They sound like a part of it, in random order, and are drawn from twice as many as a prompt may list: a name that
+    the sentence contains is not always among them, so that the decoder learns to write names that are not listed, too.
+    """
+    from adapt.decode.names import NamesInPrompt
+
+    recipe = run.recipe
+    lexicon, most = read_lexicon(recipe.data.lexicon), recipe.transcribe.names_in_prompt
+    names = NamesInPrompt(speech_llm, lexicon, 2 * most, NORMALISERS[recipe.data.normaliser])
+
+    def draw(text: str, rng: random.Random) -> Sequence[str]:
+        if rng.random() >= recipe.decoder.names:
+            return ()
+        ((*found,),) = names.lists([text], [None])
+        return rng.sample(found, min(len(found), rng.randint(1, most)))
+
+    return draw
 
 
 def _inventory(run: Run) -> UnitInventory | None:

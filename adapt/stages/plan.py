@@ -106,6 +106,18 @@ def pseudo_audio(recipe: Recipe) -> str:
     return chosen
 
 
+def lists_names(recipe: Recipe) -> bool:
+    """Whether prompts list names while the decoder is tuned. Raises RecipeError where they cannot."""
+    if not recipe.decoder.names:
+        return False
+    if not recipe.data.lexicon:
+        raise RecipeError("recipe.yaml: decoder.names: there is no lexicon; name one in data.lexicon, or leave it out")
+    if transcribes(recipe.base):
+        problem = f"the encoder of {recipe.base} reads the names, not its decoder; leave it out"
+        raise RecipeError(f"recipe.yaml: decoder.names: {problem}")
+    return True
+
+
 def learns_soft_prompt(recipe: Recipe) -> bool:
     """Whether stage 1 runs: for the pseudo audio of stage 2, or for the slot of the internal LM."""
     return pseudo_audio(recipe) in NEEDS_SOFT_PROMPT or recipe.fusion.ilm_slot == "soft-prompt"

@@ -57,7 +57,7 @@ def by_sound(word: str) -> str:
     """A word of normalised text as it sounds in English, roughly; digits are read one by one.
 
     >>> by_sound("kraftwerk"), by_sound("phoenix"), by_sound("beyoncé"), by_sound("u2")
-    ('kraftwerk', 'foeniks', 'beions', 'utwo')
+    ('kraftwerk', 'foeniks', 'beons', 'utwo')
     """
     plain = "".join(char for char in unicodedata.normalize("NFKD", word) if unicodedata.category(char)[0] in "LN")
     spelled = re.sub(r"\d", lambda digit: _DIGITS[int(digit[0])], plain)
@@ -83,7 +83,7 @@ class NameIndex:
         owners, numbers, holders = array("i"), array("i"), array("i")
         self._numbers: dict[str, int] = {}  # of letter pairs
         for number, entry in enumerate(self._entries):
-            forms = ("".join(self._words(form)) for form in (entry.written, *entry.spoken))
+            forms = map(self.letters, (entry.written, *entry.spoken))
             for form in dict.fromkeys(filter(None, forms)):
                 numbers.extend(pairs := [self._numbers.setdefault(pair, len(self._numbers)) for pair in _pairs(form)])
                 holders.extend([len(self._forms)] * len(pairs))
@@ -95,6 +95,16 @@ class NameIndex:
         self._starts = np.concatenate([[0], np.bincount(pair_of, minlength=len(self._numbers)).cumsum()])
         self._pairs = np.bincount(form_of, minlength=len(self._forms)).astype(np.float32)
 
+    def letters(self, text: str) -> str:
+        """A text by sound, without spaces."""
+        return "".join(self._words(text))
+
+    def runs(self, transcript: str) -> set[str]:
+        """Each run of at most LONGEST words of a transcript, as `letters` writes it."""
+        words = self._words(transcript)
+        ends = ((i, j) for i in range(len(words)) for j in range(i + 1, min(len(words), i + LONGEST) + 1))
+        return {"".join(words[i:j]) for i, j in ends}
+
     def _words(self, text: str) -> list[str]:
         return [word for word in map(by_sound, words_of(self._normalise(text))) if word]
 
@@ -104,11 +114,10 @@ class NameIndex:
         The similarity is that of Levenshtein, 1 - distance / letters of the longer. compared: names that are compared,
         those that share the largest part of their letter pairs with the transcript.
         """
-        words = self._words(transcript)
-        runs = {"".join(words[i:j]) for i in range(len(words)) for j in range(i + 1, min(len(words), i + LONGEST) + 1)}
+        runs = self.runs(transcript)
         if not runs or not self._forms:
             return []
-        chosen = self._sharing("".join(words), compared)
+        chosen = self._sharing(self.letters(transcript), compared)
         forms = [self._forms[form] for form in chosen]
         scorer = Levenshtein.normalized_similarity
         similar = process.cdist(list(runs), forms, scorer=scorer, score_cutoff=LEAST, dtype=np.float32).max(0)

@@ -28,6 +28,7 @@ from adapt.train.unit_selection import UnitInventory
 
 CACHED_BYTES = 2**29  # the base's logits on replayed audio are cached if they take no more memory than this
 
+Lists = Callable[[str, random.Random], Sequence[str]]  # the names in the prompt of a sentence
 BaseLogits = Callable[[Sequence[int], torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -40,6 +41,7 @@ def tune_decoder(
     soft_prompt: torch.Tensor | None,
     inventory: UnitInventory | None,
     spoken: Mapping[str, torch.Tensor],
+    lists: Lists | None = None,
     replayed: PairedAudio | None,
     guard: PairedAudio | None,
     folder: Path,
@@ -51,7 +53,8 @@ def tune_decoder(
     """Train a LoRA of the decoder on the sentences `train`, and write it to `out` as an adapter called `name`.
 
     dev: sentences. settings: its `pseudo_audio` is a key of PSEUDO_AUDIO, not `auto`. soft_prompt, inventory, spoken:
-    inputs of that kind of pseudo audio; None and {} if it has no such input. replayed: source audio for the share
+    inputs of that kind of pseudo audio; None and {} if it has no such input. lists: draws the names in the prompt of a
+    sentence of `train`; None: there are none. replayed: source audio for the share
     `replay` of each batch; on it, the KL divergence from the base, with the weight `anchor`, is added to the loss.
     guard: source audio; None: no guard set. The checkpoint with the lowest loss on `dev` is kept, among those that
     raise the loss on `guard` by at most `guard_tolerance`; step 0, the base itself, is one of them. folder: for
@@ -70,7 +73,7 @@ def tune_decoder(
         log = fit(
             model,
             _batches(train, replayed, settings, seed),
-            _loss(inputs, train, replayed, base_logits, settings),
+            _loss(inputs, train, replayed, base_logits, settings, lists),
             steps=settings.steps,
             groups=[{"params": [p for p in model.parameters() if p.requires_grad], "lr": settings.learning_rate}],
             warmup=settings.warmup_steps,
@@ -121,6 +124,7 @@ def _loss(
     replayed: PairedAudio | None,
     base_logits: BaseLogits | None,
     settings: Decoder,
+    lists: Lists | None,
 ) -> Callable[[torch.nn.Module, dict], torch.Tensor]:
     """The loss function: the loss of the targets and, with `base_logits`, the divergence on replayed audio."""
     speech_llm = inputs.speech_llm
@@ -130,9 +134,10 @@ def _loss(
         rows, replayed_indices = batch["rows"].tolist(), batch["replayed"].tolist()
         rng = random.Random(batch["noise"])
         embeddings = fill_slots(settings.pseudo_audio, inputs, [train[i] for i in rows], rng)
+        names = [lists(train[i], rng) if lists else () for i in rows] + [()] * len(replayed_indices)
         embeddings += [replayed.embeddings[i] for i in replayed_indices]
         batch_targets = [targets[i] for i in rows] + [replayed.targets[i] for i in replayed_indices]
-        embeds, mask, labels = speech_llm.training_batch(embeddings, batch_targets)
+        embeds, mask, labels = speech_llm.training_batch(embeddings, batch_targets, names)
         logits, predicted = speech_llm.labelled(embeds, mask, labels, through=tuned)
         loss = token_loss(logits, predicted)
         if replayed_indices and base_logits:

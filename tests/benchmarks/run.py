@@ -220,6 +220,7 @@ def joint_ctc(utterances: int = 64, beams: int = 4, batch: int = 16) -> dict:
     from adapt.decode.parts import Batch
     from adapt.decode.weights import Weights
     from adapt.model.features import read_audio
+    from adapt.model.heard import embeddings_and_heard
     from adapt.model.load import load_speech_llm
     from adapt.text.manifest import read_manifest
     from adapt.text.normalise import none

@@ -218,6 +218,49 @@ def test_the_chat_template_gives_the_prompt_of_the_processor(llm):
     assert len(before) > 1 and any(torch.equal(after[i : i + len(song)], song) for i in range(len(after)))
 
 
+NAMES = ("Adele", "Ozzy Osbourne")
+LISTED = "Adele, Ozzy Osbourne"
+# What the documentation of a family gives to its method for transcription, or as the user's text after the audio.
+DOCUMENTED = {
+    "qwen3_asr": {"prompt": LISTED, "language": "en"},
+    "vibevoice_asr": {"prompt": LISTED},
+    "fun_asr_nano": {"keywords": [list(NAMES)]},
+    "moss_transcribe_diarize": {"keywords": [list(NAMES)]},
+    "granite_speech": f"{INSTRUCTION} Keywords: {LISTED}",
+    "granite_speech_plus": f"{INSTRUCTION} Keywords: {LISTED}",
+}
+
+
+def test_names_are_where_the_family_has_its_place_for_them(llm):
+    kind, (slot,) = llm.model.config.model_type, random_slots(llm, 3)
+    if kind == "voxtral" and llm.processor:
+        with pytest.raises(ModelError, match="has no room for names"):
+            llm.prompt(slot, NAMES)
+        return
+    rows, ours = llm.rows_of_embeddings(slot), llm.prompt(slot, NAMES)
+    if llm.processor is None:
+        listed = llm.embed(llm.tokenizer.encode(f"{LISTED}: ", add_special_tokens=False))
+        assert torch.equal(ours, torch.cat([llm.embed(llm.before), listed, rows, llm.embed(llm.after)]))
+        return
+    before, after = llm._ids_with_names(NAMES)
+    assert torch.equal(ours, torch.cat([llm.embed(before), rows, llm.embed(after)]))
+    assert (before, after) != (llm.before, llm.after)
+    if kind in DOCUMENTED:
+        rate = sampling_rate(llm.processor)
+        audio, arguments = np.zeros(rate, np.float32), DOCUMENTED[kind]
+        common = {"return_tensors": "pt", "processor_kwargs": {"audio_kwargs": {"sampling_rate": rate}}}
+        if isinstance(arguments, str):
+            content = [{"type": "audio", "audio": audio}, {"type": "text", "text": arguments}]
+            template = {"add_generation_prompt": True, "tokenize": True, "return_dict": True}
+            inputs = llm.processor.apply_chat_template([[{"role": "user", "content": content}]], **template, **common)
+        else:
+            inputs = llm.processor.apply_transcription_request(audio=[audio], **arguments, **common)
+        ids = inputs["input_ids"][0].tolist()
+        assert (ids[: len(before)], ids[len(ids) - len(after) :]) == (before, after)
+    text = llm.tokenizer.decode([*before, *after])
+    assert all(name in text for name in NAMES)
+
+
 def test_encoder_projector_and_decoder_can_be_trained(llm, tmp_path):
     if llm.processor is None:
         pytest.skip(WITHOUT_PROCESSOR[llm.model.config.model_type])

@@ -79,6 +79,49 @@ def test_the_transcript_is_that_of_whisper_and_does_not_depend_on_the_batch(whis
         assert found[:length] == ids[:length]
 
 
+def test_whisper_reads_a_list_of_names_before_a_recording(speech_llm, whisper, noise, monkeypatch):
+    monkeypatch.setattr(first_pass, "SHORTEST", 3_000)  # its own windows of 30 s
+    theirs = transformers.WhisperForConditionalGeneration.from_pretrained(whisper).eval()
+    with torch.no_grad():  # random weights hardly attend to a prompt
+        for model in (theirs.model, speech_llm.model.encoder.encoder):
+            for layer in model.decoder.layers:
+                layer.self_attn.out_proj.weight *= 30
+    encoder, settings = speech_llm.model.encoder, speech_llm.model.encoder.encoder.config.first_pass
+    inputs, mask = encoder.inputs(*pad(noise))
+    names = [["Mariah", "FBI"], [], ["U2"]]
+    lists = list(map(speech_llm.model.projector.list_tokens, names))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(whisper)
+    assert lists == [tokenizer.encode(text, add_special_tokens=False) for text in (" Mariah, FBI.", "", " U2.")]
+    outputs = {}
+    for doubt in (torch.inf, -torch.inf):
+        monkeypatch.setattr(first_pass, "DOUBT", doubt)
+        outputs[doubt], counts = encoder.encoder.frames(inputs, mask.sum(-1), lists)
+    plain, _ = encoder.encoder.frames(inputs, mask.sum(-1))
+    torch.testing.assert_close(outputs[-torch.inf], plain, msg="the audio speaks against every name")
+    readout = encoder.encoder.get_input_embeddings().weight
+    for row, own, frames, count in zip(inputs, lists, outputs[torch.inf], counts, strict=True):
+        expected = theirs.generate(
+            row[None],
+            decoder_input_ids=torch.tensor([[*([settings["previous"], *own] if own else []), *settings["prompt"]]]),
+            max_new_tokens=7,
+            begin_suppress_tokens=settings["never_first"],
+            suppress_tokens=list(range(settings["end"] + 1, theirs.config.vocab_size)),
+        )[0, -7:].tolist()
+        states = frames[:count].chunk(2, -1)[1].unique_consecutive(dim=0)
+        found = first_pass.written_logits(states, readout, settings).argmax(-1).tolist()
+        length = min(len(expected), len(found) - 1)
+        assert found[1:length] == expected[1:length]
+    assert not torch.equal(outputs[torch.inf][0], plain[0]) and torch.equal(outputs[torch.inf][1], plain[1])
+
+
+def test_names_that_fit_are_listed(speech_llm, monkeypatch):
+    projector = speech_llm.model.projector
+    monkeypatch.setattr(first_pass, "LISTED", 8)
+    letters = [bytes(row).rstrip(b"\0") for row in projector.letters.tolist()]
+    assert b"".join(letters[token] for token in projector.list_tokens(["U2", "ab", "Mariah Carey"])) == b" U2, ab."
+    assert projector.list_tokens([]) == []
+
+
 @pytest.mark.parametrize("leading_space", [False, True])
 def test_the_slot_holds_the_words_that_whisper_writes(speech_llm, whisper, leading_space):
     tokenizer = with_leading_space(speech_llm.tokenizer) if leading_space else speech_llm.tokenizer
@@ -184,7 +227,7 @@ def test_a_transcript_ends_before_it_repeats_itself(whisper, noise, monkeypatch)
 
     monkeypatch.setattr(first_pass, "written_logits", logits)
     heard = torch.zeros(1, 500, encoder.encoder.config.hidden_size)
-    ((states, attention),) = encoder.encoder._transcribed(heard, torch.tensor([40]))
+    ((states, attention),) = encoder.encoder._transcribed(heard, torch.tensor([40]), [()])
     assert len(states) == len(attention) == 8, "the states of seven tokens and of the end"
 
 

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from adapt.errors import ModelError
 from adapt.model import adapter
 from adapt.model.load import load_speech_llm
+from adapt.model.speech_llm import SpeechLLM
 from adapt.recipe.domain import Decoder
 from adapt.train import decoder as decoding
 from adapt.train import fit as fitting
@@ -35,7 +36,7 @@ SETTINGS = Decoder(
 )
 
 
-def tune(speech_llm, noise, folder, *, guard=None, precision="auto", **changes):
+def tune(speech_llm, noise, folder, *, guard=None, precision="auto", lists=None, **changes):
     """Tune with SETTINGS, changed; the recordings of noise are replayed, and the guard unless another is given."""
     paired = PairedAudio([speech_llm.target_ids(t) for t in TEXT[:3]], speech_llm.audio_embeddings(noise))
     return tune_decoder(
@@ -46,6 +47,7 @@ def tune(speech_llm, noise, folder, *, guard=None, precision="auto", **changes):
         soft_prompt=torch.cat(list(paired.embeddings))[:5].clone(),
         inventory=None,
         spoken={},
+        lists=lists,
         replayed=paired,
         guard=guard or paired,
         folder=folder,
@@ -156,3 +158,19 @@ def test_the_base_is_kept_where_every_checkpoint_raises_the_guard_loss(tiny, noi
     assert min(row.get("dev_loss", 9) for row in tuned.log) < tuned.log[0]["dev_loss"], "the development loss fell"
     weights = weights_in(tmp_path)
     assert all(v.abs().max() == 0 for k, v in weights.items() if "lora_B" in k), "the adapter changes nothing"
+
+
+def test_prompts_of_sentences_list_the_names_that_are_drawn_and_those_of_replayed_audio_none(
+    tiny, noise, tmp_path, monkeypatch
+):
+    seen, prompt = [], SpeechLLM.prompt
+
+    def listed(self, slot, names=()):
+        seen.append(tuple(names))
+        return prompt(self, slot, names)
+
+    monkeypatch.setattr(SpeechLLM, "prompt", listed)
+    steps, batch, replayed = 2, 6, 2
+    tune(tiny, noise, tmp_path, steps=steps, eval_every=2, lists=lambda text, rng: (text.split()[0],))
+    drawn = [names for names in seen if names]
+    assert len(drawn) == steps * (batch - replayed) and {names[0] for names in drawn} <= {t.split()[0] for t in TEXT}

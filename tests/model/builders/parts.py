@@ -104,7 +104,8 @@ def save(folder: Path, model_class: type, config, tokenizer, processor: Callable
 
 def tiny_whisper(folder: Path, **sizes) -> Path:
     """Save a Whisper with random weights, and its tokenizer."""
-    tokenizer = byte_level_tokenizer("<|startoftranscript|>", "<|notimestamps|>", eos="<|endoftext|>")
+    own = ("<|startoftranscript|>", "<|startofprev|>", "<|notimestamps|>")
+    tokenizer = byte_level_tokenizer(*own, eos="<|endoftext|>")
     size = {"d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 64}
     size |= {"decoder_layers": 2, "decoder_attention_heads": 2, "decoder_ffn_dim": 64, "vocab_size": len(tokenizer)}
     ids = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), tokenizer.eos_token_id)

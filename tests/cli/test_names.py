@@ -1,0 +1,59 @@
+"""Names of a lexicon in the prompt: `adapt transcribe --names`, and the systems of `adapt run` with names."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from adapt.text.transcripts import read_hypotheses
+
+from ..session import adapt
+from .conftest import overrides
+
+NAMED = overrides("transcribe.names=both", "fusion.boost=1", "decoder.names=0.5", "transcribe.max_new_tokens=120")
+
+
+def test_a_run_scores_none_prompt_boost_and_both(finish, tmp_path, monkeypatch):
+    run = finish("named", "run", *NAMED)
+    monkeypatch.chdir(run.recipe.parent)
+    systems = [row["system"] for row in run.rows() if row["set"] == "target"]
+    kinds = ["", " + boost", " + names", " + names + boost"]
+    named = [f"{of}{kind}" for of in ("base", "adapted") for kind in kinds]
+    assert systems == [*named[:4], "ctc", *named[4:]]
+    (line,) = [line for line in run.stdout.splitlines() if line.startswith("Use it: adapt ")]
+    assert "--names both" in line
+    out = tmp_path / "again.jsonl"
+    words = [run.recipe / "test.jsonl" if word == "AUDIO" else word for word in shlex.split(line)[3:]]
+    done = adapt(*words, "--out", out)
+    assert done.exit_code == 0, done.output
+    assert read_hypotheses(out) == read_hypotheses(run.run / "hyps/target.adapted + names + boost.jsonl")
+    unused = adapt("run", run.recipe, "-o", run.run, *NAMED, *overrides("transcribe.names=none", "decoder.names=0.5"))
+    assert unused.exit_code == 0 and "boost" not in unused.stdout and "names" not in unused.stdout, unused.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--names", "prompt"], "there are no names; give --lexicon too"),
+        (["--names", "prompt", "--lexicon", "l.tsv", "--boost", "1"], "--names prompt boosts nothing"),
+        (["--names", "both", "--lexicon", "l.tsv", "--decoder", "ctc"], "--decoder ctc has no prompt"),
+        (["--names", "promt", "--lexicon", "l.tsv"], "'promt' is not one of"),
+    ],
+)
+def test_options_that_exclude_each_other_are_wrong_usage(arguments, problem):
+    result = adapt("transcribe", "x.wav", *arguments)
+    assert result.exit_code == 2 and problem in result.stderr, result.output
+
+
+@pytest.mark.parametrize(
+    ("setting", "problem"),
+    [
+        ("transcribe.names=prompt", "transcribe.names: no lexicon to take names from; name data.lexicon"),
+        ("decoder.names=0.5", "decoder.names: there is no lexicon"),
+    ],
+)
+def test_names_without_a_lexicon_are_an_error_before_training(recipe, tmp_path, setting, problem):
+    wrong = adapt("run", recipe, "-o", tmp_path / "run", *overrides("data.lexicon=", setting))
+    assert wrong.exit_code == 1 and problem in wrong.stderr, wrong.output
+    assert not (tmp_path / "run/adapter").exists(), "nothing is trained"

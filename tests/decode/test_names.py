@@ -1,0 +1,83 @@
+"""Names in the prompt: which are listed, and what is not believed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from adapt.decode import names as names_module
+from adapt.decode import recognise
+from adapt.decode.names import NamesInPrompt, borne_by_ctc, first_hypotheses
+from adapt.decode.recognise import Search, decoder_recogniser
+from adapt.model.features import read_audio
+from adapt.model.heard import embeddings_and_heard
+from adapt.model.load import load_speech_llm
+from adapt.text.lexicon import Entry, Lexicon
+from adapt.text.manifest import read_manifest
+from adapt.text.normalise import basic
+
+UTTERANCES = read_manifest(Path(__file__).parents[2] / "recipes/music/dev.jsonl")[:4]
+LEXICON = Lexicon("music", "", (Entry("Adele", "artist"), Entry("AC/DC", "artist", ("a c d c",)), Entry("Björk")))
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return load_speech_llm("tiny")
+
+
+@pytest.fixture(scope="module")
+def samples():
+    return [read_audio(u.audio) for u in UTTERANCES]
+
+
+def test_names_are_those_that_sound_like_the_hypothesis_as_the_decoder_writes_them(tiny):
+    names = NamesInPrompt(tiny, LEXICON, 2, basic)
+    assert names.lists(["play adell", "who is this", "play a c d see"], [None, None, None]) == [
+        ("adele",),
+        (),
+        ("a c d c",),
+    ]
+    of_utterance = names.lists(["play adell by ozzy osborn"], [["Ozzy Osbourne", "Prince"]])
+    assert of_utterance == [("adele", "ozzy osbourne")] or of_utterance == [("ozzy osbourne", "adele")]
+    assert NamesInPrompt(tiny, None, 2, basic).lists(["play prins"], [["Prince"]]) == [("prince",)]
+
+
+@pytest.mark.parametrize(
+    ("text", "leaks"),
+    [("Adele, AC/DC", True), ("adele ac dc adele", True), ("adele", False), ("adele and ac dc", False), ("", False)],
+)
+def test_an_answer_that_is_the_list_is_recognised(tiny, text, leaks):
+    assert NamesInPrompt(tiny, LEXICON, 2, basic).is_list(text, ("Adele", "AC/DC")) == leaks
+
+
+def test_the_first_hypothesis_is_that_of_ctc_or_the_greedy_one(tiny, samples, monkeypatch):
+    slots, heard = embeddings_and_heard(tiny, samples)
+    by_ctc = first_hypotheses(tiny, slots, heard, 60)
+    assert by_ctc == [row["text"] for row in recognise.ctc_recogniser(tiny, None)(samples, [None] * len(samples))]
+    greedy = [row["text"] for row in decoder_recogniser(tiny, Search(1, 60, 0.0))(samples, [None] * len(samples))]
+    monkeypatch.setattr(type(tiny), "has_ctc", False)
+    assert first_hypotheses(tiny, slots, (), 60) == greedy != by_ctc
+
+
+def test_a_name_that_the_audio_does_not_bear_is_decoded_again_without_names(tiny, samples, monkeypatch):
+    search = Search(1, 60, 0.0, names=NamesInPrompt(tiny, LEXICON, 3, basic))
+    phrases = [[u.entities[0].text] if u.entities else None for u in UTTERANCES]
+    plain = decoder_recogniser(tiny, Search(1, 60, 0.0))(samples, phrases)
+    lists = search.names.lists(first_hypotheses(tiny, *embeddings_and_heard(tiny, samples), 60), phrases)
+    assert any(lists)
+    monkeypatch.setattr(names_module, "DOUBT", -torch.inf)  # the audio speaks against every name
+    assert decoder_recogniser(tiny, search)(samples, phrases) == plain
+    monkeypatch.setattr(names_module, "DOUBT", torch.inf)
+    found = decoder_recogniser(tiny, search)(samples, phrases)
+    changed = [a != b for a, b in zip(found, plain, strict=True)]
+    assert any(changed) and not any(c for c, own in zip(changed, lists, strict=True) if not own)
+
+
+def test_ctc_bears_what_was_said(tiny, samples):
+    _, heard = embeddings_and_heard(tiny, samples[:1])
+    said = UTTERANCES[0].text
+    assert borne_by_ctc(tiny, heard[0], said, said)
+    assert not borne_by_ctc(tiny, heard[0], "completely different words were said by somebody else", said)
+    assert not borne_by_ctc(tiny, heard[0], said * 50, said), "more letters than frames"
