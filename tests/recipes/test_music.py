@@ -191,9 +191,9 @@ def test_audio_is_made_only_where_it_is_missing(generator, tmp_path, monkeypatch
     assert made == ["b"]
 
 
-def test_phrase_lists_hold_the_entities_of_the_reference_and_twenty_others_for_each(capsys):
-    run_path(str(MUSIC / "distractors.py"), run_name="__main__")
-    listed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+def test_phrase_lists_hold_the_entities_of_the_reference_and_twenty_others_for_each():
+    made = CliRunner().invoke(run_path(str(MUSIC / "distractors.py"))["main"], [])
+    listed = [json.loads(line) for line in made.stdout.splitlines()]
     mentioned = {row["id"]: {e["text"] for e in row["entities"]} for row in rows("test.jsonl")}
     assert len(listed) == 300
     for row in listed:
