@@ -6,7 +6,12 @@ from pathlib import Path
 
 from adapt.build.context import Build, last_figure
 from adapt.build.starts import check_starts, folder_inputs, load_decoder, loading, path_or_name, takes_decoder_as_is
+from adapt.errors import RecipeError
+from adapt.recipe.base import BaseRecipe
+from adapt.recipe.domain import Transcribe
 from adapt.run import StageResult, write_json
+from adapt.text.lexicon import read_lexicon
+from adapt.text.normalise import NORMALISERS
 
 
 def align(build: Build) -> StageResult:
@@ -22,6 +27,7 @@ def align(build: Build) -> StageResult:
         speech_llm = _initial_model(build, llm)
         training = {**build.training(), "temperature": recipe.data.temperature}
         training["frames"] = build.frames(speech_llm.model.encoder)
+        training["lists"] = _lists(build, speech_llm) if lists_names(recipe) else None
         alignment = train(speech_llm, build.speech, build.dev, build.texts(), recipe.align, folder=scratch, **training)
         speech_llm.model.eval().save_pretrained(build.path("model"))
         speech_llm.tokenizer.save_pretrained(build.path("model"))
@@ -34,6 +40,7 @@ def align(build: Build) -> StageResult:
 
     inputs = [recipe.data.train, recipe.data.dev, build.path("encoder"), *folder_inputs(llm)]
     inputs += [recipe.data.text] if recipe.data.text else []
+    inputs += [recipe.data.lexicon] if lists_names(recipe) else []
     settings = {**build.settings("align"), "llm": recipe.llm.start, "recordings": build.recordings}
     result = build.folder.stage("align", settings, inputs, ["model"], work)
     build.report(result, last_figure(build.path("model/log.json"), "dev_loss", "loss {:.2f} on dev audio"))
@@ -51,6 +58,29 @@ def _initial_model(build: Build, llm_name: str):
     if projector and _shapes(projector) == _shapes(speech_llm.model.projector):
         speech_llm.model.projector.load_state_dict(projector.state_dict())
     return speech_llm
+
+
+def lists_names(recipe: BaseRecipe) -> bool:
+    """Whether prompts list names in the alignment. Raises RecipeError where they cannot."""
+    if not recipe.align.names:
+        return False
+    if not recipe.data.lexicon:
+        raise RecipeError("recipe.yaml: align.names: there is no lexicon; name one in data.lexicon, or leave it out")
+    if recipe.encoder.first_pass != "none":
+        problem = "Whisper, which transcribes (encoder.first_pass), reads the names, not the decoder; leave it out"
+        raise RecipeError(f"recipe.yaml: align.names: {problem}")
+    return True
+
+
+def _lists(build: Build, speech_llm):
+    """The names in the prompts of sentences, as many as a recipe of a domain has by default."""
+    from adapt.decode.names import NamesInPrompt, drawn_lists
+
+    data = build.recipe.data
+    names = NamesInPrompt(
+        speech_llm, read_lexicon(data.lexicon), Transcribe.names_in_prompt, NORMALISERS[data.normaliser]
+    )
+    return drawn_lists(names, build.recipe.align.names)
 
 
 def _units(build: Build, tokenizer) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from adapt.build.align import align
+from adapt.build.align import align, lists_names
 from adapt.build.context import Build
 from adapt.build.encoder import encoder
 from adapt.build.read import read
@@ -22,6 +22,7 @@ def run_until(build: Build, last: str) -> object:
     """
     check_shapes(build.recipe)
     parse(build.recipe.align.prompt)
+    lists_names(build.recipe)
     if last == "test":
         test_set(build)
     for name, stage in STAGES.items():

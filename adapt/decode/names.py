@@ -7,6 +7,8 @@ nobody said; such utterances are decoded again without names.
 
 from __future__ import annotations
 
+import copy
+import random
 from collections.abc import Callable, Sequence
 
 import torch
@@ -18,6 +20,8 @@ from adapt.decode.parts import OwnPhrases
 from adapt.model.speech_llm import SpeechLLM
 from adapt.text.lexicon import Entry, Lexicon
 from adapt.text.retrieval import NameIndex
+
+DrawnLists = Callable[[str, random.Random], Sequence[str]]
 
 DOUBT = 15.0  # nats of CTC by which the audio may speak against a name that the prompt listed
 
@@ -70,6 +74,24 @@ class NamesInPrompt:
             count += rest.count(f" {name} ")
             rest = rest.replace(f" {name} ", " ")
         return count > 1 and not rest.strip()
+
+
+def drawn_lists(names: NamesInPrompt, share: float) -> DrawnLists:
+    """The function that draws the names in the prompt of a sentence, in training; () for all but a share of them.
+
+    They sound like a part of the sentence, in random order, and are drawn from twice as many as a prompt may list: a
+    name that the sentence contains is not always among them, so that the decoder learns to write others, too.
+    """
+    more = copy.copy(names)
+    more.count = 2 * names.count
+
+    def draw(text: str, rng: random.Random) -> Sequence[str]:
+        if rng.random() >= share:
+            return ()
+        ((*found,),) = more.lists([text], [None])
+        return rng.sample(found, min(len(found), rng.randint(1, names.count)))
+
+    return draw
 
 
 def first_hypotheses(

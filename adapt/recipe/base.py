@@ -25,6 +25,7 @@ class SpeechData:
         default=None,
         metadata={"help": "text for the decoder besides the transcripts, UTF-8, one sentence a line"},
     )
+    lexicon: Path | None = field(default=None, metadata={"help": "lexicon with names for prompts, for `align.names`"})
     normaliser: str = field(
         default="basic",
         metadata={"help": "text normaliser for all transcripts and text", "choices": tuple(NORMALISERS)},
@@ -229,6 +230,15 @@ class Align:
         metadata={
             "help": "sentences in a batch whose slot is simulated by unit selection, for each recording in it",
             "low": 0,
+        },
+    )
+    names: float = field(
+        default=0.0,
+        metadata={
+            "help": "share of the sentences whose prompt lists names of `data.lexicon`, those of the sentence among "
+            "others that sound alike",
+            "low": 0,
+            "high": 1,
         },
     )
     unit_recordings: int = field(

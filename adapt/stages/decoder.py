@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import random
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from adapt.text.lexicon import read_lexicon
 from adapt.text.normalise import NORMALISERS
 
 if TYPE_CHECKING:
+    from adapt.decode.names import DrawnLists
     from adapt.model.speech_llm import SpeechLLM
     from adapt.train.unit_selection import UnitInventory
 
@@ -77,25 +77,13 @@ def decoder(run: Run) -> None:
     run.stage("decoder", record, inputs, [plan.ADAPTER, LOG], work, lambda: checkpoint_note(run, LOG))
 
 
-def _lists(run: Run, speech_llm: SpeechLLM) -> Callable[[str, random.Random], Sequence[str]]:
-    """The function that draws the names in the prompt of a sentence.
+def _lists(run: Run, speech_llm: SpeechLLM) -> DrawnLists:
+    """The names in the prompts of sentences."""
+    from adapt.decode.names import NamesInPrompt, drawn_lists
 
-    They sound like a part of it, in random order, and are drawn from twice as many as a prompt may list: a name that
-    the sentence contains is not always among them, so that the decoder learns to write names that are not listed, too.
-    """
-    from adapt.decode.names import NamesInPrompt
-
-    recipe = run.recipe
-    lexicon, most = read_lexicon(recipe.data.lexicon), recipe.transcribe.names_in_prompt
-    names = NamesInPrompt(speech_llm, lexicon, 2 * most, NORMALISERS[recipe.data.normaliser])
-
-    def draw(text: str, rng: random.Random) -> Sequence[str]:
-        if rng.random() >= recipe.decoder.names:
-            return ()
-        ((*found,),) = names.lists([text], [None])
-        return rng.sample(found, min(len(found), rng.randint(1, most)))
-
-    return draw
+    recipe, lexicon = run.recipe, read_lexicon(run.recipe.data.lexicon)
+    names = NamesInPrompt(speech_llm, lexicon, recipe.transcribe.names_in_prompt, NORMALISERS[recipe.data.normaliser])
+    return drawn_lists(names, recipe.decoder.names)
 
 
 def _inventory(run: Run) -> UnitInventory | None:

@@ -21,7 +21,7 @@ from adapt.model.lora_weights import LoraWeights
 from adapt.model.speech_llm import SpeechLLM, token_loss
 from adapt.recipe.base import Align
 from adapt.train.align_ctc import align_ctc, encoder_weights
-from adapt.train.common import mean_loss
+from adapt.train.common import Lists, mean_loss
 from adapt.train.ctc import ctc_ids, ctc_loss
 from adapt.train.explicit import EXPLICIT, SlotBatch
 from adapt.train.fit import fit
@@ -67,14 +67,16 @@ def align(
     bf16: bool,
     workers: int = 0,
     frames: FrameStore | None = None,
+    lists: Lists | None = None,
 ) -> Alignment:
     """Train the projector to output embeddings that the decoder reads, then decoder and encoder with it; in place.
 
     texts: sentences for the simulated slots. temperature: of sampling languages. folder, seed, bf16, workers: as in
-    `fit`. frames: the lower frames of `speech`, for a frozen encoder; None: they are computed anew in each step. The
-    projector learns `settings.ctc_steps` by CTC alone (`align_ctc`) before the decoder is in the loop. Ten
-    times in a training a row of the log has `dev_loss`, and `other_loss`, the loss with the audio of another recording
-    in the slot. A decoder that ignores its slot has the same loss with both.
+    `fit`. frames: the lower frames of `speech`, for a frozen encoder; None: they are computed anew in each step. lists:
+    draws the names in the prompt of a sentence; None: there are none. The projector learns `settings.ctc_steps` by CTC
+    alone (`align_ctc`) before the decoder is in the loop. Ten times in a training a row of the log has `dev_loss`, and
+    `other_loss`, the loss with the audio of another recording in the slot. A decoder that ignores its slot has the same
+    loss with both.
     """
     model = speech_llm.model
     speech = Speech(frames.items) if frames else speech
@@ -108,7 +110,7 @@ def align(
         with speech_llm.plain_attention():
             history += fit(
                 model,
-                _batches(speech_llm, speech, recordings_of, texts, simulate, settings, seed, frames),
+                _batches(speech_llm, speech, recordings_of, texts, simulate, settings, seed, frames, lists),
                 _loss(speech_llm, decoder_weights, settings, seed, frames),
                 steps=settings.steps,
                 groups=groups,
@@ -231,6 +233,7 @@ def _batches(
     settings: Align,
     seed: int,
     frames: FrameStore | None,
+    lists: Lists | None,
 ) -> Callable[[int], dict]:
     """The function that returns a batch: recordings, and sentences with simulated slots.
 
@@ -254,6 +257,7 @@ def _batches(
             "targets": [speech_llm.target_ids(text) for text in [*transcripts, *sentences]],
             "units": [write(text) for text in [*transcripts, *sentences]],
             "simulated": [simulate(text, rng) for text in sentences],
+            "names": [lists(text, rng) if lists else () for text in [*transcripts, *sentences]],
             "step": step,
         }
 
@@ -289,7 +293,8 @@ def _loss(
         stacks = model.stacks(frames, lengths)
         embeddings = model.slots(stacks)
         embeddings += list(map(model.get_input_embeddings(), simulated)) if speech_llm.transcribes else []
-        loss = token_loss(*speech_llm.labelled(*speech_llm.training_batch(embeddings, batch["targets"])))
+        rows = speech_llm.training_batch(embeddings, batch["targets"], batch["names"])
+        loss = token_loss(*speech_llm.labelled(*rows))
         logits = encoder.ctc(frames) if encoder_trained or explicit else None
         if encoder_trained:
             blank = len(encoder.config.alphabet)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 
 from adapt.model.speech_llm import SpeechLLM, token_loss
 
+Lists = Callable[[str, random.Random], Sequence[str]]  # draws the names in the prompt of a sentence
 EXAMPLES = 12  # recordings whose audio embeddings are saved with a new model, as initial values of soft prompts
 
 

@@ -13,6 +13,7 @@ from adapt.model import adapter
 from adapt.model.speech_llm import SpeechLLM, token_loss
 from adapt.recipe.domain import Decoder
 from adapt.train.common import (
+    Lists,
     PairedAudio,
     TrainingResult,
     best_row,
@@ -28,7 +29,6 @@ from adapt.train.unit_selection import UnitInventory
 
 CACHED_BYTES = 2**29  # the base's logits on replayed audio are cached if they take no more memory than this
 
-Lists = Callable[[str, random.Random], Sequence[str]]  # the names in the prompt of a sentence
 BaseLogits = Callable[[Sequence[int], torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 

@@ -4,6 +4,7 @@ import logging
 
 import torch
 
+from adapt.model.speech_llm import SpeechLLM
 from adapt.recipe.base import Align
 from adapt.train.align import align, frame_inventory
 from adapt.train.speech import read_speech
@@ -56,3 +57,27 @@ def test_a_decoder_that_ignores_the_audio_is_reported(tiny, manifest, tmp_path, 
     with caplog.at_level(logging.WARNING):
         align(tiny, speech, speech, [], how, folder=tmp_path, **MORE)
     assert "the decoder ignores the audio" in caplog.text
+
+
+def test_prompts_list_the_names_that_are_drawn(tiny, manifest, tmp_path, monkeypatch):
+    seen, prompt = [], SpeechLLM.prompt
+
+    def listed(self, slot, names=()):
+        seen.append(tuple(names))
+        return prompt(self, slot, names)
+
+    monkeypatch.setattr(SpeechLLM, "prompt", listed)
+    speech = read_speech(manifest, str)
+    align(
+        tiny,
+        speech,
+        speech,
+        TEXTS,
+        settings(steps=2),
+        folder=tmp_path,
+        **MORE,
+        lists=lambda text, _: (text.split()[0],),
+    )
+    said = {text.split()[0] for text in [*TEXTS, *(item.text for item in speech.items)]}
+    drawn = [names[0] for names in seen if names]
+    assert len(drawn) > 4 and set(drawn) <= said
