@@ -37,7 +37,7 @@ class Utterance:
 
     text: the reference. entities: those of the reference; () if it has none, None if it is not annotated. voice: the
     speaker. language: the spoken language. domain: the name of the adapter that transcribes the utterance, if there are
-    several. phrases: boosted for this utterance alone, such as names from the speaker's address book. place: the
+    several. phrases: names for this utterance alone, such as those in the speaker's address book. place: the
     `file:line` of the manifest.
     """
 
