@@ -52,6 +52,21 @@ def test_an_answer_that_is_the_list_is_recognised(tiny, text, leaks):
     assert NamesInPrompt(tiny, LEXICON, 2, basic).is_list(text, ("Adele", "AC/DC")) == leaks
 
 
+@pytest.mark.parametrize(
+    ("text", "without", "used"),
+    [
+        ("play adele", "play a dell", True),
+        ("play adele", "play adele", False),
+        ("play smoky bar", "play smokey bar", True),  # which sound alike
+        ("play a c d c", "play ace", True),
+        ("play the swallows", "play swallows", False),
+    ],
+)
+def test_a_list_counts_where_a_name_of_it_is_new(tiny, text, without, used):
+    names = NamesInPrompt(tiny, LEXICON, 2, basic)
+    assert names.are_used(text, ("adele", "a c d c", "smoky bar"), without) == used
+
+
 def test_the_first_hypothesis_is_that_of_ctc_or_the_greedy_one(tiny, samples, monkeypatch):
     slots, heard = embeddings_and_heard(tiny, samples)
     by_ctc = first_hypotheses(tiny, slots, heard, 60)
@@ -70,6 +85,8 @@ def test_a_name_that_the_audio_does_not_bear_is_decoded_again_without_names(tiny
     monkeypatch.setattr(names_module, "DOUBT", -torch.inf)  # the audio speaks against every name
     assert decoder_recogniser(tiny, search)(samples, phrases) == plain
     monkeypatch.setattr(names_module, "DOUBT", torch.inf)
+    assert decoder_recogniser(tiny, search)(samples, phrases) == plain, "it writes no name of the lists"
+    monkeypatch.setattr(NamesInPrompt, "are_used", lambda *_: True)
     found = decoder_recogniser(tiny, search)(samples, phrases)
     changed = [a != b for a, b in zip(found, plain, strict=True)]
     assert any(changed) and not any(c for c, own in zip(changed, lists, strict=True) if not own)
