@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from adapt.decode import recognise
 from adapt.decode.first_pass import fused_tokens
+from adapt.decode.names import NamesInPrompt
 from adapt.decode.recognise import Search, decoder_recogniser
 from adapt.errors import ModelError
 from adapt.model import first_pass
@@ -112,6 +113,24 @@ def test_whisper_reads_a_list_of_names_before_a_recording(speech_llm, whisper, n
         length = min(len(expected), len(found) - 1)
         assert found[1:length] == expected[1:length]
     assert not torch.equal(outputs[torch.inf][0], plain[0]) and torch.equal(outputs[torch.inf][1], plain[1])
+    alone, _ = encoder.encoder.frames(inputs[2:], mask[2:].sum(-1), lists[2:])
+    torch.testing.assert_close(alone[0], outputs[torch.inf][2, : len(alone[0])], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_what_whisper_heard_with_a_list_replaces_the_rest_where_the_list_was_used(speech_llm, noise, monkeypatch, used):
+    names = NamesInPrompt(speech_llm, None, 2, basic)
+    phrases = [["Mariah", "FBI"]] * len(noise)
+    monkeypatch.setattr(NamesInPrompt, "lists", lambda *_: phrases)
+    monkeypatch.setattr(NamesInPrompt, "are_used", lambda *_: used)
+    monkeypatch.setattr(first_pass, "DOUBT", torch.inf)
+    seen = []
+    monkeypatch.setattr(recognise, "fused_tokens", lambda llm, row, *_: seen.append(row) or [])
+    recognise.first_pass_recogniser(speech_llm, None, names)(noise, [None] * len(noise))
+    _, plain = embeddings_and_heard(speech_llm, noise)
+    _, listed = embeddings_and_heard(speech_llm, noise, phrases)
+    assert any(a.shape != b.shape or not torch.equal(a, b) for a, b in zip(plain, listed, strict=True))
+    assert all(map(torch.equal, seen, listed if used else plain))
 
 
 def test_names_that_fit_are_listed(speech_llm, monkeypatch):
