@@ -94,7 +94,7 @@ def test_whisper_reads_a_list_of_names_before_a_recording(speech_llm, whisper, n
     tokenizer = transformers.AutoTokenizer.from_pretrained(whisper)
     assert lists == [tokenizer.encode(text, add_special_tokens=False) for text in (" Mariah, FBI.", "", " U2.")]
     outputs = {}
-    for doubt in (torch.inf, -torch.inf):
+    for doubt in (-torch.inf, torch.inf):
         monkeypatch.setattr(first_pass, "DOUBT", doubt)
         outputs[doubt], counts = encoder.encoder.frames(inputs, mask.sum(-1), lists)
     plain, _ = encoder.encoder.frames(inputs, mask.sum(-1))
