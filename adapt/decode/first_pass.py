@@ -16,6 +16,7 @@ from adapt.model.speech_llm import SpeechLLM
 
 LEAST = -6.0  # log probability of an alternative
 CHANGES = 8  # tokens of a transcript that are changed, at most
+SURER = 3.0  # nats by which the LLM has to prefer its transcript to that of the encoder
 
 
 def fused_tokens(
@@ -53,3 +54,16 @@ def fused_tokens(
             break
         best, score = changed[found.index(highest)], highest
     return tokens_of(best)
+
+
+def unless_surer(hypotheses: Sequence[dict], copy: str) -> list[dict]:
+    """The hypotheses, best first; best is the encoder's transcript, unless another is likelier by SURER nats.
+
+    hypotheses: of the LLM, with `text`, `tokens` and a `score` for each token and the end; the encoder's transcript
+    `copy` is one of them. The LLM changes some words because it never saw them, not because it heard others.
+    """
+    ranked = sorted(hypotheses, key=lambda row: -row["score"])
+    total = {row["text"]: row["score"] * (row["tokens"] + 1) for row in ranked}
+    if total[ranked[0]["text"]] - total[copy] > SURER:
+        return ranked
+    return sorted(ranked, key=lambda row: row["text"] != copy)

@@ -24,6 +24,8 @@ from adapt.text.retrieval import NameIndex
 DrawnLists = Callable[[str, random.Random], Sequence[str]]
 
 DOUBT = 15.0  # nats of CTC by which the audio may speak against a name that the prompt listed
+SURE = 4.0  # nats by which letters and evidence of a name exceed 0, so that it is believed
+HOMOPHONE = 12  # letters of a name that only changes the spelling
 
 
 class NamesInPrompt:
@@ -56,16 +58,31 @@ class NamesInPrompt:
             return entry.written
         return self.normalise(entry.spoken[0] if entry.spoken else entry.written)
 
-    def are_used(self, text: str, names: Sequence[str], without: str) -> bool:
-        """Whether a transcript contains one of the names, as it is written or by sound, which one without has not."""
-        new = self._index.runs(text) - self._index.runs(without)
-        after, before = (f" {self.normalise(one)} " for one in (text, without))
+    def letters_used(self, text: str, names: Sequence[str], without: str) -> int:
+        """The letters, by sound, of the longest of the names that a transcript contains and `without` does not.
 
-        def is_new(form: str) -> bool:
-            written = f" {self.normalise(form)} "
-            return self._index.letters(form) in new or (written in after and written not in before)
+        A name that `without` contains in another spelling counts HOMOPHONE letters. 0: there is no such name.
+        """
+        before, after = (f" {self.normalise(one)} " for one in (without, text))
+        sounds, sounded = self._index.runs(text), self._index.runs(without)
 
-        return any(is_new(form) for name in names for form in (name, *self._spoken.get(name, ())))
+        def letters(form: str) -> int:
+            sound, written = self._index.letters(form), f" {self.normalise(form)} "
+            if sound in sounds and sound not in sounded:
+                return len(sound)
+            return HOMOPHONE if written in after and written not in before else 0
+
+        return max((letters(form) for name in names for form in (name, *self._spoken.get(name, ()))), default=0)
+
+    def are_borne(self, text: str, names: Sequence[str], without: str, evidence: float) -> bool:
+        """Whether to believe what an encoder wrote after a list of names, rather than what it wrote without one.
+
+        A list also changes words that are none of its names, seldom for the better; so one of them must be used. Many
+        short words sound like a short name, few like a long one: each letter counts as 1 nat. evidence: in nats
+        (`TranscribingWhisper.frames_after`).
+        """
+        letters = self.letters_used(text, names, without)
+        return letters > 0 and letters + evidence > SURE
 
     def is_list(self, text: str, names: Sequence[str]) -> bool:
         """Whether a transcript is nothing but two or more of the names in its prompt."""

@@ -12,7 +12,7 @@ from transformers import NoRepeatNGramLogitsProcessor
 
 from adapt.decode.beam_search import generate
 from adapt.decode.ctc import CtcFusion, greedy_transcripts
-from adapt.decode.first_pass import fused_tokens
+from adapt.decode.first_pass import fused_tokens, unless_surer
 from adapt.decode.fusion import Fusion
 from adapt.decode.hypothesis import Hypothesis
 from adapt.decode.names import NamesInPrompt, borne_by_ctc, first_hypotheses
@@ -20,7 +20,7 @@ from adapt.decode.parts import Batch, OwnPhrases
 from adapt.decode.rescore import Rescorer
 from adapt.decode.weights import Weights
 from adapt.model.features import SAMPLE_RATE
-from adapt.model.heard import embeddings_and_heard
+from adapt.model.heard import embeddings_and_heard, heard_after_lists
 from adapt.model.speech_llm import SpeechLLM
 from adapt.text.normalise import none
 
@@ -114,15 +114,12 @@ def _heard(
     if names:
         first = first_hypotheses(speech_llm, slots, heard, most)
         lists = names.lists(first, phrases)
-    if any(lists) and speech_llm.transcribes:
-        listed = embeddings_and_heard(speech_llm, samples, lists)
-        texts = first_hypotheses(speech_llm, *listed, most)
-        # A list also changes words that are none of its names, seldom for the better.
-        used = [names.are_used(text, own, plain) for text, own, plain in zip(texts, lists, first, strict=True)]
-        slots, heard = (
-            [new if use else old for new, old, use in zip(*pair, used, strict=True)]
-            for pair in zip(listed, (slots, heard), strict=True)
-        )
+    if speech_llm.transcribes and (places := [i for i, own in enumerate(lists) if own]):
+        after = heard_after_lists(speech_llm, *([values[i] for i in places] for values in (samples, heard, lists)))
+        texts = first_hypotheses(speech_llm, [], [listed.heard for listed in after], most)
+        for i, listed, text in zip(places, after, texts, strict=True):
+            if names.are_borne(text, lists[i], first[i], listed.evidence):
+                slots[i], heard[i] = listed.slot, listed.heard
     return slots, heard, lists
 
 
@@ -131,7 +128,7 @@ def decoder_recogniser(speech_llm: SpeechLLM, search: Search) -> Recogniser:
     count = max(search.nbest, search.num_beams) if search.rescorer else search.nbest
     ctc_weight = search.ctc_weight if speech_llm.has_ctc else 0.0
     fusion, nothing = search.fusion, {"text": ""} | ({"nbest": []} if search.nbest > 1 else {})
-    if count > 1 or ctc_weight:
+    if count > 1 or ctc_weight or speech_llm.transcribes:
         fusion = fusion or Fusion(speech_llm, Weights(), normalise=none)
         fusion = fusion.with_weights(dataclasses.replace(fusion.weights, ctc=ctc_weight))
 
@@ -144,15 +141,16 @@ def decoder_recogniser(speech_llm: SpeechLLM, search: Search) -> Recogniser:
             speaking = [i for i, row in enumerate(heard) if (row.argmax(-1) < row.shape[1] - 1).any()]
         else:
             speaking = list(range(len(slots)))
-        rows = [dict(nothing) for _ in samples]
+        rows, copies = [dict(nothing) for _ in samples], None
         if speaking:
             slots, heard, phrases, lists = ([values[i] for i in speaking] for values in (slots, heard, phrases, lists))
             if speech_llm.transcribes:
                 lists = [()] * len(speaking)  # its encoder has read them
-                if fusion:
-                    chosen = [fused_tokens(speech_llm, r, fusion, own) for r, own in zip(heard, phrases, strict=True)]
+                chosen = [fused_tokens(speech_llm, r, search.fusion, p) for r, p in zip(heard, phrases, strict=True)]
+                copies = list(map(speech_llm.model.transcript_ids, chosen))
+                if search.fusion:
                     slots = list(map(speech_llm.model.first_pass_slot, heard, chosen))
-            found = decoded(slots, heard, phrases, lists)
+            found = decoded(slots, heard, phrases, lists, copies)
             if any(lists):
                 found = without_leaks(found, slots, heard, phrases, lists)
             for i, row in zip(speaking, found, strict=True):
@@ -176,7 +174,7 @@ def decoder_recogniser(speech_llm: SpeechLLM, search: Search) -> Recogniser:
         plain = decoded(*([values[i] for i in places] for values in (slots, heard, phrases)), [()] * len(places))
         for i, leak, row in zip(places, leaks, plain, strict=True):
             text, without = found[i]["text"], row["text"]
-            used = search.names.are_used(text, lists[i], without)
+            used = search.names.letters_used(text, lists[i], without)
             if leak or not (used and borne_by_ctc(speech_llm, heard[i], text, without)):
                 found[i] = row
         return found
@@ -186,20 +184,27 @@ def decoder_recogniser(speech_llm: SpeechLLM, search: Search) -> Recogniser:
         heard: Sequence[torch.Tensor],
         phrases: OwnPhrases,
         lists: Sequence[Sequence[str]],
+        copies: Sequence[Sequence[int]] | None = None,
     ) -> list[dict]:
+        """The row of each utterance. copies: tokens of the encoder's transcripts; None: it writes none."""
         prompts = [speech_llm.prompt(slot, own) for slot, own in zip(slots, lists, strict=True)]
         posteriors = heard if fusion and fusion.weights.ctc else ()
         processors = fusion.processors(Batch(phrases, posteriors)) if fusion else ()
         if speech_llm.transcribes:  # a decoder that copies its slot may go round in circles
             processors = [*processors, NoRepeatNGramLogitsProcessor(REPEATED)]
         nbest = generate(speech_llm, prompts, search.num_beams, search.max_new_tokens, processors, count)
-        if count == 1:
-            return [{"text": speech_llm.decode(best)} for best, *_ in nbest]
+        if copies:
+            nbest = [[*best, *([list(own)] * (list(own) not in best))] for best, own in zip(nbest, copies, strict=True)]
         rows = []
         for i, (prompt, tokens) in enumerate(zip(prompts, nbest, strict=True)):
+            if len(tokens) == search.nbest == 1:
+                rows.append({"text": speech_llm.decode(tokens[0])})
+                continue
             utterance = Batch(phrases[i : i + 1], posteriors[i : i + 1])
             (hypotheses,) = fusion.score_hypotheses([prompt], [tokens], utterance)
             ranked = _ranked(hypotheses, fusion.weights, search.rescorer)
+            if copies:
+                ranked = unless_surer(ranked, speech_llm.decode(copies[i]))
             rows.append({"text": ranked[0]["text"]} | ({"nbest": ranked[: search.nbest]} if search.nbest > 1 else {}))
         return rows
 

@@ -22,7 +22,8 @@ from transformers.configuration_utils import SubConfigSpec
 
 from adapt.errors import ModelError
 from adapt.model.features import SAMPLE_RATE, log_mel, rows
-from adapt.model.first_pass import TranscribingWhisper, first_pass_settings
+from adapt.model.first_pass import first_pass_settings
+from adapt.model.transcribing_whisper import TranscribingWhisper
 from adapt.model.whisper import WindowedWhisper, whisper_frames, whisper_last_layers, whisper_log_mel
 
 BLANK = "_"  # the CTC blank in a path that is written out as text

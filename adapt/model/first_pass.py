@@ -1,177 +1,33 @@
-"""Whisper with its own decoder as an audio encoder, and the projector from its transcript to tokens of the LLM.
+"""The projector from Whisper's transcript of a recording to tokens of the LLM.
 
-Whisper writes a transcript, greedily. This is the first pass of a two-pass recogniser, whose second pass, the LLM,
-reads transcript and audio together (deliberation, 2003.07962). Each frame of Whisper's encoder is followed by the state
-of Whisper's decoder for the token that is spoken there, which cross-attention tells. The projector makes an embedding
-for each token that the LLM has for the transcript: its own token embedding, and a trained term that sees states and
-audio.
+The transcript (`transcribing_whisper`) is the first pass of a two-pass recogniser, whose second pass, the LLM, reads
+transcript and audio together (deliberation, 2003.07962). The projector makes an embedding for each token that the LLM
+has for the transcript: its own token embedding, and a trained term that sees states and audio.
 """
 
 from __future__ import annotations
 
 import codecs
-import copy
 import functools
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
-from transformers.models.whisper.modeling_whisper import WhisperDecoder, WhisperPreTrainedModel
 
 from adapt.errors import ModelError
 from adapt.model.byte_pairs import encode
-from adapt.model.whisper import MARGIN, WindowedWhisper
+from adapt.model.transcribing_whisper import written_logits
 
 MISHEARINGS = "mishearings.json"  # in the folder of a base: what it mishears (`adapt.train.mishearing`)
 
-# Windows in filterbank frames (10 ms). On a window of 10 s, Whisper's decoder has about as many errors as on the 30 s
-# of its training; on one as long as the recording, it writes nothing or repeats itself.
-SHORTEST = 1_000
-GRID = 500  # recordings whose windows have the same length are transcribed together
-SILENCE = 100  # the least silence after a recording
 BYTES = 24  # most letters of a token of Whisper
 CHOICES = 10  # alternatives to a token
 LISTED = 120  # most tokens of a list of names
-DOUBT = 15.0  # nats by which the audio may speak against what Whisper writes after a list of names
-REPEATED = 6  # tokens that a transcript does not repeat in the same order: Whisper sometimes goes round in circles
-
-
-Transcribed = tuple[torch.Tensor, torch.Tensor]  # states and attention of a transcript
-
-
-class TranscribingWhisper(WhisperPreTrainedModel):
-    """Whisper's encoder and decoder, with the weights of `WhisperModel`.
-
-    `config.first_pass` holds token ids and attention heads (`first_pass_settings`).
-    """
-
-    def __init__(self, config: PreTrainedConfig):
-        super().__init__(config)
-        self.encoder = WindowedWhisper(config)
-        with_weights = copy.deepcopy(config)
-        with_weights._attn_implementation = "eager"  # fused kernels return no attention weights
-        self.decoder = WhisperDecoder(with_weights)
-        self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.decoder.embed_tokens
-
-    @torch.no_grad()
-    def frames(
-        self, features: torch.Tensor, recorded: torch.Tensor, lists: Sequence[Sequence[int]] | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Frames `[batch, frames, 2 * hidden]`, and their counts `[batch]`, which include MARGIN.
-
-        features: of windows of 30 s, `[batch, bins, frames]`. recorded: features of each recording, `[batch]`. lists:
-        tokens of a text that Whisper takes for what was said before each recording, such as a list of names; None or
-        an empty text: none. The second half of a frame is the state that outputs the token spoken in the frame; in the
-        frames after the last token, the end.
-        """
-        lists = lists or [()] * len(recorded)
-        most = 2 * self.config.max_source_positions
-        windows = ((recorded + SILENCE + GRID - 1) // GRID * GRID).clamp(SHORTEST, most)
-        counts = (recorded + MARGIN).clamp_max(most).add(1) // 2
-        rows: list[torch.Tensor | None] = [None] * len(recorded)
-        for window in windows.unique().tolist():
-            places = (windows == window).nonzero()[:, 0]
-            own = [lists[place] for place in places.tolist()]
-            found = self._frames(features[places][..., :window], counts[places], windows[places], own)
-            for place, row in zip(places.tolist(), found, strict=True):
-                rows[place] = row
-        return pad_sequence(rows, batch_first=True), counts
-
-    def _frames(
-        self, features: torch.Tensor, counts: torch.Tensor, windows: torch.Tensor, lists: Sequence[Sequence[int]]
-    ) -> list[torch.Tensor]:
-        """The frames of recordings with equal windows."""
-        heard = self.encoder.windowed(features, windows)
-        rows, limits = [], (counts // 8 + 10).minimum(counts - 1)
-        transcribed = self._transcribed(heard, limits, [()] * len(heard))
-        if places := [place for place, tokens in enumerate(lists) if tokens]:
-            listed = self._transcribed(heard[places], limits[places], [lists[place] for place in places])
-            for place, row in zip(places, listed, strict=True):
-                transcribed[place] = self._borne(heard[place], transcribed[place], row)
-        for row, count, (states, attention) in zip(heard, counts.tolist(), transcribed, strict=True):
-            path = monotonic_path(attention[:, :count].clamp_min(1e-6).log().cpu().numpy())
-            rows.append(torch.cat([row[:count], states[torch.from_numpy(path)]], -1))
-        return rows
-
-    def _borne(self, heard: torch.Tensor, plain: Transcribed, listed: Transcribed) -> Transcribed:
-        """What Whisper wrote after a list, or, if the audio alone speaks against it, what it wrote without one."""
-        settings, readout = self.config.first_pass, self.decoder.embed_tokens.weight.float()
-        tokens = [written_logits(states, readout, settings).argmax(-1) for states, _ in (plain, listed)]
-        prompt = torch.tensor(settings["prompt"], device=heard.device)
-        inputs = torch.cat([prompt, tokens[1][:-1]])[None]
-        forced = self.decoder(inputs, encoder_hidden_states=heard[None]).last_hidden_state[0, len(prompt) - 1 :]
-        logs = [written_logits(states, readout, settings).log_softmax(-1) for states in (plain[0], forced)]
-        before, after = (row.gather(1, ids[:, None]).sum() for row, ids in zip(logs, tokens, strict=True))
-        return listed if after > before - DOUBT else plain
-
-    def _transcribed(
-        self, heard: torch.Tensor, limits: torch.Tensor, lists: Sequence[Sequence[int]]
-    ) -> list[Transcribed]:
-        """States `[tokens, hidden]` and attention `[tokens, frames]` of each row's greedy transcript with its end.
-
-        heard: the encoder's output. limits: tokens of each row without the end, `[batch]`. lists: as in `frames`.
-        """
-        settings, readout = self.config.first_pass, self.decoder.embed_tokens.weight.float()
-        prompts = [[*([settings["previous"], *own] if own else ()), *settings["prompt"]] for own in lists]
-        width = max(map(len, prompts))
-        padded = [[settings["end"]] * (width - len(prompt)) + prompt for prompt in prompts]
-        inputs, cache = torch.tensor(padded, device=heard.device), None
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=heard.device)
-        states, attention, lengths, tokens = [], [], limits.to(heard.device) + 1, inputs[:, :0]
-        for place in range(int(limits.max()) + 1):
-            output = self.decoder(
-                inputs,
-                attention_mask=mask,
-                position_ids=(mask.cumsum(1) - 1).clamp_min(0)[:, -inputs.shape[1] :],
-                encoder_hidden_states=heard,
-                past_key_values=cache,
-                use_cache=True,
-                output_attentions=True,
-            )
-            mask = F.pad(mask, (0, 1), value=1)
-            heads = [output.cross_attentions[layer][:, head, -1] for layer, head in settings["heads"]]
-            states.append(output.last_hidden_state[:, -1])
-            attention.append(torch.stack(heads).float().mean(0))
-            cache = output.past_key_values
-            logits = written_logits(states[-1], readout, settings)
-            if place == 0:
-                logits[:, settings["never_first"]] = -torch.inf
-            inputs = logits.argmax(-1, keepdim=True)
-            tokens = torch.cat([tokens, inputs], 1)
-            lengths = torch.where(inputs[:, 0] == settings["end"], lengths.clamp_max(place + 1), lengths)
-            lengths = torch.where(_repeats(tokens), lengths.clamp_max(place + 2 - REPEATED), lengths)
-            if (lengths <= place + 1).all():
-                break
-        rows = zip(torch.stack(states, 1), torch.stack(attention, 1), lengths.tolist(), strict=True)
-        return [(row[:length], weights[:length]) for row, weights, length in rows]
-
-
-def _repeats(tokens: torch.Tensor) -> torch.Tensor:
-    """Whether the last REPEATED tokens of each row of `[batch, tokens]` stand in it before, too."""
-    windows = tokens.unfold(1, REPEATED, 1) if tokens.shape[1] > REPEATED else tokens[:, :0, None]
-    return (windows[:, :-1] == windows[:, -1:]).all(-1).any(-1)
-
-
-def written_logits(states: torch.Tensor, readout: torch.Tensor, settings: dict) -> torch.Tensor:
-    """Logits in float32, `[..., tokens]`, of the tokens of text and, last, the end; -inf for those never written.
-
-    settings: `first_pass_settings`. What is chosen from them does not change with the batch or the data type, as it
-    might with logits in half precision.
-    """
-    with torch.autocast(states.device.type, enabled=False):
-        logits = F.linear(states.float(), readout[: settings["end"] + 1].float())  # without languages, tasks and times
-    logits[..., settings["never"]] = -torch.inf
-    return logits
 
 
 def first_pass_settings(
@@ -222,29 +78,6 @@ def _is_language(token: str) -> bool:
 def _is_multilingual(ids: dict[str, int]) -> bool:
     """Whether Whisper was trained on several languages; the tokenizers of English ones have fewer tokens of text."""
     return ids["<|endoftext|>"] >= 50257
-
-
-def monotonic_path(scores: np.ndarray) -> np.ndarray:
-    """The token of each frame `[frames]` on the best monotonic path that visits each token.
-
-    scores: `[tokens, frames]`, of which the path has the largest sum.
-
-    >>> monotonic_path(np.array([[3, 0, 0, 0], [0, 0, 2, 0], [0, 1, 3, 1]])).tolist()
-    [0, 1, 2, 2]
-    """
-    tokens, frames = scores.shape
-    best = np.full(tokens, -np.inf)
-    best[0] = scores[0, 0]
-    moved = np.zeros((frames, tokens), dtype=bool)
-    for frame in range(1, frames):
-        before = np.concatenate([[-np.inf], best[:-1]])
-        moved[frame] = before > best
-        best = np.maximum(before, best) + scores[:, frame]
-    path, token = np.zeros(frames, dtype=int), tokens - 1
-    for frame in range(frames - 1, -1, -1):
-        path[frame] = token
-        token -= moved[frame, token]
-    return path
 
 
 # Brackets hold what is heard but not said, as "[ Silence ]". A capital beside another or a digit is a word of its

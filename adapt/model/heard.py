@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,44 +16,87 @@ from adapt.model.speech_llm import SpeechLLM
 KEPT = 2_000  # recordings, with and without names, of which it is kept in memory
 
 
+class Listed(NamedTuple):
+    """What an encoder that transcribes heard of a recording after it read a list of names.
+
+    slot, heard: as `embeddings_and_heard` returns them. evidence: how much the audio speaks for this transcript against
+    the one without the list, in nats (`TranscribingWhisper.frames_after`).
+    """
+
+    slot: torch.Tensor
+    heard: torch.Tensor
+    evidence: float
+
+
 @torch.no_grad()
 def embeddings_and_heard(
-    speech_llm: SpeechLLM, samples: Sequence[np.ndarray], names: Sequence[Sequence[str]] | None = None
+    speech_llm: SpeechLLM, samples: Sequence[np.ndarray]
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """The audio embeddings of each recording, and the CTC head's log posteriors `[frames, alphabet + 1]`, blank last.
 
     Of an encoder that transcribes, `FirstPass.spoken_tokens` instead of posteriors. samples: mono, float32, 16 kHz.
-    names: those that such an encoder reads before each recording; None: none.
     """
-    lists = [tuple(own) for own in names] if names and speech_llm.transcribes else [()] * len(samples)
+
+    def hear(places: Sequence[int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        model, (frames, lengths) = speech_llm.model, speech_llm.frames([samples[i] for i in places])
+        if speech_llm.transcribes:
+            rows = _spoken_tokens(speech_llm, frames, lengths)
+        else:
+            rows = _rows(model.encoder.ctc(frames).float().log_softmax(-1), lengths)
+        return list(zip(model.project(frames, lengths), rows, strict=True))
+
+    found = _remembered(speech_llm, [_key(recording) for recording in samples], hear)
+    return [slot for slot, _ in found], [row for _, row in found]
+
+
+@torch.no_grad()
+def heard_after_lists(
+    speech_llm: SpeechLLM,
+    samples: Sequence[np.ndarray],
+    heard: Sequence[torch.Tensor],
+    lists: Sequence[Sequence[str]],
+) -> list[Listed]:
+    """What an encoder that transcribes heard of each recording after a list of names.
+
+    heard: what it heard without, of `embeddings_and_heard`.
+    """
+
+    def hear(places: Sequence[int]) -> list[Listed]:
+        model = speech_llm.model
+        inputs, mask = CtcEncoder.inputs(
+            model.encoder, *(x.to(speech_llm.device) for x in pad([samples[i] for i in places]))
+        )
+        tokens = [model.projector.list_tokens(lists[i]) for i in places]
+        plain = [[best for (best, _), *_ in model.first_pass_choices(heard[i], 0.0)] for i in places]
+        frames, lengths, evidence = model.encoder.encoder.frames_after(inputs, mask.sum(-1), tokens, plain)
+        rows = _spoken_tokens(speech_llm, frames, lengths)
+        return list(map(Listed, model.project(frames, lengths), rows, evidence))
+
+    keys = [_key(recording, own) for recording, own in zip(samples, lists, strict=True)]
+    return _remembered(speech_llm, keys, hear)
+
+
+def _key(recording: np.ndarray, names: Sequence[str] = ()) -> bytes:
+    """A recording and the names before it, as a key of what is remembered."""
+    return hashlib.sha256(np.ascontiguousarray(recording).tobytes() + "\n".join(names).encode()).digest()
+
+
+def _remembered(speech_llm: SpeechLLM, keys: Sequence[bytes], hear: Callable[[Sequence[int]], list]) -> list:
+    """What was heard for each key. hear: takes the places of keys that are not remembered."""
     kept = {} if speech_llm.heard is None else speech_llm.heard
-    keys = [
-        hashlib.sha256(np.ascontiguousarray(row).tobytes() + "\n".join(own).encode()).digest()
-        for row, own in zip(samples, lists, strict=True)
-    ]
     new = {key: place for place, key in enumerate(keys) if key not in kept}
-    places = new.values()
-    found = dict(zip(new, _heard(speech_llm, [samples[i] for i in places], [lists[i] for i in places]), strict=True))
-    both = [found.get(key) or kept[key] for key in keys]
+    found = dict(zip(new, hear(list(new.values())) if new else [], strict=True))
+    rows = [found.get(key) or kept[key] for key in keys]
     if speech_llm.heard is not None and len(speech_llm.heard) < KEPT:
         speech_llm.heard |= found
-    return [slot for slot, _ in both], [row for _, row in both]
+    return rows
 
 
-def _heard(
-    speech_llm: SpeechLLM, samples: Sequence[np.ndarray], lists: Sequence[Sequence[str]]
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Audio embeddings, and posteriors or tokens, of each recording."""
-    if not samples:
-        return []
-    model = speech_llm.model
-    if any(lists):
-        inputs, mask = CtcEncoder.inputs(model.encoder, *(x.to(speech_llm.device) for x in pad(samples)))
-        tokens = list(map(model.projector.list_tokens, lists))
-        frames, lengths = model.encoder.encoder.frames(inputs, mask.sum(-1), tokens)
-    else:
-        frames, lengths = speech_llm.frames(samples)
-    logs = frames if speech_llm.transcribes else model.encoder.ctc(frames).float().log_softmax(-1)
-    rows = [row[:n].clone() for row, n in zip(logs, lengths.tolist(), strict=True)]
-    rows = map(model.projector.spoken_tokens, rows) if speech_llm.transcribes else rows
-    return list(zip(model.project(frames, lengths), rows, strict=True))
+def _spoken_tokens(speech_llm: SpeechLLM, frames: torch.Tensor, lengths: torch.Tensor) -> list[torch.Tensor]:
+    """`FirstPass.spoken_tokens` of each recording."""
+    return list(map(speech_llm.model.projector.spoken_tokens, _rows(frames, lengths)))
+
+
+def _rows(padded: torch.Tensor, lengths: torch.Tensor) -> list[torch.Tensor]:
+    """The rows of a batch `[batch, length, ...]` without their padding, as copies."""
+    return [row[:n].clone() for row, n in zip(padded, lengths.tolist(), strict=True)]

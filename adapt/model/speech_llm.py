@@ -56,7 +56,7 @@ class SpeechLLM:
     language: ISO 639-1, for prompts that name it. scale: the divisor of the logits. adapters: the model with the
     adapters of `adapter.attach`; None without one. learned: the learned prompt that replaces `before` and `after`; None
     for none. processor_prompt: the processor's token ids before and after the slot. prompts: the learned prompts of the
-    adapters by name, and that of the base under None. heard: what `heard.embeddings_and_heard` found in the
+    adapters by name, and that of the base under None. heard: what the functions of `heard` found in the
     first recordings, by their hash; None: it is computed anew in each call, as where the encoder is trained.
     """
 
@@ -74,7 +74,7 @@ class SpeechLLM:
     learned: PromptAroundSlot | None = None
     processor_prompt: tuple[Sequence[int], Sequence[int]] = ((), ())
     prompts: dict[str | None, PromptAroundSlot] = field(default_factory=dict)
-    heard: dict[bytes, tuple[torch.Tensor, torch.Tensor]] | None = None
+    heard: dict[bytes, tuple] | None = None
 
     def use(self, adapter: str | None) -> None:
         """Switch to one of the attached adapters and its prompt. adapter: its name; None: the base alone."""

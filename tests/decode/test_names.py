@@ -53,18 +53,26 @@ def test_an_answer_that_is_the_list_is_recognised(tiny, text, leaks):
 
 
 @pytest.mark.parametrize(
-    ("text", "without", "used"),
+    ("text", "without", "letters"),
     [
-        ("play adele", "play a dell", True),
-        ("play adele", "play adele", False),
-        ("play smoky bar", "play smokey bar", True),  # which sound alike
-        ("play a c d c", "play ace", True),
-        ("play the swallows", "play swallows", False),
+        ("play adele", "play a drill", 4),
+        ("play adele", "play adele", 0),
+        ("play smoky bar", "play smoki bar", names_module.HOMOPHONE),
+        ("play a c d c", "play ace", 4),
+        ("play the swallows", "play swallows", 0),
+        ("play adele and björk", "play a drill", 5),
     ],
 )
-def test_a_list_counts_where_a_name_of_it_is_new(tiny, text, without, used):
+def test_the_names_of_a_list_that_are_new(tiny, text, without, letters):
     names = NamesInPrompt(tiny, LEXICON, 2, basic)
-    assert names.are_used(text, ("adele", "a c d c", "smoky bar"), without) == used
+    assert names.letters_used(text, ("adele", "a c d c", "smoky bar", "björk"), without) == letters
+
+
+@pytest.mark.parametrize(("evidence", "borne"), [(-0.5, False), (0.5, True)])
+def test_letters_and_audio_speak_for_a_name(tiny, evidence, borne):
+    names = NamesInPrompt(tiny, LEXICON, 2, basic)
+    assert names.are_borne("play adele", ("adele",), "play a drill", evidence) == borne
+    assert not names.are_borne("play a thrill", ("adele",), "play a drill", 100.0), "it is none of the names"
 
 
 def test_the_first_hypothesis_is_that_of_ctc_or_the_greedy_one(tiny, samples, monkeypatch):
@@ -86,7 +94,7 @@ def test_a_name_that_the_audio_does_not_bear_is_decoded_again_without_names(tiny
     assert decoder_recogniser(tiny, search)(samples, phrases) == plain
     monkeypatch.setattr(names_module, "DOUBT", torch.inf)
     assert decoder_recogniser(tiny, search)(samples, phrases) == plain, "it writes no name of the lists"
-    monkeypatch.setattr(NamesInPrompt, "are_used", lambda *_: True)
+    monkeypatch.setattr(NamesInPrompt, "letters_used", lambda *_: 5)
     found = decoder_recogniser(tiny, search)(samples, phrases)
     changed = [a != b for a, b in zip(found, plain, strict=True)]
     assert any(changed) and not any(c for c, own in zip(changed, lists, strict=True) if not own)

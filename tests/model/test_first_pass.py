@@ -17,12 +17,12 @@ from adapt.decode.first_pass import fused_tokens
 from adapt.decode.names import NamesInPrompt
 from adapt.decode.recognise import Search, decoder_recogniser
 from adapt.errors import ModelError
-from adapt.model import first_pass
+from adapt.model import first_pass, transcribing_whisper
 from adapt.model.compose import compose
 from adapt.model.encoders import pretrained
 from adapt.model.features import pad, read_audio
 from adapt.model.first_pass import spoken_words, token_letters
-from adapt.model.heard import embeddings_and_heard
+from adapt.model.heard import embeddings_and_heard, heard_after_lists
 from adapt.model.load import view
 from adapt.model.tokenizer import with_leading_space
 from adapt.text.manifest import read_manifest
@@ -54,7 +54,7 @@ def speech_llm(whisper):
 
 
 def test_the_transcript_is_that_of_whisper_and_does_not_depend_on_the_batch(whisper, noise, monkeypatch):
-    monkeypatch.setattr(first_pass, "SHORTEST", 3_000)  # its own windows of 30 s
+    monkeypatch.setattr(transcribing_whisper, "SHORTEST", 3_000)  # its own windows of 30 s
     encoder = pretrained(str(whisper), ALPHABET, first_pass="en").eval()
     theirs = transformers.WhisperForConditionalGeneration.from_pretrained(whisper).eval()
     settings = encoder.encoder.config.first_pass
@@ -81,7 +81,7 @@ def test_the_transcript_is_that_of_whisper_and_does_not_depend_on_the_batch(whis
 
 
 def test_whisper_reads_a_list_of_names_before_a_recording(speech_llm, whisper, noise, monkeypatch):
-    monkeypatch.setattr(first_pass, "SHORTEST", 3_000)  # its own windows of 30 s
+    monkeypatch.setattr(transcribing_whisper, "SHORTEST", 3_000)  # its own windows of 30 s
     theirs = transformers.WhisperForConditionalGeneration.from_pretrained(whisper).eval()
     with torch.no_grad():  # random weights hardly attend to a prompt
         for model in (theirs.model, speech_llm.model.encoder.encoder):
@@ -89,48 +89,61 @@ def test_whisper_reads_a_list_of_names_before_a_recording(speech_llm, whisper, n
                 layer.self_attn.out_proj.weight *= 30
     encoder, settings = speech_llm.model.encoder, speech_llm.model.encoder.encoder.config.first_pass
     inputs, mask = encoder.inputs(*pad(noise))
-    names = [["Mariah", "FBI"], [], ["U2"]]
-    lists = list(map(speech_llm.model.projector.list_tokens, names))
+    lists = list(map(speech_llm.model.projector.list_tokens, [["Mariah", "FBI"], ["FBI"], ["U2"]]))
     tokenizer = transformers.AutoTokenizer.from_pretrained(whisper)
-    assert lists == [tokenizer.encode(text, add_special_tokens=False) for text in (" Mariah, FBI.", "", " U2.")]
-    outputs = {}
-    for doubt in (-torch.inf, torch.inf):
-        monkeypatch.setattr(first_pass, "DOUBT", doubt)
-        outputs[doubt], counts = encoder.encoder.frames(inputs, mask.sum(-1), lists)
-    plain, _ = encoder.encoder.frames(inputs, mask.sum(-1))
-    torch.testing.assert_close(outputs[-torch.inf], plain, msg="the audio speaks against every name")
+    assert lists == [tokenizer.encode(text, add_special_tokens=False) for text in (" Mariah, FBI.", " FBI.", " U2.")]
+    plain = [[5, 6, 7], [8], []]
+    frames, counts, evidence = encoder.encoder.frames_after(inputs, mask.sum(-1), lists, plain)
+    alone, _, same = encoder.encoder.frames_after(inputs[2:], mask[2:].sum(-1), lists[2:], plain[2:])
+    torch.testing.assert_close(alone[0], frames[2, : len(alone[0])], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(same, evidence[2:], atol=1e-3, rtol=1e-4)
+
+    @torch.no_grad()
+    def log_probability(heard, prompt, tokens):
+        ids = torch.tensor([[*prompt, *tokens]])
+        logits = theirs(heard, decoder_input_ids=ids[:, :-1]).logits[0, len(prompt) - 1 :, : settings["end"] + 1]
+        logits[:, settings["never"]] = -torch.inf
+        return logits.log_softmax(-1).gather(1, ids[0, len(prompt) :, None]).sum()
+
     readout = encoder.encoder.get_input_embeddings().weight
-    for row, own, frames, count in zip(inputs, lists, outputs[torch.inf], counts, strict=True):
+    for row, own, other, found, count, odds in zip(inputs, lists, plain, frames, counts, evidence, strict=True):
+        before = [settings["previous"], *own, *settings["prompt"]]
         expected = theirs.generate(
             row[None],
-            decoder_input_ids=torch.tensor([[*([settings["previous"], *own] if own else []), *settings["prompt"]]]),
+            decoder_input_ids=torch.tensor([before]),
             max_new_tokens=7,
             begin_suppress_tokens=settings["never_first"],
             suppress_tokens=list(range(settings["end"] + 1, theirs.config.vocab_size)),
         )[0, -7:].tolist()
-        states = frames[:count].chunk(2, -1)[1].unique_consecutive(dim=0)
-        found = first_pass.written_logits(states, readout, settings).argmax(-1).tolist()
-        length = min(len(expected), len(found) - 1)
-        assert found[1:length] == expected[1:length]
-    assert not torch.equal(outputs[torch.inf][0], plain[0]) and torch.equal(outputs[torch.inf][1], plain[1])
-    alone, _ = encoder.encoder.frames(inputs[2:], mask[2:].sum(-1), lists[2:])
-    torch.testing.assert_close(alone[0], outputs[torch.inf][2, : len(alone[0])], atol=1e-4, rtol=1e-4)
+        states = found[:count].chunk(2, -1)[1].unique_consecutive(dim=0)
+        tokens = transcribing_whisper.written_logits(states, readout, settings).argmax(-1).tolist()
+        length = min(len(expected), len(tokens) - 1)
+        assert tokens[1:length] == expected[1:length]
+        pairs = [(prompt, [*other, settings["end"]]) for prompt in (settings["prompt"], before)]
+        ours, theirs_plain = (
+            sum(log_probability(row[None], prompt, text or tokens) for prompt, text in rows)
+            for rows in ([(prompt, None) for prompt, _ in pairs], pairs)
+        )
+        torch.testing.assert_close(odds, float(ours - theirs_plain), atol=1e-2, rtol=1e-3)
 
 
-@pytest.mark.parametrize("used", [True, False])
-def test_what_whisper_heard_with_a_list_replaces_the_rest_where_the_list_was_used(speech_llm, noise, monkeypatch, used):
+@pytest.mark.parametrize("borne", [True, False])
+def test_what_whisper_heard_after_a_list_replaces_the_rest_where_its_names_are_borne(
+    speech_llm, noise, monkeypatch, borne
+):
     names = NamesInPrompt(speech_llm, None, 2, basic)
-    phrases = [["Mariah", "FBI"]] * len(noise)
-    monkeypatch.setattr(NamesInPrompt, "lists", lambda *_: phrases)
-    monkeypatch.setattr(NamesInPrompt, "are_used", lambda *_: used)
-    monkeypatch.setattr(first_pass, "DOUBT", torch.inf)
+    lists = [("Mariah", "FBI"), (), ("U2",)]
+    monkeypatch.setattr(NamesInPrompt, "lists", lambda *_: lists)
+    monkeypatch.setattr(NamesInPrompt, "are_borne", lambda *_: borne)
     seen = []
     monkeypatch.setattr(recognise, "fused_tokens", lambda llm, row, *_: seen.append(row) or [])
     recognise.first_pass_recogniser(speech_llm, None, names)(noise, [None] * len(noise))
     _, plain = embeddings_and_heard(speech_llm, noise)
-    _, listed = embeddings_and_heard(speech_llm, noise, phrases)
-    assert any(a.shape != b.shape or not torch.equal(a, b) for a, b in zip(plain, listed, strict=True))
-    assert all(map(torch.equal, seen, listed if used else plain))
+    samples, heard, own = ([values[i] for i in (0, 2)] for values in (noise, plain, lists))
+    first, last = heard_after_lists(speech_llm, samples, heard, own)
+    expected = [first.heard, plain[1], last.heard]
+    assert any(a.shape != b.shape or not torch.equal(a, b) for a, b in zip(plain, expected, strict=True))
+    assert all(map(torch.equal, seen, expected if borne else plain))
 
 
 def test_names_that_fit_are_listed(speech_llm, monkeypatch):
@@ -168,7 +181,7 @@ def test_tokens_are_written_as_normalised_transcripts_are():
 
 
 def test_tokens_that_the_checkpoint_suppresses_are_not_written():
-    logits = first_pass.written_logits(torch.ones(2, 4), torch.ones(50, 4), {"end": 40, "never": [3]})
+    logits = transcribing_whisper.written_logits(torch.ones(2, 4), torch.ones(50, 4), {"end": 40, "never": [3]})
     assert logits.isinf().nonzero()[:, -1].tolist() == [3, 3] and logits.shape == (2, 41)
 
 
@@ -244,7 +257,7 @@ def test_a_transcript_ends_before_it_repeats_itself(whisper, noise, monkeypatch)
     def logits(states, readout, settings):
         return F.one_hot(torch.full((len(states),), next(written)), settings["end"] + 1).float()
 
-    monkeypatch.setattr(first_pass, "written_logits", logits)
+    monkeypatch.setattr(transcribing_whisper, "written_logits", logits)
     heard = torch.zeros(1, 500, encoder.encoder.config.hidden_size)
     ((states, attention),) = encoder.encoder._transcribed(heard, torch.tensor([40]), [()])
     assert len(states) == len(attention) == 8, "the states of seven tokens and of the end"

@@ -1,0 +1,213 @@
+"""Whisper with its own decoder as an audio encoder: the first pass of a two-pass recogniser.
+
+Whisper writes a transcript, greedily. Each frame of its encoder is followed by the state of its decoder for the token
+that is spoken there, which cross-attention tells. It may read a list of names before a recording, as if they had been
+said before.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedConfig
+from transformers.models.whisper.modeling_whisper import WhisperDecoder, WhisperPreTrainedModel
+
+from adapt.model.whisper import MARGIN, WindowedWhisper
+
+# Windows in filterbank frames (10 ms). On a window of 10 s, Whisper's decoder has about as many errors as on the 30 s
+# of its training; on one as long as the recording, it writes nothing or repeats itself.
+SHORTEST = 1_000
+GRID = 500  # recordings whose windows have the same length are transcribed together
+SILENCE = 100  # the least silence after a recording
+REPEATED = 6  # tokens that a transcript does not repeat in the same order: Whisper sometimes goes round in circles
+
+Transcribed = tuple[torch.Tensor, torch.Tensor]  # states and attention of a transcript
+
+
+class TranscribingWhisper(WhisperPreTrainedModel):
+    """Whisper's encoder and decoder, with the weights of `WhisperModel`.
+
+    `config.first_pass` holds token ids and attention heads (`first_pass_settings`).
+    """
+
+    def __init__(self, config: PreTrainedConfig):
+        super().__init__(config)
+        self.encoder = WindowedWhisper(config)
+        with_weights = copy.deepcopy(config)
+        with_weights._attn_implementation = "eager"  # fused kernels return no attention weights
+        self.decoder = WhisperDecoder(with_weights)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.decoder.embed_tokens
+
+    @torch.no_grad()
+    def frames(self, features: torch.Tensor, recorded: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Frames `[batch, frames, 2 * hidden]`, and their counts `[batch]`, which include MARGIN.
+
+        features: of windows of 30 s, `[batch, bins, frames]`. recorded: features of each recording, `[batch]`. The
+        second half of a frame is the state that outputs the token spoken in the frame; in the frames after the last
+        token, the end.
+        """
+        rows: list[torch.Tensor | None] = [None] * len(recorded)
+        for places, heard, counts in self._heard(features, recorded):
+            transcribed = self._transcribed(heard, counts, [()] * len(heard))
+            for place, row, count, transcript in zip(places, heard, counts.tolist(), transcribed, strict=True):
+                rows[place] = _joined(row[:count], *transcript)
+        return pad_sequence(rows, batch_first=True), self._counts(recorded)
+
+    @torch.no_grad()
+    def frames_after(
+        self,
+        features: torch.Tensor,
+        recorded: torch.Tensor,
+        lists: Sequence[Sequence[int]],
+        plain: Sequence[Sequence[int]],
+    ) -> tuple[torch.Tensor, torch.Tensor, list[float]]:
+        """As `frames`, where Whisper takes a text for what was said before each recording, such as a list of names.
+
+        lists: tokens of these texts. plain: tokens of the transcripts without them. The third result is, for each
+        recording, how much it speaks for the transcript after its list, in nats: the log odds of it against the plain
+        one, where Whisper reads the list, plus the same where it does not.
+        """
+        rows: list[torch.Tensor | None] = [None] * len(recorded)
+        evidence = [0.0] * len(recorded)
+        for places, heard, counts in self._heard(features, recorded):
+            transcribed = self._transcribed(heard, counts, [lists[place] for place in places])
+            for place, row, count, transcript in zip(places, heard, counts.tolist(), transcribed, strict=True):
+                rows[place] = _joined(row[:count], *transcript)
+                evidence[place] = self._evidence(row, transcript[0], lists[place], plain[place])
+        return pad_sequence(rows, batch_first=True), self._counts(recorded), evidence
+
+    def _heard(
+        self, features: torch.Tensor, recorded: torch.Tensor
+    ) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
+        """The encoder's output for all recordings with equal windows: their places, output and counts of frames."""
+        longest = 2 * self.config.max_source_positions
+        windows = ((recorded + SILENCE + GRID - 1) // GRID * GRID).clamp(SHORTEST, longest)
+        counts = self._counts(recorded)
+        for window in windows.unique().tolist():
+            places = (windows == window).nonzero()[:, 0]
+            yield (
+                places.tolist(),
+                self.encoder.windowed(features[places][..., :window], windows[places]),
+                counts[places],
+            )
+
+    def _counts(self, recorded: torch.Tensor) -> torch.Tensor:
+        """The number of frames of recordings of `recorded` features, `[batch]`."""
+        return (recorded + MARGIN).clamp_max(2 * self.config.max_source_positions).add(1) // 2
+
+    def _evidence(self, heard: torch.Tensor, states: torch.Tensor, own: Sequence[int], plain: Sequence[int]) -> float:
+        """The evidence of `frames_after` for one recording. states: of the transcript after the list `own`."""
+        settings, readout = self.config.first_pass, self.decoder.embed_tokens.weight.float()
+        logs = written_logits(states, readout, settings).log_softmax(-1)
+        listed = logs.argmax(-1).tolist()
+        before = [settings["previous"], *own, *settings["prompt"]]
+        plain = [*plain, settings["end"]]
+
+        def score(prompt: Sequence[int], tokens: Sequence[int]) -> float:
+            inputs = torch.tensor([[*prompt, *tokens[:-1]]], device=heard.device)
+            forced = self.decoder(inputs, encoder_hidden_states=heard[None]).last_hidden_state[0, len(prompt) - 1 :]
+            scores = written_logits(forced, readout, settings).log_softmax(-1)
+            return float(scores.gather(1, torch.tensor(tokens, device=heard.device)[:, None]).sum())
+
+        if listed == plain:
+            return 0.0
+        without = score(settings["prompt"], listed) - score(settings["prompt"], plain)
+        return without + float(logs.max(-1).values.sum()) - score(before, plain)
+
+    def _transcribed(
+        self, heard: torch.Tensor, counts: torch.Tensor, lists: Sequence[Sequence[int]]
+    ) -> list[Transcribed]:
+        """States `[tokens, hidden]` and attention `[tokens, frames]` of each row's greedy transcript with its end.
+
+        heard: the encoder's output. counts: frames of each row, `[batch]`. lists: as in `frames_after`; () for none.
+        """
+        limits = (counts // 8 + 10).minimum(counts - 1)  # tokens without the end
+        settings, readout = self.config.first_pass, self.decoder.embed_tokens.weight.float()
+        prompts = [[*([settings["previous"], *own] if own else ()), *settings["prompt"]] for own in lists]
+        width = max(map(len, prompts))
+        padded = [[settings["end"]] * (width - len(prompt)) + prompt for prompt in prompts]
+        inputs, cache = torch.tensor(padded, device=heard.device), None
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=heard.device)
+        states, attention, lengths, tokens = [], [], limits.to(heard.device) + 1, inputs[:, :0]
+        for place in range(int(limits.max()) + 1):
+            output = self.decoder(
+                inputs,
+                attention_mask=mask,
+                position_ids=(mask.cumsum(1) - 1).clamp_min(0)[:, -inputs.shape[1] :],
+                encoder_hidden_states=heard,
+                past_key_values=cache,
+                use_cache=True,
+                output_attentions=True,
+            )
+            mask = F.pad(mask, (0, 1), value=1)
+            heads = [output.cross_attentions[layer][:, head, -1] for layer, head in settings["heads"]]
+            states.append(output.last_hidden_state[:, -1])
+            attention.append(torch.stack(heads).float().mean(0))
+            cache = output.past_key_values
+            logits = written_logits(states[-1], readout, settings)
+            if place == 0:
+                logits[:, settings["never_first"]] = -torch.inf
+            inputs = logits.argmax(-1, keepdim=True)
+            tokens = torch.cat([tokens, inputs], 1)
+            lengths = torch.where(inputs[:, 0] == settings["end"], lengths.clamp_max(place + 1), lengths)
+            lengths = torch.where(_repeats(tokens), lengths.clamp_max(place + 2 - REPEATED), lengths)
+            if (lengths <= place + 1).all():
+                break
+        rows = zip(torch.stack(states, 1), torch.stack(attention, 1), lengths.tolist(), strict=True)
+        return [(row[:length], weights[:length]) for row, weights, length in rows]
+
+
+def _joined(heard: torch.Tensor, states: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
+    """The frames of one recording: the encoder's, `[frames, hidden]`, each with the state of its token."""
+    path = monotonic_path(attention[:, : len(heard)].clamp_min(1e-6).log().cpu().numpy())
+    return torch.cat([heard, states[torch.from_numpy(path)]], -1)
+
+
+def _repeats(tokens: torch.Tensor) -> torch.Tensor:
+    """Whether the last REPEATED tokens of each row of `[batch, tokens]` stand in it before, too."""
+    windows = tokens.unfold(1, REPEATED, 1) if tokens.shape[1] > REPEATED else tokens[:, :0, None]
+    return (windows[:, :-1] == windows[:, -1:]).all(-1).any(-1)
+
+
+def written_logits(states: torch.Tensor, readout: torch.Tensor, settings: dict) -> torch.Tensor:
+    """Logits in float32, `[..., tokens]`, of the tokens of text and, last, the end; -inf for those never written.
+
+    settings: `first_pass_settings`. What is chosen from them does not change with the batch or the data type, as it
+    might with logits in half precision.
+    """
+    with torch.autocast(states.device.type, enabled=False):
+        logits = F.linear(states.float(), readout[: settings["end"] + 1].float())  # without languages, tasks and times
+    logits[..., settings["never"]] = -torch.inf
+    return logits
+
+
+def monotonic_path(scores: np.ndarray) -> np.ndarray:
+    """The token of each frame `[frames]` on the best monotonic path that visits each token.
+
+    scores: `[tokens, frames]`, of which the path has the largest sum.
+
+    >>> monotonic_path(np.array([[3, 0, 0, 0], [0, 0, 2, 0], [0, 1, 3, 1]])).tolist()
+    [0, 1, 2, 2]
+    """
+    tokens, frames = scores.shape
+    best = np.full(tokens, -np.inf)
+    best[0] = scores[0, 0]
+    moved = np.zeros((frames, tokens), dtype=bool)
+    for frame in range(1, frames):
+        before = np.concatenate([[-np.inf], best[:-1]])
+        moved[frame] = before > best
+        best = np.maximum(before, best) + scores[:, frame]
+    path, token = np.zeros(frames, dtype=int), tokens - 1
+    for frame in range(frames - 1, -1, -1):
+        path[frame] = token
+        token -= moved[frame, token]
+    return path
