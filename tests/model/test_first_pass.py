@@ -12,8 +12,10 @@ import torch
 import transformers
 from torch.nn import functional as F
 
+from adapt.decode import first_pass as decode_first_pass
 from adapt.decode import recognise
 from adapt.decode.first_pass import fused_tokens
+from adapt.decode.internal_lm import sequence_scores
 from adapt.decode.names import NamesInPrompt
 from adapt.decode.recognise import Search, decoder_recogniser
 from adapt.errors import ModelError
@@ -266,6 +268,7 @@ def test_a_transcript_ends_before_it_repeats_itself(whisper, noise, monkeypatch)
 def test_the_decoder_writes_nothing_for_an_empty_transcript_and_does_not_repeat_itself(speech_llm, noise, monkeypatch):
     slots = [speech_llm.embed([]), speech_llm.embed([5, 6])]
     monkeypatch.setattr(speech_llm.model, "project", lambda frames, lengths: slots)
+    monkeypatch.setattr(speech_llm.model, "transcript_ids", lambda tokens: [5, 6])
     rows = decoder_recogniser(speech_llm, Search(num_beams=1, max_new_tokens=40, ctc_weight=0.3))(noise[:2], [()] * 2)
     assert rows[0] == {"text": ""} and rows[1]["text"]
     monkeypatch.setattr(recognise, "generate", lambda llm, prompts, beams, most, processors, count: written(processors))
@@ -277,6 +280,25 @@ def test_the_decoder_writes_nothing_for_an_empty_transcript_and_does_not_repeat_
         return [[[5]]]
 
     decoder_recogniser(speech_llm, Search(num_beams=1, max_new_tokens=40, ctc_weight=0.3))(noise[:2], [()] * 2)
+
+
+@pytest.mark.parametrize("nbest", [1, 3])
+def test_the_llm_changes_what_the_encoder_wrote_only_where_it_is_surer(speech_llm, noise, monkeypatch, nbest):
+    copy, llms, other = [5, 6, 7], [5, 9, 7], [9]
+    first, second, third = map(speech_llm.decode, (copy, llms, other))
+    monkeypatch.setattr(speech_llm.model, "transcript_ids", lambda tokens: copy)
+    monkeypatch.setattr(recognise, "generate", lambda *_: [[llms, other, copy][:nbest]])
+    monkeypatch.setattr(speech_llm.model, "project", lambda frames, lengths: [speech_llm.embed(copy)])
+    prompt = speech_llm.prompt(speech_llm.embed(copy))
+    scores = sequence_scores(speech_llm, [prompt] * 3, [llms, copy, other]).tolist()
+    difference = scores[0] - scores[1]
+    per_token = {second: scores[0] / 4, first: scores[1] / 4, third: scores[2] / 2}
+    for surer, is_copied in ((difference + 0.1, True), (difference - 0.1, per_token[second] < per_token[first])):
+        monkeypatch.setattr(decode_first_pass, "SURER", surer)
+        (row,) = decoder_recogniser(speech_llm, Search(4, 9, 0.0, nbest))(noise[:1], [None])
+        assert row["text"] == (first if is_copied else second)
+        if nbest > 1:
+            assert row["nbest"][0]["text"] == row["text"] and len(row["nbest"]) == 3
 
 
 def test_a_language_that_whisper_lacks_is_named(whisper):
