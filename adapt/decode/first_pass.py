@@ -6,17 +6,19 @@ write. The encoder often has the right token as its second or third choice.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
 import torch
 
 from adapt.decode.fusion import Fusion
+from adapt.decode.hypothesis import Hypothesis
 from adapt.model.speech_llm import SpeechLLM
 
 LEAST = -6.0  # log probability of an alternative
 CHANGES = 8  # tokens of a transcript that are changed, at most
-SURER = 3.0  # nats by which the LLM has to prefer its transcript to that of the encoder
+COPIED = 3.0  # nats that the LLM gives to the transcript of the encoder, besides its own
 
 
 def fused_tokens(
@@ -56,14 +58,9 @@ def fused_tokens(
     return tokens_of(best)
 
 
-def unless_surer(hypotheses: Sequence[dict], copy: str) -> list[dict]:
-    """The hypotheses, best first; best is the encoder's transcript, unless another is likelier by SURER nats.
+def favouring_copy(hypotheses: Sequence[Hypothesis], copy: str) -> list[Hypothesis]:
+    """The LLM's hypotheses, with COPIED nats more for the encoder's transcript `copy`, which is one of them.
 
-    hypotheses: of the LLM, with `text`, `tokens` and a `score` for each token and the end; the encoder's transcript
-    `copy` is one of them. The LLM changes some words because it never saw them, not because it heard others.
+    The LLM changes some words because it never saw them, not because it heard others.
     """
-    ranked = sorted(hypotheses, key=lambda row: -row["score"])
-    total = {row["text"]: row["score"] * (row["tokens"] + 1) for row in ranked}
-    if total[ranked[0]["text"]] - total[copy] > SURER:
-        return ranked
-    return sorted(ranked, key=lambda row: row["text"] != copy)
+    return [dataclasses.replace(h, model=h.model + COPIED) if h.text == copy else h for h in hypotheses]

@@ -12,7 +12,7 @@ from transformers import NoRepeatNGramLogitsProcessor
 
 from adapt.decode.beam_search import generate
 from adapt.decode.ctc import CtcFusion, greedy_transcripts
-from adapt.decode.first_pass import fused_tokens, unless_surer
+from adapt.decode.first_pass import favouring_copy, fused_tokens
 from adapt.decode.fusion import Fusion
 from adapt.decode.hypothesis import Hypothesis
 from adapt.decode.names import NamesInPrompt, borne_by_ctc, first_hypotheses
@@ -202,9 +202,10 @@ def decoder_recogniser(speech_llm: SpeechLLM, search: Search) -> Recogniser:
                 continue
             utterance = Batch(phrases[i : i + 1], posteriors[i : i + 1])
             (hypotheses,) = fusion.score_hypotheses([prompt], [tokens], utterance)
-            ranked = _ranked(hypotheses, fusion.weights, search.rescorer)
             if copies:
-                ranked = unless_surer(ranked, speech_llm.decode(copies[i]))
+                hypotheses = favouring_copy(hypotheses, speech_llm.decode(copies[i]))
+                hypotheses.sort(key=lambda hypothesis: -hypothesis.score(fusion.weights))
+            ranked = _ranked(hypotheses, fusion.weights, search.rescorer)
             rows.append({"text": ranked[0]["text"]} | ({"nbest": ranked[: search.nbest]} if search.nbest > 1 else {}))
         return rows
 
