@@ -244,8 +244,9 @@ def lm(recipe: str, arpa: Path | None, overrides: tuple[str, ...], out: Path | N
 def tune(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str, as_json: bool) -> None:
     """Find the weights of fusion.
 
-    The weights of the base, the adapted model and CTC are tuned on the development set (data.dev). `adapt run` then
-    uses these weights in place of the recipe's section `fusion`:
+    The weights of the base, the adapted model and what the encoder hears (CTC or a first pass) are tuned on the
+    development set (data.dev), with names in the prompt if transcribe.names puts them there. `adapt run` then uses
+    these weights in place of the recipe's section `fusion`:
 
     \b
     lm      n-gram LM of the domain text over the decoder's tokens (shallow fusion)

@@ -83,7 +83,8 @@ class Search:
     """The settings of beam search with the decoder.
 
     ctc_weight: of the encoder's CTC, if the base has a CTC head. nbest: hypotheses in a row. fusion: None: the decoder
-    alone. rescorer: ranks `num_beams` hypotheses; None: no rescoring. names: None: no names in the prompt.
+    alone. rescorer: ranks `num_beams` hypotheses; None: no rescoring. names: None: no names in the prompt. scored:
+    whether a row has its n-best list even if `nbest` is 1.
     """
 
     num_beams: int
@@ -93,6 +94,12 @@ class Search:
     fusion: Fusion | None = None
     rescorer: Rescorer | None = None
     names: NamesInPrompt | None = None
+    scored: bool = False
+
+    @property
+    def lists(self) -> bool:
+        """Whether a row has an n-best list."""
+        return self.nbest > 1 or self.scored
 
 
 def _heard(
@@ -106,10 +113,7 @@ def _heard(
 
     An encoder that transcribes reads the names itself. most: tokens of a first hypothesis.
     """
-    if not (speech_llm.has_ctc or speech_llm.transcribes):
-        slots, heard = speech_llm.audio_embeddings(samples), [torch.zeros(0)] * len(samples)
-    else:
-        slots, heard = embeddings_and_heard(speech_llm, samples)
+    slots, heard = embeddings_and_heard(speech_llm, samples)
     lists = [()] * len(samples)
     if names:
         first = first_hypotheses(speech_llm, slots, heard, most)
@@ -127,8 +131,8 @@ def decoder_recogniser(speech_llm: SpeechLLM, search: Search) -> Recogniser:
     """The recogniser of beam search with the decoder and the parts of fusion."""
     count = max(search.nbest, search.num_beams) if search.rescorer else search.nbest
     ctc_weight = search.ctc_weight if speech_llm.has_ctc else 0.0
-    fusion, nothing = search.fusion, {"text": ""} | ({"nbest": []} if search.nbest > 1 else {})
-    if count > 1 or ctc_weight or speech_llm.transcribes:
+    fusion, nothing = search.fusion, {"text": ""} | ({"nbest": []} if search.lists else {})
+    if search.lists or count > 1 or ctc_weight or speech_llm.transcribes:
         fusion = fusion or Fusion(speech_llm, Weights(), normalise=none)
         fusion = fusion.with_weights(dataclasses.replace(fusion.weights, ctc=ctc_weight))
 
@@ -197,7 +201,7 @@ def decoder_recogniser(speech_llm: SpeechLLM, search: Search) -> Recogniser:
             nbest = [[*best, *([list(own)] * (list(own) not in best))] for best, own in zip(nbest, copies, strict=True)]
         rows = []
         for i, (prompt, tokens) in enumerate(zip(prompts, nbest, strict=True)):
-            if len(tokens) == search.nbest == 1:
+            if len(tokens) == 1 and not search.lists:
                 rows.append({"text": speech_llm.decode(tokens[0])})
                 continue
             utterance = Batch(phrases[i : i + 1], posteriors[i : i + 1])
@@ -206,7 +210,7 @@ def decoder_recogniser(speech_llm: SpeechLLM, search: Search) -> Recogniser:
                 hypotheses = favouring_copy(hypotheses, speech_llm.decode(copies[i]))
                 hypotheses.sort(key=lambda hypothesis: -hypothesis.score(fusion.weights))
             ranked = _ranked(hypotheses, fusion.weights, search.rescorer)
-            rows.append({"text": ranked[0]["text"]} | ({"nbest": ranked[: search.nbest]} if search.nbest > 1 else {}))
+            rows.append({"text": ranked[0]["text"]} | ({"nbest": ranked[: search.nbest]} if search.lists else {}))
         return rows
 
     return _of_audible(recognise, nothing)

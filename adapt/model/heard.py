@@ -34,11 +34,15 @@ def embeddings_and_heard(
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """The audio embeddings of each recording, and the CTC head's log posteriors `[frames, alphabet + 1]`, blank last.
 
-    Of an encoder that transcribes, `FirstPass.spoken_tokens` instead of posteriors. samples: mono, float32, 16 kHz.
+    Of an encoder that transcribes, `FirstPass.spoken_tokens` instead of posteriors; of one that does neither, `[0]`.
+    samples: mono, float32, 16 kHz.
     """
 
     def hear(places: Sequence[int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        model, (frames, lengths) = speech_llm.model, speech_llm.frames([samples[i] for i in places])
+        recordings = [samples[i] for i in places]
+        if not (speech_llm.has_ctc or speech_llm.transcribes):
+            return [(slot, torch.zeros(0)) for slot in speech_llm.audio_embeddings(recordings)]
+        model, (frames, lengths) = speech_llm.model, speech_llm.frames(recordings)
         if speech_llm.transcribes:
             rows = _spoken_tokens(speech_llm, frames, lengths)
         else:

@@ -60,7 +60,12 @@ def systems(run: Run) -> dict[str, System]:
     weights = {key: w for key, w in plan.fusion_weights(run.recipe).items() if key != "boost" or use in BOOSTS}
     if run.path(plan.TUNED_WEIGHTS).exists():
         tuned = read_json(run.path(plan.TUNED_WEIGHTS))
-        fused = {name: System(row["of"], row["weights"]) for name, row in tuned["systems"].items()}
+        rows = [(row["of"], row["weights"]) for row in tuned["systems"].values()]
+        boosts = use in BOOSTS
+        rows = [(of, {key: w for key, w in own.items() if w and (boosts or key != "boost")}) for of, own in rows]
+        for of, own in rows:
+            if own:
+                fused.setdefault(f"{of} + {label(Weights(**own))}", System(of, own))
     elif parts := label(Weights(**weights)):
         fused = {f"{of} + {parts}": System(of, weights) for of in ("base", "adapted")}
         of_texts = {k: w for k, w in weights.items() if part_of(k).of_texts}
@@ -72,12 +77,17 @@ def systems(run: Run) -> dict[str, System]:
             continue
         plain = {of: System(of), **{name: system for name, system in fused.items() if system.of == of}}
         ordered |= plain
-        if use in PROMPTS and run.recipe.data.lexicon and of != "ctc":
+        if lists_names(run.recipe) and of != "ctc":
             ordered |= {
                 name.replace(of, f"{of} + names", 1): dataclasses.replace(system, names=True)
                 for name, system in plain.items()
             }
     return ordered
+
+
+def lists_names(recipe: Recipe) -> bool:
+    """Whether the recipe has systems with names in their prompts."""
+    return recipe.transcribe.names in PROMPTS and recipe.data.lexicon is not None
 
 
 def reads_ngrams(system: System) -> bool:

@@ -27,7 +27,7 @@ class TunedSystem:
 
     of: the name of the system. weights: the best. counts, base: its counts with these weights, and without fusion.
     surface: (weights, cost) of every point tried: for systems with the decoder, the points of the grid over the pooled
-    n-best lists; for the ctc system, the weights that were decoded.
+    n-best lists; for the others, the weights that were decoded.
     """
 
     of: str
@@ -87,11 +87,6 @@ def grid(active: Sequence[str]) -> list[Weights]:
     return [Weights(**dict(zip(active, point, strict=True))) for point in points]
 
 
-def ctc_parts() -> list[str]:
-    """The keys of the parts that are tuned with the ctc system."""
-    return [part.key for part in PARTS if part.ctc_grid]
-
-
 def search(
     decode: Callable[[Weights], Sequence[Sequence[Hypothesis]]],
     judges: Sequence[Judge],
@@ -133,12 +128,17 @@ def search(
     return TunedSystem(of, dataclasses.asdict(best), decoded[best], base, _surface(active, points, costs))
 
 
-def search_ctc(
+def search_in_turn(
     decode: Callable[[Weights], Sequence[str]],
     judges: Sequence[Judge],
+    grids: Mapping[str, Sequence[float]],
+    of: str,
     advance: Callable[[], object] = lambda: None,
 ) -> TunedSystem:
-    """As `search`, for the ctc system, whose search gives no separate scores: the weights are tuned one by one."""
+    """As `search`, for a system whose search gives no separate scores: its weights are tuned one after the other.
+
+    decode: returns the transcript of each utterance. grids: the weights of each part that are tried.
+    """
     decoded: dict[Weights, DevCounts] = {}
 
     def cost_of(weights: Weights) -> float:
@@ -149,10 +149,10 @@ def search_ctc(
 
     best = Weights()
     cost_of(best)
-    for key in ctc_parts():
-        best = min((dataclasses.replace(best, **{key: value}) for value in part_of(key).ctc_grid), key=cost_of)
-    surface = _surface(ctc_parts(), list(decoded), [cost_of(weights) for weights in decoded])
-    return TunedSystem("ctc", dataclasses.asdict(best), decoded[best], decoded[Weights()], surface)
+    for key, values in grids.items():
+        best = min((dataclasses.replace(best, **{key: value}) for value in values), key=cost_of)
+    surface = _surface(list(grids), list(decoded), [cost_of(weights) for weights in decoded])
+    return TunedSystem(of, dataclasses.asdict(best), decoded[best], decoded[Weights()], surface)
 
 
 def _surface(

@@ -3,36 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
-from adapt.decode.beam_search import generate
 from adapt.decode.ctc import log_posteriors
-from adapt.decode.fusion import Fusion
 from adapt.decode.hypothesis import Hypothesis
-from adapt.decode.parts import Batch, label, part_of
+from adapt.decode.parts import LENGTH, PARTS, label, part_of
+from adapt.decode.recognise import Recogniser, Search, decoder_recogniser, first_pass_recogniser
 from adapt.decode.weights import Weights
 from adapt.errors import RecipeError
-from adapt.model.bases import has_ctc
+from adapt.model.bases import has_ctc, transcribes
 from adapt.model.features import read_audio
 from adapt.model.speech_llm import SpeechLLM
-from adapt.recipe.domain import Transcribe
 from adapt.run import read_json, write_json
 from adapt.stages import plan
 from adapt.stages.checks import check_fusion
 from adapt.stages.context import BATCH, Run
-from adapt.stages.systems import System, fused_files, fusion_of
+from adapt.stages.systems import BOOSTS, System, fused_files, fusion_of, lists_names, names_of, system_model
 from adapt.text.lexicon import read_lexicon
 from adapt.text.manifest import Utterance
 from adapt.text.mentions import phrase_index
 from adapt.text.normalise import NORMALISERS
 from adapt.tune.counts import DevCounts, Judge, judges
-from adapt.tune.search import ROUNDS, TunedSystem, ctc_parts, search, search_ctc
+from adapt.tune.search import ROUNDS, TunedSystem, search, search_in_turn
 
 COMBINATIONS = (("lm",), ("boost",), ("lm", "ilm", "boost", "reward"))  # parts that are tuned together
 _BAR = "{desc:<10} [{bar:20}] {n_fmt}/{total_fmt} decodings of the development set  {remaining} left"
@@ -47,10 +45,11 @@ def check_tuning(run: Run) -> None:
 
 
 def tune(run: Run) -> None:
-    """Tune the weights of the base, adapted and ctc systems on `data.dev`, and write `lm/tuned.json` for `adapt run`.
+    """Tune the weights of each system on `data.dev`, and write `lm/tuned.json` for `adapt run`.
 
-    `data.source_dev`, if the recipe names it, is decoded too, as a guard set. Recordings longer than the base takes at
-    once are left out. Raises errors as `check` does.
+    If the recipe puts names into prompts, they are there while the weights are tuned. `data.source_dev`, if the recipe
+    names it, is decoded too, as a guard set. Recordings longer than the base takes at once are left out. Raises errors
+    as `check_tuning` does.
     """
     check_tuning(run)
     recipe = run.recipe
@@ -60,9 +59,13 @@ def tune(run: Run) -> None:
         "transcribe": recipe.transcribe.search(),
         **plan.normaliser_record(recipe),
     }
+    if lists_names(recipe):
+        settings["names"] = recipe.transcribe.names_in_prompt
+    searches = _searches(run)
+    settings["searches"] = [[of, *active] for of, active in searches]
     inputs = run.manifests.files(*_manifests(run)) + run.paths(plan.ADAPTER)
-    inputs += fused_files(run, System("adapted", dict.fromkeys(COMBINATIONS[-1], 1.0)))
-    inputs += fused_files(run, System("ctc", {"lm": 1.0}))
+    systems = [System(of, dict.fromkeys(active, 1.0), lists_names(recipe)) for of, active in searches]
+    inputs += dict.fromkeys(path for system in systems for path in fused_files(run, system))
 
     def note() -> str:
         return f"{len(read_json(run.path(plan.TUNED_WEIGHTS))['systems'])} systems on {recipe.data.dev.name}"
@@ -76,18 +79,38 @@ def _manifests(run: Run) -> list[Path]:
 
 
 def _combinations(run: Run) -> list[tuple[str, ...]]:
-    """COMBINATIONS without boosting if the recipe has no lexicon."""
-    lexicon = run.recipe.data.lexicon
-    possible = (tuple(key for key in active if key != "boost" or lexicon) for active in COMBINATIONS)
+    """COMBINATIONS, without boosting if the recipe has no lexicon or does not boost it."""
+    boosts = run.recipe.data.lexicon and run.recipe.transcribe.names in BOOSTS
+    possible = (tuple(key for key in active if key != "boost" or boosts) for active in COMBINATIONS)
     return [active for active in dict.fromkeys(possible) if active]
+
+
+def _searches(run: Run) -> list[tuple[str, tuple[str, ...]]]:
+    """The systems that are tuned, each with its parts."""
+    searches = [(of, active) for of in ("base", "adapted") for active in _combinations(run)]
+    if transcribes(run.recipe.base):
+        keys = {key for active in _combinations(run) for key in active}
+        searches.append(("first pass", tuple(part.key for part in PARTS if part.key in keys and part.of_texts)))
+    if has_ctc(run.recipe.base) and _has_pyctcdecode():
+        searches.append(("ctc", tuple(part.key for part in PARTS if part.ctc_grid)))
+    return searches
+
+
+def _decodings(of: str, active: Sequence[str]) -> int:
+    """The most decodings of a search."""
+    if of in ("base", "adapted"):
+        return ROUNDS + 2
+    return 1 + sum(bool(weight) for key in active for weight in _grid(of, key))
+
+
+def _grid(of: str, key: str) -> tuple[float, ...]:
+    """The weights of a part that are tried with the ctc system or the first pass."""
+    return part_of(key).ctc_grid if of == "ctc" else (0.0, *part_of(key).grid)
 
 
 def _tune_all(run: Run, scratch: Path) -> None:
     """Tune each system and write the weights. scratch: folder of the results so far, which survive a kill."""
-    dev = _DevSet(run)
-    searches = [(of, active) for of in ("base", "adapted") for active in _combinations(run)]
-    ctc = tuple(ctc_parts()) if has_ctc(run.recipe.base) and _has_pyctcdecode() else ()
-    ctc_decodings = 1 + sum(bool(weight) for key in ctc for weight in part_of(key).ctc_grid) if ctc else 0
+    dev, searches, results, done = _DevSet(run), _searches(run), [], 0
 
     def tuned(of: str, active: Sequence[str], advance: Callable[[], object]) -> dict:
         result = scratch / f"{of}-{'-'.join(active)}.json"
@@ -95,13 +118,11 @@ def _tune_all(run: Run, scratch: Path) -> None:
             write_json(result, dataclasses.asdict(dev.tuned(of, active, advance)))
         return read_json(result)
 
-    results = []
-    with tqdm(total=len(searches) * (ROUNDS + 2) + ctc_decodings, desc="tune", bar_format=_BAR) as bar:
-        for i, (of, active) in enumerate(searches):
+    with tqdm(total=sum(_decodings(*one) for one in searches), desc="tune", bar_format=_BAR) as bar:
+        for of, active in searches:
             results.append(tuned(of, active, bar.update))
-            bar.update((i + 1) * (ROUNDS + 2) - bar.n)  # a search that ends early counts with all its rounds
-        if ctc:
-            results.append(tuned("ctc", ctc, bar.update))
+            done += _decodings(of, active)
+            bar.update(done - bar.n)  # a search that ends early counts with all its rounds
     rows = {f"{row['of']} + {name}": row for row in results if (name := label(Weights(**row["weights"])))}
     refused = [name for name, row in rows.items() if DevCounts(**row["counts"]).refused(DevCounts(**row["base"]))]
     systems = {name: row for name, row in rows.items() if name not in refused}
@@ -109,85 +130,77 @@ def _tune_all(run: Run, scratch: Path) -> None:
 
 
 class _DevSet:
-    """The utterances to tune on, with their audio embeddings and CTC posteriors, which are computed once."""
+    """The utterances to tune on, and the judge of each."""
 
     def __init__(self, run: Run):
         self.run, recipe = run, run.recipe
         normalise = NORMALISERS[recipe.data.normaliser]
         index = phrase_index(read_lexicon(recipe.data.lexicon), normalise) if recipe.data.lexicon else None
-        self.utterances: list[Utterance] = list(run.recordings("dev"))
-        self.judges: list[Judge] = judges(self.utterances, index, normalise)
-        if recipe.data.source_dev:
-            source = run.recordings("source_dev")
-            self.judges += judges(source, index, normalise, source=True)
-            self.utterances += source
-        self._model_of = {"base": recipe.base, "ctc": recipe.base, "adapted": run.start}
-        names = {recipe.base, run.start}
-        self._slots = {name: run.audio_embeddings(self.utterances, run.speech_llm(name)) for name in names}
-        ctc = has_ctc(recipe.base)
-        self._posteriors = {name: _posteriors(run.speech_llm(name), self.utterances) if ctc else [] for name in names}
+        target, source = run.recordings("dev"), run.recordings("source_dev") if recipe.data.source_dev else []
+        self.utterances: list[Utterance] = [*target, *source]
+        self.judges: list[Judge] = [
+            *judges(target, index, normalise),
+            *judges(source, index, normalise, source=True),
+        ]
+        sets = ((recipe.data.dev, target), (recipe.data.source_dev, source))
+        seconds = [run.manifests.seconds(path)[u.id] for path, us in sets for u in us]
+        self._order = sorted(range(len(seconds)), key=seconds.__getitem__)  # batches of similar length
 
     def tuned(self, of: str, active: Sequence[str], advance: Callable[[], object]) -> TunedSystem:
         """Tune the parts `active` of the system `of`."""
+        weights = dataclasses.asdict(Weights(**dict.fromkeys(active, 1.0)))
+        system = System(of, weights, of != "ctc" and lists_names(self.run.recipe))
+        llm, names = system_model(self.run, of), names_of(self.run, system)
         if of == "ctc":
-            return search_ctc(self._decode_ctc, self.judges, advance)
-        fusion = fusion_of(self.run, System(of, dataclasses.asdict(Weights(**dict.fromkeys(active, 1.0)))))
-        name = self._model_of[of]
-        decoding = _Decoding(
-            fusion, self.run.recipe.transcribe, self.utterances, self._slots[name], self._posteriors[name]
-        )
-        return search(decoding.nbest, self.judges, active, of, advance)
+            posteriors = _posteriors(llm, self.utterances)
+            decode = functools.partial(self._ctc_texts, posteriors)
+            return search_in_turn(decode, self.judges, {key: _grid(of, key) for key in active}, of, advance)
+        fusion = fusion_of(self.run, system)
+        if of == "first pass":
 
-    def _decode_ctc(self, weights: Weights) -> list[str]:
+            def texts(weights: Weights) -> list[str]:
+                rows = self._rows(first_pass_recogniser(llm, fusion.with_weights(weights), names))
+                return [row["text"] for row in rows]
+
+            return search_in_turn(texts, self.judges, {key: _grid(of, key) for key in active}, of, advance)
+        settings = self.run.recipe.transcribe
+        ctc_weight, beams = settings.ctc_weight if llm.has_ctc else 0.0, settings.num_beams
+        options = Search(beams, settings.max_new_tokens, ctc_weight, beams, names=names, scored=True)
+
+        def nbest(weights: Weights) -> list[list[Hypothesis]]:
+            fused = dataclasses.replace(options, fusion=fusion.with_weights(weights))
+            rows = self._rows(decoder_recogniser(llm, fused))
+            return [_hypotheses(row["nbest"], ctc_weight) for row in rows]
+
+        return search(nbest, self.judges, active, of, advance)
+
+    def _rows(self, recognise: Recogniser) -> list[dict]:
+        """The row of each utterance."""
+        rows, size = [{}] * len(self.utterances), self.run.recipe.transcribe.batch_size
+        for start in range(0, len(self._order), size):
+            places = self._order[start : start + size]
+            batch = [self.utterances[i] for i in places]
+            found = recognise([read_audio(u.audio) for u in batch], [u.phrases for u in batch])
+            for place, row in zip(places, found, strict=True):
+                rows[place] = row
+        return rows
+
+    def _ctc_texts(self, posteriors: Sequence[np.ndarray], weights: Weights) -> list[str]:
         """The transcripts of the ctc system."""
         fusion = fusion_of(self.run, System("ctc", dataclasses.asdict(weights)))
-        rows = zip(self._posteriors[self._model_of["ctc"]], self.utterances, strict=True)
-        return [fusion.decode(posteriors, u.phrases) for posteriors, u in rows]
+        pairs = zip(posteriors, self.utterances, strict=True)
+        return [fusion.decode(row, u.phrases) for row, u in pairs]
 
 
-class _Decoding:
-    """Decodes the utterances to tune on with any weights of one system.
-
-    slots: audio embeddings `[slots, hidden]` of each utterance. posteriors: CTC log posteriors of each; [] without CTC.
-    """
-
-    def __init__(
-        self,
-        fusion: Fusion,
-        settings: Transcribe,
-        utterances: Sequence[Utterance],
-        slots: Sequence[torch.Tensor],
-        posteriors: Sequence[np.ndarray],
-    ):
-        self._fusion, self._settings, self._utterances = fusion, settings, utterances
-        self._prompts, self._posteriors = [fusion.speech_llm.prompt(slot) for slot in slots], posteriors
-        self._ctc_weight = settings.ctc_weight if posteriors else 0.0
-        self._order = sorted(range(len(slots)), key=lambda i: len(slots[i]))  # batches of similar length
-
-    def nbest(self, weights: Weights) -> list[list[Hypothesis]]:
-        """The `num_beams` best hypotheses of each utterance."""
-        fusion = self._fusion.with_weights(dataclasses.replace(weights, ctc=self._ctc_weight))
-        nbest: list[list[Hypothesis]] = [[] for _ in self._utterances]
-        for start in range(0, len(self._order), self._settings.batch_size):
-            places = self._order[start : start + self._settings.batch_size]
-            for place, hypotheses in zip(places, self._nbest_of(fusion, places), strict=True):
-                nbest[place] = [self._without_ctc(hypothesis) for hypothesis in hypotheses]
-        return nbest
-
-    def _nbest_of(self, fusion: Fusion, places: Sequence[int]) -> list[list[Hypothesis]]:
-        """The hypotheses of one batch."""
-        llm, beams = fusion.speech_llm, self._settings.num_beams
-        posteriors = [torch.from_numpy(self._posteriors[i]).to(llm.device) for i in places] if self._ctc_weight else []
-        batch = Batch([self._utterances[i].phrases for i in places], posteriors)
-        prompts = [self._prompts[i] for i in places]
-        nbest = generate(llm, prompts, beams, self._settings.max_new_tokens, fusion.processors(batch), beams)
-        return fusion.score_hypotheses(prompts, nbest, batch)
-
-    def _without_ctc(self, hypothesis: Hypothesis) -> Hypothesis:
-        """The hypothesis with its weighted CTC score added to that of the decoder: the weight of CTC is not tuned."""
-        ctc = hypothesis.totals.get("ctc", 0.0)
-        totals = {key: value for key, value in hypothesis.totals.items() if key != "ctc"}
-        return dataclasses.replace(hypothesis, model=hypothesis.model + self._ctc_weight * ctc, totals=totals)
+def _hypotheses(nbest: Sequence[dict], ctc_weight: float) -> list[Hypothesis]:
+    """The hypotheses of a row, with the weighted CTC score in that of the decoder: the weight of CTC is not tuned."""
+    if not nbest:
+        return [Hypothesis("", 0, 0.0)]
+    keys = [part.key for part in PARTS if part.kind != LENGTH and part.key != "ctc"]
+    return [
+        Hypothesis(row["text"], row["tokens"], row["model"] + ctc_weight * row["ctc"], {key: row[key] for key in keys})
+        for row in nbest
+    ]
 
 
 def _has_pyctcdecode() -> bool:

@@ -9,7 +9,7 @@ from adapt.text.manifest import Entity, Utterance
 from adapt.text.mentions import phrase_index
 from adapt.text.normalise import basic
 from adapt.tune.counts import REFUSED, DevCounts, judges
-from adapt.tune.search import search, search_ctc
+from adapt.tune.search import search, search_in_turn
 
 LEXICON = phrase_index(Lexicon("names", "", (Entry("jolene"), Entry("yes"))), basic)
 UTTERANCES = [Utterance(str(i), "play jolene now", entities=(Entity("jolene", "track"),)) for i in range(5)]
@@ -78,11 +78,13 @@ def test_the_search_ends_if_all_of_the_grid_is_refused():
     assert tuned.counts.refused(tuned.base) and len(tuned.surface) == 7
 
 
-def test_ctc_weights_are_searched_one_after_the_other():
+def test_weights_of_a_search_without_scores_are_tuned_one_after_the_other():
     judge = judges(UTTERANCES, LEXICON, basic)
 
     def decode_ctc(weights: Weights) -> list[str]:
         return [NBEST[weights.lm >= 0.4 and weights.reward < 2].text for _ in UTTERANCES]
 
-    tuned = search_ctc(decode_ctc, judge)
+    grids = {"lm": (0.2, 0.4, 0.6), "reward": (0.0, 1.0, 2.0)}
+    tuned = search_in_turn(decode_ctc, judge, grids, "ctc")
+    assert tuned.of == "ctc"
     assert (tuned.weights["lm"], tuned.weights["reward"], tuned.counts.errors) == (0.4, 0.0, 0)
