@@ -183,12 +183,14 @@ def _stage_2_time(speech_llm: SpeechLLM) -> Finding:
     """An estimate of the duration of stage 2, from one forward pass."""
     import torch
 
-    slots = [speech_llm.empty_slot.new_zeros(50, speech_llm.hidden)] * SENTENCES
-    rows, mask, _ = speech_llm.training_batch(slots, [speech_llm.target_ids("word " * WORDS)] * SENTENCES)
+    from adapt.model.packing import target_logits
+
+    slots = [speech_llm.empty_slot.new_zeros(50, speech_llm.hidden) for _ in range(SENTENCES)]
+    targets = [speech_llm.target_ids("word " * WORDS)] * SENTENCES
     with torch.no_grad():
-        speech_llm.forward(rows, mask)
+        target_logits(speech_llm, slots, targets)
         started = time.perf_counter()
-        logits = speech_llm.forward(rows, mask)
+        logits, _ = target_logits(speech_llm, slots, targets)
         finite = bool(logits.isfinite().all())
         seconds = time.perf_counter() - started
     if not finite:

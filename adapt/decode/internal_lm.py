@@ -8,6 +8,7 @@ import torch
 from transformers import DynamicCache, LogitsProcessor, PreTrainedModel
 
 from adapt.decode.beam_tracker import BeamTracker
+from adapt.model.packing import logits_after
 from adapt.model.speech_llm import SpeechLLM
 
 
@@ -57,6 +58,5 @@ def sequence_scores(
 ) -> torch.Tensor:
     """The decoder's log probability `[rows]` of each token sequence and the end of the sentence, after its prompt."""
     targets = [[*t, speech_llm.ends[0]] for t in tokens]
-    embeds, mask, labels = speech_llm.batch(prompts, targets)
-    losses = torch.nn.functional.cross_entropy(*speech_llm.labelled(embeds, mask, labels), reduction="none")
+    losses = torch.nn.functional.cross_entropy(*logits_after(speech_llm, prompts, targets), reduction="none")
     return -torch.stack([row.sum() for row in losses.split(list(map(len, targets)))])

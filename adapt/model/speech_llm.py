@@ -1,4 +1,4 @@
-"""One view of every speech LLM: the rows of its prompt, the audio embeddings in its slot, training batches of both."""
+"""One view of every speech LLM: the rows of its prompt, the audio embeddings in its slot, and its logits."""
 
 from __future__ import annotations
 
@@ -58,6 +58,7 @@ class SpeechLLM:
     for none. processor_prompt: the processor's token ids before and after the slot. prompts: the learned prompts of the
     adapters by name, and that of the base under None. heard: what the functions of `heard` found in the
     first recordings, by their hash; None: it is computed anew in each call, as where the encoder is trained.
+    packs: whether texts may share rows (`adapt.model.packing`); None: not known yet.
     """
 
     name: str
@@ -75,6 +76,7 @@ class SpeechLLM:
     processor_prompt: tuple[Sequence[int], Sequence[int]] = ((), ())
     prompts: dict[str | None, PromptAroundSlot] = field(default_factory=dict)
     heard: dict[bytes, tuple] | None = None
+    packs: bool | None = None
 
     def use(self, adapter: str | None) -> None:
         """Switch to one of the attached adapters and its prompt. adapter: its name; None: the base alone."""
@@ -180,7 +182,8 @@ class SpeechLLM:
     ) -> torch.Tensor:
         """Logits `[batch, length, vocabulary]` of rows `[batch, length, width]`.
 
-        mask: attention mask `[batch, length]`; None: no padding. positions: `[batch, length]`; None: those after the
+        mask: attention mask `[batch, length]`, or what is added to attention, `[batch, 1, length, length]`; None: no
+        padding. positions: `[batch, length]`; None: those after the
         cache. cache: of earlier rows; None: no cache. keep: only the logits of the last rows; 0: of all. through: the
         module that wraps the model in training; None: the model.
         """
@@ -206,27 +209,27 @@ class SpeechLLM:
         logits = logits[:, -keep:] if keep else logits
         return logits if self.scale == 1 else logits / self.scale
 
-    def labelled(
+    def logits_at(
         self,
         rows: torch.Tensor,
+        places: torch.Tensor,
         mask: torch.Tensor,
-        labels: torch.Tensor,
+        positions: torch.Tensor | None = None,
         *,
         through: torch.nn.Module | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The arguments of `token_loss`: logits and labels of all labelled positions, row by row.
+    ) -> torch.Tensor:
+        """Logits `[places, vocabulary]` at some places, (row, column) in `[2, places]`; the rest is as in `forward`.
 
-        rows, mask, labels: as `batch` returns them. No other position reaches the output layer, which for a large
-        vocabulary would take much of the time and most of the memory.
+        No other place reaches the output layer, which for a large vocabulary would take much of the time and most of
+        the memory.
         """
-        predicting = labels[:, 1:] != IGNORED
 
         def select(_: torch.nn.Module, states: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-            return (states[0][:, :-1][predicting][None],)
+            return (states[0][tuple(places)][None],)
 
         hook = self._output_layer.register_forward_pre_hook(select)
         try:
-            return self.forward(rows, mask, through=through)[0], labels[:, 1:][predicting]
+            return self.forward(rows, mask, positions, through=through)[0]
         finally:
             hook.remove()
 
@@ -329,6 +332,11 @@ class SpeechLLM:
         """
         if slot is None:
             return self.embed(self.before[:1])
+        before, after = self.around_slot(names)
+        return torch.cat([before, self.rows_of_embeddings(slot), after])
+
+    def around_slot(self, names: Sequence[str] = ()) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows `[length, width]` of the prompt before and after the slot. names: as in `prompt`."""
         ids = self.before, self.after
         if names and self.processor is not None and self.learned is None:
             ids = self._ids_with_names(tuple(names))
@@ -336,7 +344,7 @@ class SpeechLLM:
         if names and (self.processor is None or self.learned):
             listed = self.tokenizer.encode(f"{', '.join(names)}: ", add_special_tokens=False, split_special_tokens=True)
             before = torch.cat([before, self.embed(listed)])
-        return torch.cat([before, self.rows_of_embeddings(slot), after])
+        return before, after
 
     def _ids_with_names(self, names: tuple[str, ...]) -> tuple[list[int], list[int]]:
         """The processor's token ids before and after the slot, with names in its prompt."""
@@ -362,36 +370,6 @@ class SpeechLLM:
     def prompt_without_audio(self) -> torch.Tensor:
         """Rows `[length, width]` of the prompt with an empty slot, after which the decoder is its internal LM."""
         return self.prompt(self.empty_slot)
-
-    def training_batch(
-        self,
-        slots: Sequence[torch.Tensor | None],
-        targets: Sequence[Sequence[int]],
-        names: Sequence[Sequence[str]] | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Right-padded rows `[batch, length, width]`, `attention_mask` and `labels [batch, length]`.
-
-        slots: as in `prompt`. targets: token ids. names: in the prompt of each; None: none. `length` is a multiple of
-        16. Only the targets have labels.
-        """
-        return self.batch(list(map(self.prompt, slots, names or [()] * len(slots))), targets)
-
-    def batch(
-        self, prompts: Sequence[torch.Tensor], targets: Sequence[Sequence[int]]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """As `training_batch`. prompts: rows `[length, width]` of each prompt."""
-        rows, labels = [], []
-        for prompt, target in zip(prompts, targets, strict=True):
-            rows.append(torch.cat([prompt, self.embed(target)]))
-            labels.append(torch.tensor([IGNORED] * len(prompt) + list(target), device=self.device))
-        lengths = torch.tensor([len(row) for row in rows], device=self.device)
-        # Multiples of 16: kernels are set up for each new length.
-        padding = -int(lengths.max()) % 16
-        embeds = F.pad(torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), (0, 0, 0, padding))
-        padded = torch.nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=IGNORED)
-        padded = F.pad(padded, (0, padding), value=IGNORED)
-        mask = torch.arange(embeds.shape[1], device=self.device)[None] < lengths[:, None]
-        return embeds, mask.long(), padded
 
 
 def token_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -18,6 +18,7 @@ from adapt.model.adapter import linear_layers
 from adapt.model.composed import ComposedForSpeechRecognition
 from adapt.model.encoders import greedy_paths
 from adapt.model.lora_weights import LoraWeights
+from adapt.model.packing import target_logits
 from adapt.model.speech_llm import SpeechLLM, token_loss
 from adapt.recipe.base import Align
 from adapt.train.align_ctc import align_ctc, encoder_weights
@@ -293,8 +294,7 @@ def _loss(
         stacks = model.stacks(frames, lengths)
         embeddings = model.slots(stacks)
         embeddings += list(map(model.get_input_embeddings(), simulated)) if speech_llm.transcribes else []
-        rows = speech_llm.training_batch(embeddings, batch["targets"], batch["names"])
-        loss = token_loss(*speech_llm.labelled(*rows))
+        loss = token_loss(*target_logits(speech_llm, embeddings, batch["targets"], batch["names"]))
         logits = encoder.ctc(frames) if encoder_trained or explicit else None
         if encoder_trained:
             blank = len(encoder.config.alphabet)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from adapt.model.packing import target_logits
 from adapt.model.speech_llm import SpeechLLM, token_loss
 
 Lists = Callable[[str, random.Random], Sequence[str]]  # draws the names in the prompt of a sentence
@@ -70,8 +71,7 @@ def labelled_batches(
     order = by_length(targets)
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        batch = speech_llm.training_batch([embeddings[i] for i in rows], [targets[i] for i in rows])
-        yield rows, *speech_llm.labelled(*batch)
+        yield rows, *target_logits(speech_llm, [embeddings[i] for i in rows], [targets[i] for i in rows])
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ import peft
 import torch
 
 from adapt.model import adapter
+from adapt.model.packing import target_logits
 from adapt.model.speech_llm import SpeechLLM, token_loss
 from adapt.recipe.domain import Decoder
 from adapt.train.common import (
@@ -29,7 +30,7 @@ from adapt.train.unit_selection import UnitInventory
 
 CACHED_BYTES = 2**29  # the base's logits on replayed audio are cached if they take no more memory than this
 
-BaseLogits = Callable[[Sequence[int], torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+BaseLogits = Callable[[Sequence[int]], torch.Tensor]
 
 
 def tune_decoder(
@@ -67,7 +68,7 @@ def tune_decoder(
     if settings.activations == "recomputed":
         speech_llm.model.get_decoder().gradient_checkpointing_enable({"use_reentrant": False})
     inputs = PseudoAudioInputs(speech_llm, settings.noise, soft_prompt, inventory, settings.misheard, spoken)
-    base_logits = _base_logits(speech_llm, model, cached) if has_anchor else None
+    base_logits = _base_logits(speech_llm, model, replayed, cached) if has_anchor else None
     evaluate = _evaluation(model, inputs, dev, guard, settings, folder, seed)
     with speech_llm.plain_attention():
         log = fit(
@@ -137,12 +138,10 @@ def _loss(
         names = [lists(train[i], rng) if lists else () for i in rows] + [()] * len(replayed_indices)
         embeddings += [replayed.embeddings[i] for i in replayed_indices]
         batch_targets = [targets[i] for i in rows] + [replayed.targets[i] for i in replayed_indices]
-        embeds, mask, labels = speech_llm.training_batch(embeddings, batch_targets, names)
-        logits, predicted = speech_llm.labelled(embeds, mask, labels, through=tuned)
+        logits, predicted = target_logits(speech_llm, embeddings, batch_targets, names, through=tuned)
         loss = token_loss(logits, predicted)
         if replayed_indices and base_logits:
-            first = len(rows)
-            base = base_logits(replayed_indices, embeds[first:], mask[first:], labels[first:])
+            base = base_logits(replayed_indices)
             loss = loss + settings.anchor * _divergence(base, logits[-len(base) :])
         return loss
 
@@ -188,17 +187,20 @@ def _cached_base_logits(speech_llm: SpeechLLM, replayed: PairedAudio) -> list[to
     return [logits_of[i] for i in range(len(logits_of))]
 
 
-def _base_logits(speech_llm: SpeechLLM, model: peft.PeftModel, cached: list[torch.Tensor] | None) -> BaseLogits:
-    """The function that returns the base's logits `[target tokens, vocabulary]` of replayed utterances.
+def _base_logits(
+    speech_llm: SpeechLLM, model: peft.PeftModel, replayed: PairedAudio, cached: list[torch.Tensor] | None
+) -> BaseLogits:
+    """The function that returns the base's logits `[target tokens, vocabulary]` of replayed utterances, by index.
 
-    It takes their indices, rows, mask and labels. It uses `cached`; None: the model without its LoRA.
+    It uses `cached`; None: the model without its LoRA.
     """
 
-    def logits_of(indices: Sequence[int], rows: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def logits_of(indices: Sequence[int]) -> torch.Tensor:
         if cached:
             return torch.cat([cached[i] for i in indices])
+        embeddings, targets = ([rows[i] for i in indices] for rows in (replayed.embeddings, replayed.targets))
         with torch.no_grad(), model.disable_adapter():
-            return speech_llm.labelled(rows, mask, labels, through=model)[0]
+            return target_logits(speech_llm, embeddings, targets, through=model)[0]
 
     return logits_of
 

@@ -14,6 +14,7 @@ from adapt.errors import ModelError
 from adapt.model import adapter
 from adapt.model.features import SAMPLE_RATE, pad
 from adapt.model.learned_prompt import LearnedPrompt, with_learned
+from adapt.model.packing import target_logits
 from adapt.model.parts import audio_parameters
 from adapt.model.save import save_speech_llm, saved_dtype
 from adapt.model.soft_prompt import SLOT_EXAMPLES, save_slot_examples
@@ -71,8 +72,7 @@ def learn_from_pairs(
     def loss_of(model: torch.nn.Module, batch: dict) -> torch.Tensor:
         indices = batch["rows"].tolist()
         embeddings, ctc = embeddings_of(indices, batch["noise"])
-        rows, mask, labels = prompted.training_batch(embeddings, [train.targets[i] for i in indices])
-        return token_loss(*prompted.labelled(rows, mask, labels)) + ctc
+        return token_loss(*target_logits(prompted, embeddings, [train.targets[i] for i in indices])) + ctc
 
     best = folder / "best.pt"
     with speech_llm.plain_attention():

@@ -45,8 +45,10 @@ def train_reader(
     decoder, inputs = speech_llm.model.language_model, PseudoAudioInputs(speech_llm, noise)
 
     def loss_of(model: torch.nn.Module, batch: dict) -> torch.Tensor:
-        rows = speech_llm.rows(batch["input_ids"])
-        return token_loss(*speech_llm.labelled(rows, batch["attention_mask"], batch["labels"], through=model))
+        rows, labels = speech_llm.rows(batch["input_ids"]), batch["labels"][:, 1:]
+        places = (labels != IGNORED).nonzero().T
+        logits = speech_llm.logits_at(rows, places, batch["attention_mask"], through=model)
+        return token_loss(logits, labels[tuple(places)])
 
     dev_targets = [speech_llm.target_ids(text) for text in dev]
 

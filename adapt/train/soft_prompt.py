@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from adapt.model import soft_prompt
+from adapt.model.packing import target_logits
 from adapt.model.speech_llm import SpeechLLM, token_loss
 from adapt.recipe.domain import Prompt
 from adapt.train.common import TrainingResult, best_row, by_length, draw, mean_loss
@@ -55,8 +56,7 @@ def learn_soft_prompt(
     def loss_of(model: _SoftPrompt, batch: dict) -> torch.Tensor:
         rows = batch["rows"].tolist()
         vectors = next(model.parameters())
-        embeds, mask, labels = speech_llm.training_batch([vectors] * len(rows), [targets[i] for i in rows])
-        return token_loss(*speech_llm.labelled(embeds, mask, labels))
+        return token_loss(*target_logits(speech_llm, [vectors] * len(rows), [targets[i] for i in rows]))
 
     def evaluate(step: int, log: list[dict]) -> dict:
         row = {"step": step, "dev_loss": mean_loss(speech_llm, [module.vectors] * len(dev), dev_targets)}

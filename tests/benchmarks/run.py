@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import click
+from training import TRAINING
 
 
 def seconds(work) -> float:
@@ -103,52 +104,29 @@ def bootstrap() -> dict:
     return {"name": "bootstrap", "ours_s": ours, "plain_s": 1000 * once, "ratio": ours / (1000 * once)}
 
 
-def _training_step(rows: int = 32, slots: int = 80):
-    """A step of the decoder's LoRA on the built-in base, forward and backward; and the device."""
-    from contextlib import nullcontext
-
+def training_bf16(rows: int = 32, slots: int = 80) -> dict:
+    """A step of the decoder's LoRA on the built-in base in bf16 beside fp32, forward and backward."""
     import torch
 
     from adapt.model.adapter import add_lora
     from adapt.model.load import load_speech_llm
+    from adapt.model.packing import target_logits
     from adapt.model.speech_llm import token_loss
 
     llm = load_speech_llm("tiny")
     model = add_lora(llm, rank=32, alpha=64, dropout=0.0)
     targets = [llm.target_ids("could you play the second song of that album again")] * rows
-    embeds, mask, labels = llm.training_batch([torch.randn(slots, 256)] * rows, targets)
-    embeds = embeds.detach()
+    embeddings = list(torch.randn(rows, slots, 256))
 
-    def step(bf16: bool = True, plain: bool = False) -> None:
-        with (
-            torch.autocast(llm.device.type, torch.bfloat16, enabled=bf16),
-            nullcontext() if plain else llm.plain_attention(),
-        ):
-            if plain:
-                logits = llm.forward(embeds, mask, through=model)
-                loss = token_loss(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
-            else:
-                loss = token_loss(*llm.labelled(embeds, mask, labels, through=model))
+    def step(bf16: bool = True) -> None:
+        with torch.autocast(llm.device.type, torch.bfloat16, enabled=bf16), llm.plain_attention():
+            loss = token_loss(*target_logits(llm, embeddings, targets, through=model))
         loss.backward()
         loss.item()  # waits for a GPU
 
-    return step, str(llm.device)
-
-
-def training_bf16() -> dict:
-    """A step in bf16 beside fp32."""
-    step, device = _training_step()
     step(), step(bf16=False)
     ours, plain = interleaved(step, lambda: step(bf16=False), 15)
-    return {"name": "training_bf16", "device": device, "ours_s": ours, "plain_s": plain, "ratio": ours / plain}
-
-
-def training_step() -> dict:
-    """A step as stage 2 takes it beside one with torch's fused attention and logits of the prompt too, both in bf16."""
-    step, device = _training_step()
-    step(), step(plain=True)
-    ours, plain = interleaved(step, lambda: step(plain=True), 15)
-    return {"name": "training_step", "device": device, "ours_s": ours, "plain_s": plain, "ratio": ours / plain}
+    return {"name": "training_bf16", "device": str(llm.device), "ours_s": ours, "plain_s": plain, "ratio": ours / plain}
 
 
 def huge_pages() -> dict:
@@ -363,7 +341,7 @@ BENCHMARKS = {
         bootstrap,
         scoring,
         training_bf16,
-        training_step,
+        *TRAINING,
         huge_pages,
         beam_search,
         joint_ctc,

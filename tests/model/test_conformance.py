@@ -36,6 +36,7 @@ from adapt.model.families import (
 from adapt.model.features import resampled
 from adapt.model.learned_prompt import LearnedPrompt, with_learned, with_template
 from adapt.model.load import end_tokens, load_speech_llm, merge_own_lora, missing_logits_scaling
+from adapt.model.packing import can_pack, target_logits
 from adapt.model.parts import audio_parameters
 from adapt.model.slot import audio_token_id
 from adapt.model.speech_llm import SpeechLLM, token_loss
@@ -51,6 +52,7 @@ FEW = ("qwen2_audio", "granite_speech", "gemma4", "qwen3_asr", "nemotron_h_omni"
 WITHOUT_PART = {(kind, part) for kind in ("inkling_mm_model", "phi4_multimodal") for part in ("encoder", "projector")}
 WITHOUT_PART = WITHOUT_PART - {("inkling_mm_model", "encoder")} | {("gemma4_unified", "encoder")}
 WITHOUT_CHAT = {"voxtral"}
+STATEFUL = {"nemotron_h_omni", "nemo_speechlm", "inkling_mm_model"}  # whose layers carry a state from token to token
 TEXT = ["play the song", "stop the music", "what is it", "louder please", "play it again"] * 3
 
 
@@ -110,32 +112,36 @@ def test_text_by_rows_has_the_logits_and_the_loss_of_text_by_ids(llm):
 def test_the_slot_gets_a_gradient_through_a_frozen_model(llm):
     llm.model.requires_grad_(False)
     slot = random_slots(llm, 5)[0].requires_grad_()
-    rows, mask, labels = llm.training_batch([slot, slot], [llm.target_ids(t) for t in TEXT[:2]])
-    token_loss(*llm.labelled(rows, mask, labels)).backward()
+    token_loss(*target_logits(llm, [slot, slot], [llm.target_ids(t) for t in TEXT[:2]])).backward()
     assert slot.grad.norm() > 0 and slot.grad.isfinite().all()
 
 
-def test_logits_of_labels_alone_and_plain_attention_give_the_same_loss_and_gradient(llm):
+@pytest.mark.parametrize("trains", [False, True])
+def test_texts_that_share_rows_have_the_logits_and_gradients_of_each_text_alone(llm, trains):
     llm.model.requires_grad_(False)
     found, before = [], llm.model.get_decoder().config._attn_implementation
-    for trains in (False, True):
-        slots = [slot.requires_grad_() for slot in random_slots(llm, 3, 9)]
-        batch = llm.training_batch(slots, [llm.target_ids(t) for t in TEXT[:2]])
+    targets = [llm.target_ids(text) for text in TEXT[:6]]
+    for shares in (True, False):
+        twice, *others = (slot.requires_grad_() for slot in random_slots(llm, 3, 9, 5))
+        slots = [twice, others[0], twice, others[1], twice, None]
         with llm.plain_attention() if trains else nullcontext():
             attends = llm.model.get_decoder().config._attn_implementation
             assert attends == ("eager" if trains and before == "sdpa" else before)
-            if trains:
-                logits, labels = llm.labelled(*batch)
-                assert len(logits) == sum(len(llm.target_ids(t)) for t in TEXT[:2])
+            if shares:
+                logits, labels = target_logits(llm, slots, targets)
+                assert labels.tolist() == [token for target in targets for token in target]
             else:
-                logits, labels = llm.forward(*batch[:2])[:, :-1].flatten(0, 1), batch[2][:, 1:].flatten()
+                rows = [torch.cat([llm.prompt(s), llm.embed(t)]) for s, t in zip(slots, targets, strict=True)]
+                logits = torch.cat(
+                    [llm.forward(row[None])[0, -len(t) - 1 : -1] for row, t in zip(rows, targets, strict=True)]
+                )
             loss = token_loss(logits, labels)
             loss.backward()
-        found.append((loss, *(slot.grad for slot in slots)))
-    full, part = found
+        found.append((loss, logits, *(slot.grad for slot in (twice, *others))))
+    assert llm.packs == can_pack(llm) == (llm.model.config.model_type not in STATEFUL)
     assert llm.model.get_decoder().config._attn_implementation == before
-    for a, b in zip(full, part, strict=True):
-        assert_close(a, b)
+    for ours, alone in zip(*found, strict=True):
+        assert_close(ours, alone)
 
 
 def test_greedy_search_takes_the_argmax_and_padding_changes_nothing(llm):
@@ -394,6 +400,5 @@ def test_learnable_tokens_before_around_and_after_the_slot(llm, template, tmp_pa
             )
         assert torch.equal(ours, theirs)
         view = with_learned(llm, prompt)
-        rows, mask, labels = view.training_batch([slot], [view.target_ids("play")])
-        token_loss(*view.labelled(rows, mask, labels)).backward()
+        token_loss(*target_logits(view, [slot], [view.target_ids("play")])).backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in prompt.parameters())
