@@ -10,6 +10,7 @@ import click
 from adapt.cli.options import device_option, dtype_option, language_option, normaliser_option, weight
 from adapt.decode.job import CHANNELS, DEFAULT_ADAPTER, TranscriptionJob, conflict, run_job
 from adapt.decode.parts import LexiconBoosting
+from adapt.decode.ranks import launched
 from adapt.recipe.choices import NAMES, QUANTISE_BITS
 from adapt.recipe.domain import Transcribe
 
@@ -170,7 +171,7 @@ def transcribe(**options) -> None:
     if problem := conflict(job):
         raise click.UsageError(problem)
     transcripts = run_job(job)
-    if transcripts.earlier:
+    if transcripts.earlier and launched().is_first:
         counts = f"{transcripts.earlier} of {len(transcripts.texts)} transcripts were there already and are kept"
         click.echo(f"{job.out}: {counts}; delete the file to transcribe them again", err=True)
     if not job.out:

@@ -118,8 +118,11 @@ def run_job(job: TranscriptionJob) -> Transcripts:
     Raises RecipeError for options that exclude each other, DataError for missing and unreadable files and for equal
     names, and ModelError for a model, an adapter or a prompt that cannot be loaded.
     """
+    from adapt.decode.ranks import launched
     from adapt.decode.transcribe import transcribe
 
+    if launched().count > 1 and not job.out:
+        raise RecipeError("several processes print no transcripts; give --out, the file that they write together")
     if problem := conflict(job):
         raise RecipeError(problem)
     utterances = read_utterances(job.audio, job.channel)

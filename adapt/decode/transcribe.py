@@ -14,6 +14,7 @@ from tqdm import tqdm
 from adapt.decode.ctc import CtcFusion
 from adapt.decode.fusion import Fusion
 from adapt.decode.names import NamesInPrompt
+from adapt.decode.ranks import Ranks, join, launched, parts
 from adapt.decode.recognise import (
     Recogniser,
     Search,
@@ -63,10 +64,13 @@ def transcribe(
     If named adapters are attached, each utterance is decoded with the adapter of its domain; utterances without a
     domain use the unadapted base.
 
-    Lines that `out` already has stay, so that a killed run continues; returns their number. Raises DataError with every
-    file that cannot be read, before the first is transcribed, and if `out` has other contents than transcripts.
+    Lines that `out` already has stay, so that a killed run continues; returns their number. Several processes of a
+    launcher share the work (`ranks`). Raises DataError with every file that cannot be read, before the first is
+    transcribed, and if `out` has other contents than transcripts.
     """
-    done = finished(out)
+    ranks = launched()
+    done = finished(out).union(*map(finished, parts(out)))
+    ranks.wait()  # before any of them writes
     seconds = durations([u for u in utterances if u.id not in done])
     by_domain = _has_named_adapters(speech_llm)
     if by_domain:
@@ -81,19 +85,28 @@ def transcribe(
     }
     recognise = recognisers[decoder]()
     out.parent.mkdir(parents=True, exist_ok=True)
+    total = sum(seconds.values()) / ranks.count
     with (
-        out.open("a", encoding="utf-8") as lines,
-        tqdm(total=sum(seconds.values()), desc=label, bar_format=_BAR, file=sys.stderr) as bar,
+        ranks.part(out).open("a", encoding="utf-8") as lines,
+        tqdm(total=total, desc=label, bar_format=_BAR, file=sys.stderr, disable=not ranks.is_first) as bar,
     ):
 
         def advance(done_seconds: float) -> None:
             bar.update(min(done_seconds, bar.total - bar.n))  # a file may be longer than its header says
 
-        recordings = _Recordings(speech_llm, recognise, batch_size, by_domain, advance)
+        recordings = _Recordings(speech_llm, recognise, batch_size, by_domain, advance, ranks)
         for rows in itertools.chain(recordings.short(short, seconds), recordings.long(waiting[len(short) :])):
             for utterance, row in rows:
                 write_row(lines, utterance.id, row)
             lines.flush()
+    ranks.wait()
+    if ranks.is_first and parts(out):
+        seconds = durations(utterances)
+        order = sorted(utterances, key=lambda u: (seconds[u.id], u.id))
+        split = sum(seconds[u.id] <= speech_llm.max_seconds for u in order)
+        order[:split] = sorted(order[:split], key=_domain_of) if by_domain else order[:split]
+        join(out, [u.id for u in order])
+    ranks.wait()
     return len(utterances) - len(waiting)
 
 
@@ -132,7 +145,7 @@ Rows = list[tuple[Utterance, dict]]  # each utterance with its row of the transc
 class _Recordings:
     """Turns recordings into rows. by_domain: whether each batch is of one domain, and decoded with its adapter.
 
-    advance: called with the seconds of audio that are done.
+    advance: called with the seconds of audio that are done. ranks: the processes that share the batches.
     """
 
     speech_llm: SpeechLLM
@@ -140,12 +153,14 @@ class _Recordings:
     batch_size: int
     by_domain: bool
     advance: Callable[[float], None]
+    ranks: Ranks
 
     def short(self, utterances: Sequence[Utterance], seconds: Mapping[str, float]) -> Iterator[Rows]:
         """The rows of each batch of utterances that the base takes at once."""
         grouped = itertools.groupby(sorted(utterances, key=_domain_of), _domain_of)
         groups = (group for _, group in grouped) if self.by_domain else [utterances]
-        for batch in itertools.chain.from_iterable(_batched(group, self.batch_size) for group in groups):
+        batches = itertools.chain.from_iterable(_batched(group, self.batch_size) for group in groups)
+        for batch in itertools.islice(batches, self.ranks.rank, None, self.ranks.count):
             if self.by_domain:
                 self.speech_llm.use(batch[0].domain)
             samples = [read_audio(u.audio) for u in batch]
@@ -154,7 +169,7 @@ class _Recordings:
 
     def long(self, utterances: Sequence[Utterance]) -> Iterator[Rows]:
         """The row of each utterance that is cut into segments."""
-        for utterance in utterances:
+        for utterance in utterances[self.ranks.rank :: self.ranks.count]:
             rows = []
             if self.by_domain:
                 self.speech_llm.use(utterance.domain)
