@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from adapt.errors import DataError
+from adapt.ranks import launched
 
 try:
     import fcntl
@@ -51,7 +52,9 @@ class RunFolder:
 
     def __init__(self, path: str | os.PathLike, device: str | None = None, seed: int | None = None):
         self.path = Path(path)
-        self.device, self.seed = device, seed
+        self.device, self.seed, self.ranks = device, seed, launched()
+        if not self.ranks.is_first:
+            self.ranks.wait()  # for the first process, which locks the folder
         self._known: dict[tuple, str] = {}  # hashes of files outside of the folder, which no stage writes
         names = {path.name for path in self.path.iterdir()} if self.path.is_dir() else set()
         if names and not names & {".lock", "run.json"}:
@@ -62,7 +65,9 @@ class RunFolder:
         except OSError as e:
             raise DataError(f"{self.path}: cannot be a run folder: {e.strerror}; choose another") from e
         try:
-            self._take_lock()
+            if self.ranks.is_first:
+                self._take_lock()
+                self.ranks.wait()
             self._stages = read_stages(self.path / "run.json")
         except BaseException:
             self.close()
@@ -76,7 +81,7 @@ class RunFolder:
 
     def close(self) -> None:
         """Let other processes use the folder."""
-        if fcntl and not self._lock.closed:
+        if fcntl and self.ranks.is_first and not self._lock.closed:
             with suppress(OSError):  # closing is not enough: a forked child may hold the file open
                 fcntl.flock(self._lock, fcntl.LOCK_UN)
         self._lock.close()
@@ -105,6 +110,7 @@ class RunFolder:
         inputs: Sequence[str | os.PathLike],
         outputs: Sequence[str],
         work: Callable[[Path], None],
+        shared: bool = False,
     ) -> StageResult:
         """Do the work of a stage, unless its settings, inputs and outputs have not changed since it was done.
 
@@ -112,17 +118,27 @@ class RunFolder:
         changed: 400 -> 300`. inputs: the files and folders that the stage reads, including those that earlier stages
         wrote. outputs: the files and folders that it writes, relative to the run folder; hidden files are ignored.
         work: called with a scratch folder, which keeps its contents after a kill. The folder is emptied if settings or
-        inputs have changed, and deleted when the stage is done. The reason is logged before the work starts. Raises
-        DataError for an input that does not exist.
+        inputs have changed, and deleted when the stage is done. The reason is logged before the work starts. shared:
+        whether all processes of a launch do the work, of which only the first may write outputs; else the first does
+        it alone. Raises DataError for an input that does not exist.
         """
+        scratch = self.path / "checkpoints" / name
+        if not self.ranks.is_first:
+            reason = self.ranks.tell(None)
+            if reason is not None and shared:
+                work(scratch)
+            self.ranks.wait()
+            self._stages = read_stages(self.path / "run.json")
+            return StageResult(name, reason is None, reason or "unchanged", self._stages[name]["seconds"])
         key = {
             "settings": json.loads(json.dumps(settings, default=self._jsonable, allow_nan=False)),
             "inputs": self._hashes(inputs),
         }
-        scratch = self.path / "checkpoints" / name
         reason = self._why(name, key, outputs)
         if reason is None:
             _delete(scratch)  # a kill between the record and the clean-up has left it
+            self.ranks.tell(None)
+            self.ranks.wait()
             return StageResult(name, True, "unchanged", self._stages[name]["seconds"])
         if _read_json(scratch / "key.json") == key:
             reason += "; continues where it stopped" if len(list(scratch.iterdir())) > 1 else ""
@@ -130,6 +146,7 @@ class RunFolder:
             _delete(scratch)
             write_json(scratch / "key.json", key)
         log.info("%s: %s", name, reason)
+        self.ranks.tell(reason)
 
         started = time.perf_counter()
         work(scratch)
@@ -147,6 +164,7 @@ class RunFolder:
         provenance |= {"device": self.device, "seed": self.seed}
         write_json(self.path / "run.json", {"format": FORMAT, **provenance, "stages": self._stages})
         _delete(scratch)
+        self.ranks.wait()
         return StageResult(name, False, reason, seconds)
 
     def digest(self, files: Sequence[str | os.PathLike]) -> str:

@@ -15,14 +15,15 @@ PACKAGE = Path(__file__).parent.parent / "adapt"
 ARROWS = {
     "__main__": {"cli"},
     "errors": set(),
+    "ranks": set(),
     "text": {"errors"},
     "recipe": {"errors", "text"},
     "score": {"errors", "text"},
-    "run": {"errors"},
+    "run": {"errors", "ranks"},
     "lm": {"errors", "text"},
     "model": {"errors", "text"},
-    "train": {"errors", "text", "recipe", "model"},
-    "decode": {"errors", "text", "recipe", "lm", "model"},
+    "train": {"errors", "ranks", "text", "recipe", "model"},
+    "decode": {"errors", "ranks", "text", "recipe", "lm", "model"},
     "stages": {"errors", "text", "recipe", "score", "run", "lm", "model", "train", "decode"},
     "pipeline": {"errors", "text", "recipe", "run", "stages"},
     "compare": {"errors", "recipe", "run", "model", "stages", "pipeline"},
@@ -34,7 +35,7 @@ ARROWS = {
     "robustness": {"errors", "text", "score", "model", "decode", "stages"},
     "tune": {"errors", "text", "recipe", "score", "run", "model", "decode", "stages"},
     "cli": {
-        *("errors", "text", "recipe", "score", "run", "lm", "model", "decode", "stages", "pipeline", "build"),
+        *("errors", "ranks", "text", "recipe", "score", "run", "lm", "model", "decode", "stages", "pipeline", "build"),
         *("check", "compare", "export", "inspect", "prompts", "robustness", "tune"),
     },
 }

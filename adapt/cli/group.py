@@ -9,6 +9,7 @@ import warnings
 import click
 
 from adapt.errors import AdaptError, is_disk_full
+from adapt.ranks import launched
 
 # With this, torch asks the kernel for huge pages, with which a CPU trains faster. torch reads it at its import.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -52,5 +53,7 @@ def main() -> None:
     adapt run recipes/music        every stage, then the score table and report.html
     adapt transcribe call.wav --adapter runs/music/adapter
     """
+    if not launched().is_first:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (to the end of the process)
     if not sys.warnoptions:  # warnings of libraries to their developers; -W shows them
         warnings.simplefilter("ignore")

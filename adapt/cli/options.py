@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from adapt.ranks import launched
 from adapt.recipe.choices import DTYPES
 from adapt.text.normalise import NORMALISERS
 
@@ -92,7 +93,9 @@ def weight(ctx: click.Context, option: click.Option, value: float | None) -> flo
 
 
 def report(result: StageResult, note: str) -> None:
-    """Print a line on stderr for a finished stage."""
+    """Print a line on stderr for a finished stage; of several processes, the first does."""
+    if not launched().is_first:
+        return
     duration = "as before" if result.skipped else f"{result.seconds:.0f} s"
     click.echo(f"{result.name.split('-')[0]:<10} {note:<60} {duration:>9}", err=True)
     if not result.skipped and result.reason != "never run":

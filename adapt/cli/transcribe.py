@@ -10,7 +10,7 @@ import click
 from adapt.cli.options import device_option, dtype_option, language_option, normaliser_option, weight
 from adapt.decode.job import CHANNELS, DEFAULT_ADAPTER, TranscriptionJob, conflict, run_job
 from adapt.decode.parts import LexiconBoosting
-from adapt.decode.ranks import launched
+from adapt.ranks import launched
 from adapt.recipe.choices import NAMES, QUANTISE_BITS
 from adapt.recipe.domain import Transcribe
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from adapt.decode.parts import DomainNgrams, LexiconBoosting
 from adapt.decode.weights import Weights
 from adapt.errors import DataError, RecipeError, unreadable
+from adapt.ranks import launched
 from adapt.recipe.choices import QUANTISE_BITS
 from adapt.recipe.domain import DomainData, Recipe, Transcribe
 from adapt.text.clip import Clip, channels
@@ -118,7 +119,6 @@ def run_job(job: TranscriptionJob) -> Transcripts:
     Raises RecipeError for options that exclude each other, DataError for missing and unreadable files and for equal
     names, and ModelError for a model, an adapter or a prompt that cannot be loaded.
     """
-    from adapt.decode.ranks import launched
     from adapt.decode.transcribe import transcribe
 
     if launched().count > 1 and not job.out:

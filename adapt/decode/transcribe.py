@@ -14,7 +14,6 @@ from tqdm import tqdm
 from adapt.decode.ctc import CtcFusion
 from adapt.decode.fusion import Fusion
 from adapt.decode.names import NamesInPrompt
-from adapt.decode.ranks import Ranks, join, launched, parts
 from adapt.decode.recognise import (
     Recogniser,
     Search,
@@ -24,10 +23,11 @@ from adapt.decode.recognise import (
     stitched,
 )
 from adapt.decode.rescore import Rescorer
-from adapt.decode.transcript_file import finished, write_row
+from adapt.decode.transcript_file import finished, join, part, parts, write_row
 from adapt.errors import DataError
 from adapt.model.features import SAMPLE_RATE, read_audio, read_segments
 from adapt.model.speech_llm import SpeechLLM
+from adapt.ranks import Ranks, launched
 from adapt.recipe.domain import Transcribe
 from adapt.text.manifest import Utterance, durations
 
@@ -65,7 +65,7 @@ def transcribe(
     domain use the unadapted base.
 
     Lines that `out` already has stay, so that a killed run continues; returns their number. Several processes of a
-    launcher share the work (`ranks`). Raises DataError with every file that cannot be read, before the first is
+    launcher share the work (`adapt.ranks`). Raises DataError with every file that cannot be read, before the first is
     transcribed, and if `out` has other contents than transcripts.
     """
     ranks = launched()
@@ -87,7 +87,7 @@ def transcribe(
     out.parent.mkdir(parents=True, exist_ok=True)
     total = sum(seconds.values()) / ranks.count
     with (
-        ranks.part(out).open("a", encoding="utf-8") as lines,
+        part(out, ranks).open("a", encoding="utf-8") as lines,
         tqdm(total=total, desc=label, bar_format=_BAR, file=sys.stderr, disable=not ranks.is_first) as bar,
     ):
 
@@ -160,7 +160,7 @@ class _Recordings:
         grouped = itertools.groupby(sorted(utterances, key=_domain_of), _domain_of)
         groups = (group for _, group in grouped) if self.by_domain else [utterances]
         batches = itertools.chain.from_iterable(_batched(group, self.batch_size) for group in groups)
-        for batch in itertools.islice(batches, self.ranks.rank, None, self.ranks.count):
+        for batch in self.ranks.share(list(batches)):
             if self.by_domain:
                 self.speech_llm.use(batch[0].domain)
             samples = [read_audio(u.audio) for u in batch]
@@ -169,7 +169,7 @@ class _Recordings:
 
     def long(self, utterances: Sequence[Utterance]) -> Iterator[Rows]:
         """The row of each utterance that is cut into segments."""
-        for utterance in utterances[self.ranks.rank :: self.ranks.count]:
+        for utterance in self.ranks.share(utterances):
             rows = []
             if self.by_domain:
                 self.speech_llm.use(utterance.domain)

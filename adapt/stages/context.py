@@ -64,9 +64,10 @@ class Run:
         outputs: Sequence[str],
         work: Callable[[Path], None],
         note: Callable[[], str],
+        shared: bool = False,
     ) -> None:
         """Run a stage (`RunFolder.stage`) and report it. note: returns a few words on its outputs."""
-        result = self.folder.stage(name, settings, inputs, outputs, work)
+        result = self.folder.stage(name, settings, inputs, outputs, work, shared)
         self.report(result, note())
 
     def lines(self, name: str) -> list[str]:

@@ -43,7 +43,8 @@ def decoder(run: Run) -> None:
         train, dev, embeddings = training_text(run), run.lines(plan.DEV), {}
         if settings.pseudo_audio == "speech":
             train, dev, embeddings = spoken(run)
-        shutil.rmtree(run.path(plan.ADAPTER), ignore_errors=True)
+        if run.folder.ranks.is_first:
+            shutil.rmtree(run.path(plan.ADAPTER), ignore_errors=True)
         result = tune_decoder(
             speech_llm,
             train,
@@ -61,7 +62,8 @@ def decoder(run: Run) -> None:
             seed=recipe.seed,
             precision=recipe.precision,
         )
-        write_json(run.path(LOG), dataclasses.asdict(result))
+        if run.folder.ranks.is_first:
+            write_json(run.path(LOG), dataclasses.asdict(result))
 
     record = {
         **plan.normaliser_record(recipe),
@@ -74,7 +76,7 @@ def decoder(run: Run) -> None:
     inputs = run.paths(*FILES, soft_prompt, sentences, plan.projected(recipe))
     inputs += run.manifests.files(recipe.data.source_replay, recipe.data.source_dev)
     inputs += [recipe.data.lexicon] if plan.lists_names(recipe) else []
-    run.stage("decoder", record, inputs, [plan.ADAPTER, LOG], work, lambda: checkpoint_note(run, LOG))
+    run.stage("decoder", record, inputs, [plan.ADAPTER, LOG], work, lambda: checkpoint_note(run, LOG), shared=True)
 
 
 def _lists(run: Run, speech_llm: SpeechLLM) -> DrawnLists:

@@ -29,7 +29,13 @@ def soft_prompt(run: Run) -> None:
     work = _copy if recipe.prompt.start else _learn
     outputs = [plan.SOFT_PROMPT, LOG]
     run.stage(
-        "prompt", settings, inputs, outputs, lambda scratch: work(run, scratch), lambda: checkpoint_note(run, LOG)
+        "prompt",
+        settings,
+        inputs,
+        outputs,
+        lambda scratch: work(run, scratch),
+        lambda: checkpoint_note(run, LOG),
+        shared=work is _learn,
     )
 
 
@@ -68,4 +74,5 @@ def _learn(run: Run, scratch: Path) -> None:
         seed=recipe.seed,
         precision=recipe.precision,
     )
-    write_json(run.path(LOG), dataclasses.asdict(result))
+    if run.folder.ranks.is_first:
+        write_json(run.path(LOG), dataclasses.asdict(result))

@@ -37,10 +37,12 @@ def transcription(
     def work(scratch: Path) -> None:
         unfinished = scratch / "hyps.jsonl"
         write(unfinished)
+        if not folder.ranks.is_first:
+            return
         (folder.path / out).parent.mkdir(parents=True, exist_ok=True)
         unfinished.replace(folder.path / out)
 
-    return folder.stage(name, settings, inputs, [out.as_posix()], work)
+    return folder.stage(name, settings, inputs, [out.as_posix()], work, shared=True)
 
 
 def transcribe(run: Run, of: Sequence[str] = NAMES) -> None:

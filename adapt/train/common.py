@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from adapt.errors import TrainingError
 from adapt.model.packing import target_logits
 from adapt.model.speech_llm import SpeechLLM, token_loss
+from adapt.ranks import launched
 
 Lists = Callable[[str, random.Random], Sequence[str]]  # draws the names in the prompt of a sentence
 EXAMPLES = 12  # recordings whose audio embeddings are saved with a new model, as initial values of soft prompts
@@ -83,6 +85,22 @@ def mean_loss(
     for _, logits, labels in labelled_batches(speech_llm, embeddings, targets):
         total, tokens = total + token_loss(logits, labels).item() * len(labels), tokens + len(labels)
     return total / tokens
+
+
+def check_share(batch_size: int, key: str) -> None:
+    """Raises TrainingError if some of the processes would have no row of a batch. key: of the size in the recipe."""
+    if batch_size < launched().count:
+        problem = f"{key}: {batch_size}, but {launched().count} processes share a batch"
+        raise TrainingError(f"{problem}; give a larger one, or launch fewer")
+
+
+def mean_over_tokens(logits: torch.Tensor, labels: torch.Tensor, tokens: int) -> torch.Tensor:
+    """The loss of this process's share of a batch: over all processes, the mean is the batch's mean loss per token.
+
+    tokens: target tokens of the whole batch.
+    """
+    summed = torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
+    return launched().count * summed / tokens
 
 
 def best_row(log: Sequence[dict], guard_tolerance: float = float("inf")) -> dict:

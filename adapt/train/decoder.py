@@ -11,7 +11,8 @@ import torch
 
 from adapt.model import adapter
 from adapt.model.packing import target_logits
-from adapt.model.speech_llm import SpeechLLM, token_loss
+from adapt.model.speech_llm import SpeechLLM
+from adapt.ranks import launched
 from adapt.recipe.domain import Decoder
 from adapt.train.common import (
     Lists,
@@ -19,10 +20,12 @@ from adapt.train.common import (
     TrainingResult,
     best_row,
     by_length,
+    check_share,
     draw,
     has_stalled,
     labelled_batches,
     mean_loss,
+    mean_over_tokens,
 )
 from adapt.train.fit import fit, uses_bf16
 from adapt.train.pseudo_audio import PseudoAudioInputs, fill_slots
@@ -61,6 +64,7 @@ def tune_decoder(
     raise the loss on `guard` by at most `guard_tolerance`; step 0, the base itself, is one of them. folder: for
     checkpoints. precision: auto, fp32 or bf16.
     """
+    check_share(settings.batch_size, "decoder.batch_size")
     has_anchor = bool(replayed and settings.anchor and _replayed_rows(settings, replayed))
     cached = _cached_base_logits(speech_llm, replayed) if has_anchor else None
     torch.manual_seed(seed)
@@ -83,6 +87,7 @@ def tune_decoder(
             evaluate=evaluate,
             stop=lambda rows: has_stalled(rows, settings.patience),
             label="decoder",
+            shared=True,
             seed=seed,
             bf16=uses_bf16(precision, speech_llm.device),
         )
@@ -91,7 +96,8 @@ def tune_decoder(
     peft.set_peft_model_state_dict(model, weights)
     model.eval()
     metadata = {"name": name, "base": speech_llm.name, "pseudo_audio": settings.pseudo_audio, "step": best["step"]}
-    adapter.save_adapter(out, model, metadata, soft_prompt, speech_llm)
+    if launched().is_first:
+        adapter.save_adapter(out, model, metadata, soft_prompt, speech_llm)
     return TrainingResult(log, best["step"])
 
 
@@ -129,7 +135,7 @@ def _loss(
 ) -> Callable[[torch.nn.Module, dict], torch.Tensor]:
     """The loss function: the loss of the targets and, with `base_logits`, the divergence on replayed audio."""
     speech_llm = inputs.speech_llm
-    targets = [speech_llm.target_ids(text) for text in train]
+    targets, ranks = [speech_llm.target_ids(text) for text in train], launched()
 
     def loss_of(tuned: torch.nn.Module, batch: dict) -> torch.Tensor:
         rows, replayed_indices = batch["rows"].tolist(), batch["replayed"].tolist()
@@ -138,11 +144,14 @@ def _loss(
         names = [lists(train[i], rng) if lists else () for i in rows] + [()] * len(replayed_indices)
         embeddings += [replayed.embeddings[i] for i in replayed_indices]
         batch_targets = [targets[i] for i in rows] + [replayed.targets[i] for i in replayed_indices]
-        logits, predicted = target_logits(speech_llm, embeddings, batch_targets, names, through=tuned)
-        loss = token_loss(logits, predicted)
-        if replayed_indices and base_logits:
-            base = base_logits(replayed_indices)
-            loss = loss + settings.anchor * _divergence(base, logits[-len(base) :])
+        mine = (ranks.share(values) for values in (embeddings, batch_targets, names))
+        logits, predicted = target_logits(speech_llm, *mine, through=tuned)
+        loss = mean_over_tokens(logits, predicted, sum(map(len, batch_targets)))
+        replayed_here = [i for i in ranks.share([*[None] * len(rows), *replayed_indices]) if i is not None]
+        if replayed_here and base_logits:
+            base = base_logits(replayed_here)
+            share = ranks.count * len(base) / sum(len(replayed.targets[i]) for i in replayed_indices)
+            loss = loss + settings.anchor * share * _divergence(base, logits[-len(base) :])
         return loss
 
     return loss_of
@@ -167,7 +176,7 @@ def _evaluation(
         row = {"step": step, "dev_loss": mean_loss(speech_llm, dev_embeddings, dev_targets)}
         if guard:
             row["guard_loss"] = mean_loss(speech_llm, guard.embeddings, guard.targets)
-        if best_row([*log, row], settings.guard_tolerance) is row:
+        if best_row([*log, row], settings.guard_tolerance) is row and launched().is_first:
             model.save_pretrained(folder / "best")
         model.train()
         return row

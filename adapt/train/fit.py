@@ -20,6 +20,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
 from adapt.errors import TrainingError
+from adapt.ranks import launched
 
 EXPLODED = 3.0  # factor of the first loss, or of 1 nat if that is larger, above which a loss has exploded
 
@@ -49,20 +50,39 @@ class _StepTrainer(Trainer):
 
     def __init__(self, model, arguments, *args, loss_of: Callable[..., torch.Tensor], **kwargs):
         super().__init__(model, arguments, *args, **kwargs)
-        self.loss_of = loss_of
+        self.loss_of, self.ranks = loss_of, launched()
         self.accelerator.device_placement = False
+        # Each process takes every batch and computes the loss of its share, often not through `forward`.
+        self.accelerator.prepare_model = lambda model, **_: model
 
     def _prepare_input(self, data):
         if isinstance(data, torch.Tensor):
             return data.to(next(self.model.parameters()).device)
         return super()._prepare_input(data)
 
+    def get_train_dataloader(self) -> torch.utils.data.DataLoader:
+        workers = self.args.dataloader_num_workers
+        return torch.utils.data.DataLoader(
+            self.train_dataset,
+            shuffle=False,
+            collate_fn=self.data_collator,
+            num_workers=workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor if workers else None,
+        )
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.ranks.count > 1:
+            for parameter in model.parameters():
+                if parameter.requires_grad:
+                    gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                    torch.distributed.all_reduce(gradient)
+                    parameter.grad = gradient / self.ranks.count
+        return loss
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         with self.accelerator.autocast():  # Trainer wraps `forward` alone, which not every loss calls
             return self.loss_of(model, inputs)
-
-    def _get_train_sampler(self, train_dataset=None):
-        return torch.utils.data.SequentialSampler(train_dataset or self.train_dataset)
 
 
 class _Progress(TrainerCallback):
@@ -86,6 +106,7 @@ class _Progress(TrainerCallback):
             bar_format=form,
             smoothing=0.03,  # an evaluation or a pause changes the estimated time only a little
             file=sys.stderr,
+            disable=not launched().is_first,
         )
         if self.evaluate and not state.global_step:
             state.log_history.append({"step": 0, **self.evaluate(0, [])})
@@ -157,6 +178,7 @@ def fit(
     bf16: bool = False,
     weight_decay: float = 0.0,
     workers: int = 0,
+    shared: bool = False,
 ) -> list[dict]:
     """Train `model` for `steps` batches, and return the log: rows of `{"step", "loss", ...}`.
 
@@ -165,9 +187,13 @@ def fit(
     0 and every `save_every` steps, `evaluate(step, log)` adds its figures to the log; None: no evaluation. Every
     `save_every` steps, `stop(log)` may end the training, and a checkpoint is written to `folder`, from which the next
     call with the same folder resumes. label: names the training in its progress bar and errors. bf16: mixed precision.
-    workers: processes that prepare batches; 0: the training process itself. Raises `TrainingError` if the loss exceeds
-    EXPLODED times its first value, or is not a number.
+    workers: processes that prepare batches; 0: the training process itself. shared: whether several processes of a
+    launch train together: `loss_of` returns the loss of a share of the batch, whose mean over the processes is that of
+    the batch. Raises `TrainingError` if the loss exceeds EXPLODED times its first value, or is not a number, and for
+    several processes if it is not shared.
     """
+    if launched().count > 1 and not shared:
+        raise TrainingError(f"{label}: only prompt and decoder are trained by several processes; launch one")
     folder.mkdir(parents=True, exist_ok=True)
     logging.set_verbosity_error()  # Trainer logs every file that it saves
     logging.disable_progress_bar()
@@ -186,10 +212,14 @@ def fit(
     )
     for printer in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(printer)
-    last = _last_whole_checkpoint(folder)
+    if launched().is_first:
+        _delete_broken_checkpoints(folder)
+    launched().wait()
+    last = get_last_checkpoint(folder)
     if last and stop(log := TrainerState.load_from_json(str(Path(last, TRAINER_STATE_NAME))).log_history):
         return _rows(log)  # it was killed after its early stop, which Trainer does not record
     trainer.train(resume_from_checkpoint=last)
+    launched().wait()  # for what the first process writes
     return _rows(trainer.state.log_history)
 
 
@@ -219,11 +249,10 @@ def _arguments(folder: Path, steps: int, save_every: int, workers: int, **others
     )
 
 
-def _last_whole_checkpoint(folder: Path) -> str | None:
-    """The newest complete checkpoint of Trainer; None without one. Incomplete ones, left by a kill, are deleted."""
+def _delete_broken_checkpoints(folder: Path) -> None:
+    """Delete the incomplete checkpoints of Trainer, which a kill has left."""
     for checkpoint in folder.glob("checkpoint-*"):
         try:
             json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))  # the last file to be written
         except (OSError, ValueError):
             shutil.rmtree(checkpoint)
-    return get_last_checkpoint(folder)

@@ -11,9 +11,10 @@ import torch
 
 from adapt.model import soft_prompt
 from adapt.model.packing import target_logits
-from adapt.model.speech_llm import SpeechLLM, token_loss
+from adapt.model.speech_llm import SpeechLLM
+from adapt.ranks import launched
 from adapt.recipe.domain import Prompt
-from adapt.train.common import TrainingResult, best_row, by_length, draw, mean_loss
+from adapt.train.common import TrainingResult, best_row, by_length, check_share, draw, mean_loss, mean_over_tokens
 from adapt.train.fit import fit, uses_bf16
 
 
@@ -42,12 +43,13 @@ def learn_soft_prompt(
     examples: audio embeddings `[slots, hidden]` of real audio, for the `init` choices `audio` and `stats`; () for
     others. folder: for checkpoints. precision: auto, fp32 or bf16.
     """
+    check_share(settings.batch_size, "prompt.batch_size")
     speech_llm.model.requires_grad_(False).eval()
     torch.manual_seed(seed)
     start = soft_prompt.initial(settings.init, settings.length, examples, speech_llm).float()
     module = _SoftPrompt(start)
     targets, dev_targets = ([speech_llm.target_ids(t) for t in texts] for texts in (train, dev))
-    ordered = by_length(targets)
+    ordered, ranks = by_length(targets), launched()
 
     def batch_of(step: int) -> dict:
         rng = random.Random(seed * 1_000_003 + step)
@@ -56,11 +58,13 @@ def learn_soft_prompt(
     def loss_of(model: _SoftPrompt, batch: dict) -> torch.Tensor:
         rows = batch["rows"].tolist()
         vectors = next(model.parameters())
-        return token_loss(*target_logits(speech_llm, [vectors] * len(rows), [targets[i] for i in rows]))
+        mine = ranks.share(rows)
+        logits, labels = target_logits(speech_llm, [vectors] * len(mine), [targets[i] for i in mine])
+        return mean_over_tokens(logits, labels, sum(len(targets[i]) for i in rows))
 
     def evaluate(step: int, log: list[dict]) -> dict:
         row = {"step": step, "dev_loss": mean_loss(speech_llm, [module.vectors] * len(dev), dev_targets)}
-        if best_row([*log, row]) is row:
+        if best_row([*log, row]) is row and ranks.is_first:
             soft_prompt.save_soft_prompt(folder / "best.safetensors", module.vectors)
         return row
 
@@ -76,9 +80,11 @@ def learn_soft_prompt(
             save_every=min(settings.eval_every, settings.steps),
             evaluate=evaluate,
             label="prompt",
+            shared=True,
             seed=seed,
             bf16=uses_bf16(precision, speech_llm.device),
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(folder / "best.safetensors", out)
+    if ranks.is_first:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / "best.safetensors", out)
     return TrainingResult(log, best_row(log)["step"])

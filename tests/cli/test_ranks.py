@@ -1,4 +1,4 @@
-"""`adapt transcribe` by several processes of a launcher."""
+"""Commands that a launcher starts in several processes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ import shutil
 import subprocess
 import sys
 
+import pytest
+
+from adapt.errors import TrainingError
+from adapt.ranks import Ranks
+from adapt.train import common
+from adapt.train import fit as fit_module
+
 from ..session import adapt
+from .conftest import overrides
 
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "adapt"]
 
@@ -37,6 +45,35 @@ def test_two_processes_write_what_one_writes_and_go_on_after_a_kill(recipe, tiny
     shared.with_name(f"{shared.name}.7").write_text(others[1] + first[:9])  # of a call with more processes, killed
     again = adapt(*options, shared)
     assert again.exit_code == 0 and shared.read_bytes() == alone.read_bytes(), again.output
+
+
+def test_two_processes_train_and_transcribe_as_one_does(recipe, tmp_path):
+    settings = ("decoder.dropout=0", "decoder.pseudo_audio=mixed", "transcribe.batch_size=1", "precision=fp32")
+    options = ["run", recipe, "--device", "cpu", *overrides(*settings), "-o"]
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    single = adapt(*options, alone)
+    assert single.exit_code == 0, single.output
+    done = launched(*options, shared)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("adapted") == single.stdout.count("adapted"), "one process prints"
+    for log in ("prompt/log.json", "decoder/log.json"):
+        ours, theirs = (json.loads((run / log).read_text()) for run in (shared, alone))
+        assert ours["best_step"] == theirs["best_step"]
+        for row, expected in zip(ours["log"], theirs["log"], strict=True):
+            assert row == pytest.approx(expected, abs=1e-5, rel=1e-5)
+    for hyps in sorted((alone / "hyps").iterdir()):
+        assert (shared / "hyps" / hyps.name).read_bytes() == hyps.read_bytes(), hyps.name
+    again = adapt(*options, shared)
+    assert again.exit_code == 0 and again.stderr.count("as before") == single.stderr.count(" s\n"), again.stderr
+
+
+def test_a_batch_that_processes_cannot_share_and_other_trainings_are_refused(recipe, monkeypatch, tmp_path):
+    monkeypatch.setattr(common, "launched", lambda: Ranks(0, 8))
+    wrong = adapt("run", recipe, "-o", tmp_path / "run")
+    assert "prompt.batch_size: 4, but 8 processes share a batch; give a larger one" in wrong.stderr, wrong.output
+    monkeypatch.setattr(fit_module, "launched", lambda: Ranks(0, 2))
+    with pytest.raises(TrainingError, match="align: only prompt and decoder are trained by several processes"):
+        fit_module.fit(None, None, None, steps=1, groups=[], warmup=1, folder=tmp_path, save_every=1, label="align")
 
 
 def test_several_processes_need_a_file(recipe, monkeypatch):
