@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-PROMPT, VIRTUAL, BATCH, STEPS = 70, 60, 32, 6
+PROMPT, VIRTUAL, BATCH, STEPS = 70, 60, 32, 20
 RATE = 1e-3
 
 
