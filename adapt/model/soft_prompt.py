@@ -20,8 +20,8 @@ def slot_examples(speech_llm: SpeechLLM, replayed: Sequence[torch.Tensor] = ()) 
 
     Raises `ModelError` if there are neither.
     """
-    if replayed:
-        return list(replayed)
+    if heard := [slot for slot in replayed if len(slot)]:  # an encoder that transcribes may hear nothing
+        return heard
     path = Path(speech_llm.model.name_or_path) / SLOT_EXAMPLES
     if not path.exists():
         raise ModelError(

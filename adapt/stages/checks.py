@@ -6,6 +6,8 @@ import functools
 from collections.abc import Iterable
 
 from adapt.errors import DataError, RecipeError
+from adapt.model.bases import config_of, described
+from adapt.model.families import FAMILIES
 from adapt.recipe.domain import Recipe
 from adapt.stages.context import Run
 from adapt.text.lexicon import read_lexicon
@@ -22,9 +24,18 @@ def fusion_problems(recipe: Recipe, weights: Iterable[dict[str, float]]) -> list
         problems.append("fusion.boost: no lexicon to boost; name data.lexicon")
     if recipe.transcribe.names in ("prompt", "both") and not recipe.data.lexicon:
         problems.append("transcribe.names: no lexicon to take names from; name data.lexicon")
+    elif recipe.transcribe.names in ("prompt", "both") and not _has_room_for_names(recipe):
+        problem = f"the prompt of {recipe.base} has no room for names"
+        problems.append(f"transcribe.names: {problem}; boost them instead (transcribe.names: boost)")
     if any("reward" in keys and not keys & {"lm", "source", "boost"} for keys in parts_of_systems):
         problems.append("fusion.reward: alone it has no effect; give fusion.lm, source or boost too, or leave it out")
     return problems
+
+
+def _has_room_for_names(recipe: Recipe) -> bool:
+    """Whether the prompt of the base can list names; a learned prompt always can."""
+    family = FAMILIES.get(config_of(described(recipe.base)).get("model_type"))
+    return recipe.project.method != "none" or family is None or family.names is not None
 
 
 def check_fusion(run: Run, weights: Iterable[dict[str, float]]) -> None:

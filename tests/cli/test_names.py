@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 
 import pytest
 
 from adapt.text.transcripts import read_hypotheses
+from adapt.tune.counts import DevCounts
+from tests.model.builders.parts import tiny_whisper, transcribing_llm
 
-from ..session import adapt
+from ..session import adapt, write_manifest
 from .conftest import overrides
 
 NAMED = overrides("transcribe.names=both", "fusion.boost=1", "decoder.names=0.5", "transcribe.max_new_tokens=120")
@@ -30,6 +33,28 @@ def test_a_run_scores_none_prompt_boost_and_both(finish, tmp_path, monkeypatch):
     assert read_hypotheses(out) == read_hypotheses(run.run / "hyps/target.adapted + names + boost.jsonl")
     unused = adapt("run", run.recipe, "-o", run.run, *NAMED, *overrides("transcribe.names=none", "decoder.names=0.5"))
     assert unused.exit_code == 0 and "boost" not in unused.stdout and "names" not in unused.stdout, unused.stdout
+
+
+def test_a_base_that_transcribes_is_tuned_as_it_is_run(recipe, tmp_path, monkeypatch):
+    llm = transcribing_llm(tiny_whisper(tmp_path / "whisper"))
+    base = tmp_path / "base"
+    llm.model.save_pretrained(base)
+    llm.tokenizer.save_pretrained(base)
+    write_manifest(recipe / "dev.jsonl", [0, 2])
+    monkeypatch.setattr(DevCounts, "refused", lambda *_: False)
+    settings = [f"base={base}", "data.dev=dev.jsonl", "decoder.pseudo_audio=soft-prompt"]
+    settings += ["prompt.init=text", "transcribe.names=both"]
+    tuned = adapt("tune", recipe, "-o", tmp_path / "run", *overrides(*settings), "--json")
+    assert tuned.exit_code == 0, tuned.output
+    systems = json.loads(tuned.stdout)["systems"]
+    assert {row["of"] for row in systems.values()} >= {"base", "adapted"}
+    ran = adapt("run", recipe, "-o", tmp_path / "run", *overrides(*settings))
+    assert ran.exit_code == 0, ran.output
+    names = {name.replace(row["of"], f"{row['of']} + names", 1) for name, row in systems.items()}
+    scored = {row["system"] for row in json.loads((tmp_path / "run/scores/metrics.json").read_text())["rows"]}
+    assert scored >= {*systems, *names, "first pass + names"}
+    prompt = adapt("run", recipe, "-o", tmp_path / "run", *overrides(*settings[:-1], "transcribe.names=prompt"))
+    assert prompt.exit_code == 0 and "boost" not in prompt.stdout and "+ LM" in prompt.stdout, prompt.output
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,9 @@ from adapt.decode.names import NamesInPrompt
 from adapt.decode.recognise import Search, decoder_recogniser
 from adapt.errors import ModelError
 from adapt.model import first_pass, transcribing_whisper
-from adapt.model.compose import compose
 from adapt.model.encoders import pretrained
 from adapt.model.features import pad, read_audio
-from adapt.model.first_pass import spoken_words, token_letters
+from adapt.model.first_pass import spoken_words
 from adapt.model.heard import embeddings_and_heard, heard_after_lists
 from adapt.model.load import view
 from adapt.model.tokenizer import with_leading_space
@@ -31,7 +30,7 @@ from adapt.text.manifest import read_manifest
 from adapt.text.normalise import basic
 from adapt.train.mishearing import load_mishearings, mishearing_inventory, mishearings, save_mishearings
 from adapt.train.pseudo_audio import PseudoAudioInputs, simulate
-from tests.model.builders.parts import TEXT, byte_level_tokenizer, tiny_whisper
+from tests.model.builders.parts import byte_level_tokenizer, tiny_whisper, transcribing_llm
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz' "
 DEV = Path(__file__).parents[2] / "recipes/music/natural/dev.jsonl"
@@ -44,15 +43,7 @@ def whisper(tmp_path) -> Path:
 
 @pytest.fixture
 def speech_llm(whisper):
-    """A base of a tiny Whisper that transcribes, and a tiny Llama."""
-    tokenizer = byte_level_tokenizer()
-    torch.manual_seed(1)
-    llm = transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=len(tokenizer), **TEXT))
-    encoder = pretrained(str(whisper), ALPHABET, first_pass="en")
-    theirs = transformers.AutoTokenizer.from_pretrained(whisper)
-    letters = token_letters(theirs, encoder.encoder.config.first_pass["end"])
-    model = compose(encoder, llm, tokenizer, letters=letters, projector="first-pass", projector_size=16)
-    return view("w", model.eval(), tokenizer)
+    return transcribing_llm(whisper)
 
 
 def test_the_transcript_is_that_of_whisper_and_does_not_depend_on_the_batch(whisper, noise, monkeypatch):

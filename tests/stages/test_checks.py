@@ -28,6 +28,15 @@ def test_all_missing_inputs_are_one_error(new_run):
     assert keys == ["fusion.source", "fusion.boost", "fusion.reward"]
 
 
+def test_names_for_a_prompt_without_room_for_them_are_an_error(new_run, folder):
+    (folder / "voxtral").mkdir()
+    (folder / "voxtral/config.json").write_text('{"model_type": "voxtral"}')
+    settings = ("transcribe.names=both", f"base={folder / 'voxtral'}")
+    with pytest.raises(RecipeError, match=r"transcribe.names: the prompt of .*voxtral has no room for names; boost"):
+        check_fusion(new_run(*settings), [])
+    check_fusion(new_run(*settings, "transcribe.names=boost"), [])
+
+
 def test_weights_of_zero_and_inputs_that_are_there_are_no_error(new_run, folder):
     check_fusion(new_run("data.lexicon="), [{"source": 0.0, "boost": 0.0, "reward": 0.0}])
     run = new_run("data.source_replay=test.jsonl")

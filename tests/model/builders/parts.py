@@ -10,7 +10,12 @@ import torch
 import transformers as T
 from tokenizers import models, normalizers, pre_tokenizers, trainers
 
+from adapt.model.compose import compose
+from adapt.model.encoders import pretrained
 from adapt.model.families import FAMILIES
+from adapt.model.first_pass import token_letters
+from adapt.model.load import view
+from adapt.model.speech_llm import SpeechLLM
 
 # Why the processor of a model type cannot be built here.
 WITHOUT_PROCESSOR = {"voxtral_realtime": "it is not supported: its prompt has no slot"}
@@ -115,6 +120,18 @@ def tiny_whisper(folder: Path, **sizes) -> Path:
     T.WhisperForConditionalGeneration(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def transcribing_llm(whisper: Path) -> SpeechLLM:
+    """A base of the Whisper in a folder, which transcribes, and a tiny Llama."""
+    tokenizer = byte_level_tokenizer()
+    torch.manual_seed(1)
+    llm = T.LlamaForCausalLM(T.LlamaConfig(vocab_size=len(tokenizer), **TEXT))
+    encoder = pretrained(str(whisper), "abcdefghijklmnopqrstuvwxyz' ", first_pass="en")
+    theirs = T.AutoTokenizer.from_pretrained(whisper)
+    letters = token_letters(theirs, encoder.encoder.config.first_pass["end"])
+    model = compose(encoder, llm, tokenizer, letters=letters, projector="first-pass", projector_size=16)
+    return view("w", model.eval(), tokenizer)
 
 
 def whisper_features() -> T.WhisperFeatureExtractor:
