@@ -52,8 +52,9 @@ class _StepTrainer(Trainer):
         super().__init__(model, arguments, *args, **kwargs)
         self.loss_of, self.ranks = loss_of, launched()
         self.accelerator.device_placement = False
-        # Each process takes every batch and computes the loss of its share, often not through `forward`.
-        self.accelerator.prepare_model = lambda model, **_: model
+        # Without DDP: each process takes every batch and computes the loss of its share, often not through `forward`.
+        prepare = self.accelerator.prepare_model
+        self.accelerator.prepare_model = lambda model, **options: prepare(model, **options | {"evaluation_mode": True})
 
     def _prepare_input(self, data):
         if isinstance(data, torch.Tensor):

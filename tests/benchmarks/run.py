@@ -18,6 +18,8 @@ import time
 from pathlib import Path
 
 import click
+
+sys.path.insert(0, str(Path(__file__).parent))
 from training import TRAINING
 
 

@@ -109,13 +109,6 @@ def test_text_by_rows_has_the_logits_and_the_loss_of_text_by_ids(llm):
         assert_close(token_loss(ours[0, :-1], ids[0, 1:]), theirs.loss)
 
 
-def test_the_slot_gets_a_gradient_through_a_frozen_model(llm):
-    llm.model.requires_grad_(False)
-    slot = random_slots(llm, 5)[0].requires_grad_()
-    token_loss(*target_logits(llm, [slot, slot], [llm.target_ids(t) for t in TEXT[:2]])).backward()
-    assert slot.grad.norm() > 0 and slot.grad.isfinite().all()
-
-
 @pytest.mark.parametrize("trains", [False, True])
 def test_texts_that_share_rows_have_the_logits_and_gradients_of_each_text_alone(llm, trains):
     llm.model.requires_grad_(False)
@@ -137,6 +130,7 @@ def test_texts_that_share_rows_have_the_logits_and_gradients_of_each_text_alone(
                 )
             loss = token_loss(logits, labels)
             loss.backward()
+        assert all(slot.grad.norm() > 0 for slot in (twice, *others))
         found.append((loss, logits, *(slot.grad for slot in (twice, *others))))
     assert llm.packs == can_pack(llm) == (llm.model.config.model_type not in STATEFUL)
     assert llm.model.get_decoder().config._attn_implementation == before

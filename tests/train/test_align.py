@@ -4,8 +4,9 @@ import logging
 
 import torch
 
-from adapt.model.speech_llm import SpeechLLM
+from adapt.model.packing import target_logits
 from adapt.recipe.base import Align
+from adapt.train import align as align_module
 from adapt.train.align import align, frame_inventory
 from adapt.train.speech import read_speech
 
@@ -60,13 +61,13 @@ def test_a_decoder_that_ignores_the_audio_is_reported(tiny, manifest, tmp_path, 
 
 
 def test_prompts_list_the_names_that_are_drawn(tiny, manifest, tmp_path, monkeypatch):
-    seen, prompt = [], SpeechLLM.prompt
+    seen = []
 
-    def listed(self, slot, names=()):
-        seen.append(tuple(names))
-        return prompt(self, slot, names)
+    def listed(speech_llm, slots, targets, names):
+        seen.extend(map(tuple, names))
+        return target_logits(speech_llm, slots, targets, names)
 
-    monkeypatch.setattr(SpeechLLM, "prompt", listed)
+    monkeypatch.setattr(align_module, "target_logits", listed)
     speech = read_speech(manifest, str)
     align(
         tiny,

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from adapt.errors import ModelError
 from adapt.model import adapter
 from adapt.model.load import load_speech_llm
-from adapt.model.speech_llm import SpeechLLM
+from adapt.model.packing import target_logits
 from adapt.recipe.domain import Decoder
 from adapt.train import decoder as decoding
 from adapt.train import fit as fitting
@@ -163,13 +163,13 @@ def test_the_base_is_kept_where_every_checkpoint_raises_the_guard_loss(tiny, noi
 def test_prompts_of_sentences_list_the_names_that_are_drawn_and_those_of_replayed_audio_none(
     tiny, noise, tmp_path, monkeypatch
 ):
-    seen, prompt = [], SpeechLLM.prompt
+    seen = []
 
-    def listed(self, slot, names=()):
-        seen.append(tuple(names))
-        return prompt(self, slot, names)
+    def listed(speech_llm, slots, targets, names=None, **options):
+        seen.extend(map(tuple, names or ()))
+        return target_logits(speech_llm, slots, targets, names, **options)
 
-    monkeypatch.setattr(SpeechLLM, "prompt", listed)
+    monkeypatch.setattr(decoding, "target_logits", listed)
     steps, batch, replayed = 2, 6, 2
     tune(tiny, noise, tmp_path, steps=steps, eval_every=2, lists=lambda text, rng: (text.split()[0],))
     drawn = [names for names in seen if names]
