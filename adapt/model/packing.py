@@ -133,51 +133,47 @@ def _layout(texts: Sequence[Text], count: int) -> list[_Row]:
 def _logits(
     speech_llm: SpeechLLM, texts: Sequence[Text], rows: Sequence[_Row], through: torch.nn.Module | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits and tokens of the texts in this layout."""
-    embedded = speech_llm.embed([token for text in texts for token in text.target])
-    targets = embedded.split([len(text.target) for text in texts])
-    packed, positions, segments, parents = [], [], [], []
-    places: list[list[tuple[int, int]]] = [[] for _ in texts]  # of the states that predict each target
+    """Logits and tokens of the texts in these rows."""
+    tokens = [token for text in texts for token in text.target]
+    targets = speech_llm.embed(tokens).split([len(text.target) for text in texts])
+    length, packed, labels = _padded(rows), [], []
+    states: list[list[tuple[int, int]]] = [[] for _ in texts]  # (row, column) of those that predict each target
     for number, row in enumerate(rows):
-        pieces, at, of, under = [], [], [], []
-        for part, members in enumerate(row.parts.values()):
+        pieces, of_row = [], []  # of_row: for each token its position, its text, and the shared part before it
+        for part, members in enumerate(row.parts.values(), 1):
             shared = texts[members[0]].shared
             pieces.append(shared)
-            at += range(len(shared))
-            of += [-1 - part] * len(shared)
-            under += [-1 - part] * len(shared)
-            last = len(at) - 1
+            of_row += [(place, -part, -part) for place in range(len(shared))]
+            last = len(of_row) - 1
             for i in members:
-                text, first = texts[i], len(at)
+                text, first = texts[i], len(of_row) + len(texts[i].own)
                 pieces += [text.own, targets[i]]
-                at += range(len(shared), len(shared) + text.length)
-                of += [i] * text.length
-                under += [-1 - part] * text.length
-                before = [last if not len(text.own) else first + len(text.own) - 1]
-                own = first + len(text.own)
-                places[i] = [(number, place) for place in [*before, *range(own, own + len(text.target) - 1)]]
-        packed.append(torch.cat(pieces))
-        for values, all_values in ((at, positions), (of, segments), (under, parents)):
-            all_values.append(values)
-    length = _padded(rows)
-    device = packed[0].device
-    inputs = torch.stack([F.pad(row, (0, 0, 0, length - len(row))) for row in packed])
-    lengths = torch.tensor([len(row) for row in packed], device=device)
-    inside = torch.arange(length, device=device)[None] < lengths[:, None]
-    chosen = torch.tensor(list(itertools.chain.from_iterable(places)), device=device).T
-    labels = torch.tensor([token for text in texts for token in text.target], device=device)
+                of_row += [(len(shared) + place, i, -part) for place in range(text.length)]
+                columns = (first - 1 if len(text.own) else last, *range(first, first + len(text.target) - 1))
+                states[i] = [(number, column) for column in columns]
+        labels.append(of_row + [(0, len(texts), 0)] * (length - len(of_row)))
+        packed.append(F.pad(torch.cat(pieces), (0, 0, 0, length - len(of_row))))
+    inputs = torch.stack(packed)
+    positions, owners, parts = torch.tensor(labels, device=inputs.device).unbind(-1)
     if all(len(row.parts) == 1 and len(*row.parts.values()) == 1 for row in rows):
-        return speech_llm.logits_at(inputs, chosen, inside.long(), through=through), labels
-    padding = len(texts)
-    of, under, at = (
-        torch.tensor([[*values, *[fill] * (length - len(values))] for values in all_values], device=device)
-        for all_values, fill in ((segments, padding), (parents, padding), (positions, 0))
-    )
-    sees = (of[:, :, None] == of[:, None]) | (under[:, :, None] == of[:, None])
-    sees &= torch.ones(length, length, dtype=torch.bool, device=device).tril()
-    mask = torch.zeros(sees.shape, dtype=inputs.dtype, device=device)
-    mask = mask.masked_fill(~sees, torch.finfo(inputs.dtype).min)[:, None]
-    return speech_llm.logits_at(inputs, chosen, mask, at, through=through), labels
+        mask, positions = (owners < len(texts)).long(), None
+    else:
+        mask = _block_mask(owners, parts, inputs.dtype)
+    places = torch.tensor(list(itertools.chain.from_iterable(states)), device=inputs.device).T
+    logits = speech_llm.logits_at(inputs, places, mask, positions, through=through)
+    return logits, torch.tensor(tokens, device=inputs.device)
+
+
+def _block_mask(owners: torch.Tensor, parts: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """What is added to attention, `[rows, 1, length, length]`: 0 where a token sees another, and the least number.
+
+    owners: the text of each token, or, of one in a shared part, that part. parts: the shared part of its text. Both are
+    `[rows, length]`. A token sees earlier ones of its text and of the shared part before it.
+    """
+    sees = (owners[:, :, None] == owners[:, None]) | (parts[:, :, None] == owners[:, None])
+    sees &= torch.ones(sees.shape[1:], dtype=torch.bool, device=owners.device).tril()
+    mask = torch.zeros(sees.shape, dtype=dtype, device=owners.device)
+    return mask.masked_fill(~sees, torch.finfo(dtype).min)[:, None]
 
 
 def _packs(speech_llm: SpeechLLM, longest: int) -> bool:
@@ -204,7 +200,7 @@ def can_pack(speech_llm: SpeechLLM) -> bool:
         shared = [_Row(len(prompt) + text.length + others[0].length, {0: [0, 1]})]
         first, second = (_logits(speech_llm, [other, text], shared, None)[0][-text.length :] for other in others)
         alone, _ = _logits(speech_llm, [text], [_Row(len(prompt) + text.length, {0: [0]})], None)
-    except (RuntimeError, ValueError, TypeError, AttributeError, LookupError, NotImplementedError):
+    except (RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError):
         return False  # it takes no mask of this shape
     finally:
         for module, mode in modes.items():
