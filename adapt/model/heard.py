@@ -13,7 +13,7 @@ from adapt.model.encoders import CtcEncoder
 from adapt.model.features import pad
 from adapt.model.speech_llm import SpeechLLM
 
-KEPT = 2_000  # recordings, with and without names, of which it is kept in memory
+KEPT = 2**30  # bytes of it that are kept in memory
 
 
 class Listed(NamedTuple):
@@ -91,9 +91,14 @@ def _remembered(speech_llm: SpeechLLM, keys: Sequence[bytes], hear: Callable[[Se
     new = {key: place for place, key in enumerate(keys) if key not in kept}
     found = dict(zip(new, hear(list(new.values())) if new else [], strict=True))
     rows = [found.get(key) or kept[key] for key in keys]
-    if speech_llm.heard is not None and len(speech_llm.heard) < KEPT:
+    if speech_llm.heard is not None and _size([*kept.values(), *found.values()]) <= KEPT:
         speech_llm.heard |= found
     return rows
+
+
+def _size(heard: Sequence[tuple]) -> int:
+    """The bytes of tensors."""
+    return sum(value.nbytes for row in heard for value in row if isinstance(value, torch.Tensor))
 
 
 def _spoken_tokens(speech_llm: SpeechLLM, frames: torch.Tensor, lengths: torch.Tensor) -> list[torch.Tensor]:

@@ -20,6 +20,7 @@ from adapt.decode.names import NamesInPrompt
 from adapt.decode.recognise import Search, decoder_recogniser
 from adapt.errors import ModelError
 from adapt.model import first_pass, transcribing_whisper
+from adapt.model import heard as heard_module
 from adapt.model.encoders import pretrained
 from adapt.model.features import pad, read_audio
 from adapt.model.first_pass import spoken_words
@@ -137,6 +138,20 @@ def test_what_whisper_heard_after_a_list_replaces_the_rest_where_its_names_are_b
     expected = [first.heard, plain[1], last.heard]
     assert any(a.shape != b.shape or not torch.equal(a, b) for a, b in zip(plain, expected, strict=True))
     assert all(map(torch.equal, seen, expected if borne else plain))
+
+
+def test_what_was_heard_is_remembered_up_to_a_size(speech_llm, noise, monkeypatch):
+    speech_llm.heard = {}
+    _, first = embeddings_and_heard(speech_llm, noise[:2])
+    (listed,) = heard_after_lists(speech_llm, noise[:1], first[:1], [("Mariah",)])
+    monkeypatch.setattr(heard_module, "KEPT", 0)
+    embeddings_and_heard(speech_llm, noise[2:])
+    assert len(speech_llm.heard) == 3, "two recordings, one of them also with a name before it"
+    monkeypatch.setattr(type(speech_llm), "frames", None)
+    _, again = embeddings_and_heard(speech_llm, noise[:2])
+    assert again == first and heard_after_lists(speech_llm, noise[:1], first[:1], [("Mariah",)]) == [listed]
+    with pytest.raises(TypeError):
+        embeddings_and_heard(speech_llm, noise[2:])
 
 
 def test_names_that_fit_are_listed(speech_llm, monkeypatch):
