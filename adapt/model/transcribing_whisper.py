@@ -80,9 +80,10 @@ class TranscribingWhisper(WhisperPreTrainedModel):
         evidence = [0.0] * len(recorded)
         for places, heard, counts in self._heard(features, recorded):
             transcribed = self._transcribed(heard, counts, [lists[place] for place in places])
-            for place, row, count, transcript in zip(places, heard, counts.tolist(), transcribed, strict=True):
-                rows[place] = _joined(row[:count], *transcript)
-                evidence[place] = self._evidence(row, transcript[0], lists[place], plain[place])
+            own = [([*plain[place], self.config.first_pass["end"]], lists[place]) for place in places]
+            speaks = self._evidence(heard, [states for states, _ in transcribed], *zip(*own, strict=True))
+            for i, (place, count) in enumerate(zip(places, counts.tolist(), strict=True)):
+                rows[place], evidence[place] = _joined(heard[i, :count], *transcribed[i]), speaks[i]
         return pad_sequence(rows, batch_first=True), self._counts(recorded), evidence
 
     def _heard(
@@ -104,24 +105,44 @@ class TranscribingWhisper(WhisperPreTrainedModel):
         """The number of frames of recordings of `recorded` features, `[batch]`."""
         return (recorded + MARGIN).clamp_max(2 * self.config.max_source_positions).add(1) // 2
 
-    def _evidence(self, heard: torch.Tensor, states: torch.Tensor, own: Sequence[int], plain: Sequence[int]) -> float:
-        """The evidence of `frames_after` for one recording. states: of the transcript after the list `own`."""
+    def _evidence(
+        self,
+        heard: torch.Tensor,
+        states: Sequence[torch.Tensor],
+        plain: Sequence[Sequence[int]],
+        lists: Sequence[Sequence[int]],
+    ) -> list[float]:
+        """The evidence of `frames_after` for each row. states: of the transcripts after lists. plain: with the end."""
         settings, readout = self.config.first_pass, self.decoder.embed_tokens.weight.float()
-        logs = written_logits(states, readout, settings).log_softmax(-1)
-        listed = logs.argmax(-1).tolist()
-        before = [settings["previous"], *own, *settings["prompt"]]
-        plain = [*plain, settings["end"]]
+        logs = [written_logits(row, readout, settings).log_softmax(-1) for row in states]
+        listed = [row.argmax(-1).tolist() for row in logs]
+        changed = [i for i, tokens in enumerate(listed) if tokens != list(plain[i])]
+        prompt, evidence = settings["prompt"], [0.0] * len(states)
+        texts = []
+        for i in changed:
+            after = [settings["previous"], *lists[i], *prompt]
+            texts += [(i, prompt, listed[i]), (i, prompt, plain[i]), (i, after, plain[i])]
+        scores = iter(self._log_probabilities(heard, texts, readout))
+        for i in changed:
+            listed_alone, plain_alone, plain_after = next(scores), next(scores), next(scores)
+            evidence[i] = listed_alone - plain_alone + float(logs[i].max(-1).values.sum()) - plain_after
+        return evidence
 
-        def score(prompt: Sequence[int], tokens: Sequence[int]) -> float:
-            inputs = torch.tensor([[*prompt, *tokens[:-1]]], device=heard.device)
-            forced = self.decoder(inputs, encoder_hidden_states=heard[None]).last_hidden_state[0, len(prompt) - 1 :]
-            scores = written_logits(forced, readout, settings).log_softmax(-1)
-            return float(scores.gather(1, torch.tensor(tokens, device=heard.device)[:, None]).sum())
-
-        if listed == plain:
-            return 0.0
-        without = score(settings["prompt"], listed) - score(settings["prompt"], plain)
-        return without + float(logs.max(-1).values.sum()) - score(before, plain)
+    def _log_probabilities(
+        self, heard: torch.Tensor, texts: Sequence[tuple[int, Sequence[int], Sequence[int]]], readout: torch.Tensor
+    ) -> list[float]:
+        """The log probability of each text: (row of `heard`, prompt, tokens)."""
+        if not texts:
+            return []
+        inputs = [torch.tensor([*prompt, *tokens[:-1]], device=heard.device) for _, prompt, tokens in texts]
+        padded = pad_sequence(inputs, batch_first=True, padding_value=self.config.first_pass["end"])
+        states = self.decoder(padded, encoder_hidden_states=heard[[row for row, _, _ in texts]]).last_hidden_state
+        scores = []
+        for (_, prompt, tokens), row in zip(texts, states, strict=True):
+            forced = row[len(prompt) - 1 : len(prompt) - 1 + len(tokens)]
+            logs = written_logits(forced, readout, self.config.first_pass).log_softmax(-1)
+            scores.append(float(logs.gather(1, torch.tensor(tokens, device=heard.device)[:, None]).sum()))
+        return scores
 
     def _transcribed(
         self, heard: torch.Tensor, counts: torch.Tensor, lists: Sequence[Sequence[int]]
