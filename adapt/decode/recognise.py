@@ -97,7 +97,7 @@ class Search:
     scored: bool = False
 
     @property
-    def lists(self) -> bool:
+    def keeps_nbest(self) -> bool:
         """Whether a row has an n-best list."""
         return self.nbest > 1 or self.scored
 
@@ -131,8 +131,8 @@ def decoder_recogniser(speech_llm: SpeechLLM, search: Search) -> Recogniser:
     """The recogniser of beam search with the decoder and the parts of fusion."""
     count = max(search.nbest, search.num_beams) if search.rescorer else search.nbest
     ctc_weight = search.ctc_weight if speech_llm.has_ctc else 0.0
-    fusion, nothing = search.fusion, {"text": ""} | ({"nbest": []} if search.lists else {})
-    if search.lists or count > 1 or ctc_weight or speech_llm.transcribes:
+    fusion, nothing = search.fusion, {"text": ""} | ({"nbest": []} if search.keeps_nbest else {})
+    if search.keeps_nbest or count > 1 or ctc_weight or speech_llm.transcribes:
         fusion = fusion or Fusion(speech_llm, Weights(), normalise=none)
         fusion = fusion.with_weights(dataclasses.replace(fusion.weights, ctc=ctc_weight))
 
@@ -201,7 +201,7 @@ def decoder_recogniser(speech_llm: SpeechLLM, search: Search) -> Recogniser:
             nbest = [[*best, *([list(own)] * (list(own) not in best))] for best, own in zip(nbest, copies, strict=True)]
         rows = []
         for i, (prompt, tokens) in enumerate(zip(prompts, nbest, strict=True)):
-            if len(tokens) == 1 and not search.lists:
+            if len(tokens) == 1 and not search.keeps_nbest:
                 rows.append({"text": speech_llm.decode(tokens[0])})
                 continue
             utterance = Batch(phrases[i : i + 1], posteriors[i : i + 1])
@@ -210,7 +210,7 @@ def decoder_recogniser(speech_llm: SpeechLLM, search: Search) -> Recogniser:
                 hypotheses = favouring_copy(hypotheses, speech_llm.decode(copies[i]))
                 hypotheses.sort(key=lambda hypothesis: -hypothesis.score(fusion.weights))
             ranked = _ranked(hypotheses, fusion.weights, search.rescorer)
-            rows.append({"text": ranked[0]["text"]} | ({"nbest": ranked[: search.nbest]} if search.lists else {}))
+            rows.append({"text": ranked[0]["text"]} | ({"nbest": ranked[: search.nbest]} if search.keeps_nbest else {}))
         return rows
 
     return _of_audible(recognise, nothing)
