@@ -8,6 +8,7 @@ import json
 import math
 import shutil
 import subprocess
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -47,8 +48,11 @@ def build_tokens(
     if existing:
         check_vocabulary(existing, tokenizer)
         ngram.load_ngrams(existing, vocabulary)  # raises its errors before `out` is overwritten
-    ids = [tokenizer.encode(line, add_special_tokens=False, split_special_tokens=True) for line in lines]
-    held_out = [tokenizer.encode(line, add_special_tokens=False, split_special_tokens=True) for line in dev]
+
+    def encoded(line: str) -> array:
+        return array("i", tokenizer.encode(line, add_special_tokens=False, split_special_tokens=True))
+
+    ids, held_out = list(map(encoded, lines)), list(map(encoded, dev))
     orders = []
     out.parent.mkdir(parents=True, exist_ok=True)
     for k in [order] if existing else range(1, order + 1):
@@ -85,7 +89,7 @@ def build_words(
         return
     words = dict.fromkeys(word for line in lines for word in line.split())
     number = {word: i for i, word in enumerate(words)}
-    sentences = [[number[word] for word in line.split()] for line in lines]
+    sentences = [array("i", [number[word] for word in line.split()]) for line in lines]
     write_arpa(estimate(sentences, len(words), order, prune), out, list(words))
 
 

@@ -6,6 +6,7 @@ section 3. Adjusted counts and the mass of pruned n-grams follow Heafield et al.
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Sequence
@@ -144,27 +145,41 @@ def _count(sentences: Sequence[Sequence[int]], vocabulary: int, order: int) -> l
     inside = np.ones(len(tokens), bool)
     inside[first] = inside[last] = False
     tokens[first], tokens[last] = begin, end
-    tokens[inside] = np.concatenate([np.asarray(s, np.int64) for s in sentences])
+    tokens[inside] = np.fromiter(itertools.chain.from_iterable(sentences), np.int64, len(tokens) - 2 * len(lengths))
     if tokens[inside].min() < 0 or tokens[inside].max() >= vocabulary:
         raise DataError(f"text: a token id is outside the vocabulary of {vocabulary:,}; use the decoder's tokenizer")
-    position = np.arange(len(tokens)) - np.repeat(first, lengths)
+    position = (np.arange(len(tokens)) - np.repeat(first, lengths)).astype(np.int32)
 
     width = vocabulary + 2
-    zeros = np.zeros(width, np.int64)
-    unigram_counts = np.bincount(tokens[position > 0], minlength=width)
-    levels = [Ngrams(np.arange(width), zeros, zeros, unigram_counts, np.zeros(width, bool))]
+    zeros = np.zeros(width, np.int32)
+    unigram_counts = np.bincount(tokens[position > 0], minlength=width).astype(np.int32)
+    levels = [Ngrams(np.arange(width, dtype=np.int32), zeros, zeros, unigram_counts, np.zeros(width, bool))]
     row = tokens  # the row, in the order below, of the n-gram that ends at each position
     for k in range(2, order + 1):
         ends = np.flatnonzero(position >= k - 1)
         keys = row[ends - 1] * width + tokens[ends]
-        distinct, first_at, inverse, counts = np.unique(
-            keys, return_index=True, return_inverse=True, return_counts=True
-        )
-        begins = position[ends[first_at]] == k - 1
-        levels.append(Ngrams(distinct % width, distinct // width, row[ends[first_at]], counts, begins))
+        distinct, place, number, counts = _distinct(keys)
+        del keys
+        begins = position[ends[place]] == k - 1
+        last, context, suffix = distinct % width, distinct // width, row[ends[place]]
+        levels.append(Ngrams(*(values.astype(np.int32) for values in (last, context, suffix, counts)), begins))
         row = np.full(len(tokens), -1, np.int64)
-        row[ends] = inverse
+        row[ends] = number
     return levels
+
+
+def _distinct(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Distinct keys in order, a place of each, the number of each key among the distinct ones, and their counts.
+
+    `np.unique` returns the same, and needs more memory for it.
+    """
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    counts = np.diff(starts, append=len(keys))
+    number = np.empty(len(keys), np.int32)
+    number[order] = np.repeat(np.arange(len(starts), dtype=np.int32), counts)
+    return ordered[starts], order[starts], number, counts
 
 
 def _discounts(counts: np.ndarray) -> np.ndarray:
@@ -191,9 +206,10 @@ def write_arpa(model: Model, path: str | os.PathLike, symbols: Sequence[str] | N
         out.write("\\data\\\n")
         out.writelines(f"ngram {k}={size}\n" for k, size in enumerate(model.sizes, 1))
         for k, level in enumerate(model.orders, 1):
-            if k > 1:
-                names = names[level.context] + " " + words[level.tokens]
             rows = np.flatnonzero(level.kept)
+            if k > 1:
+                context, names = names, np.full(len(level.tokens), None)
+                names[rows] = context[level.context[rows]] + " " + words[level.tokens[rows]]
             # <s> has no probability, but the format requires one.
             probabilities = np.where((k == 1) & (level.tokens == model.vocabulary), 1.0, level.probability)[rows]
             logs = np.log10(probabilities).tolist()
