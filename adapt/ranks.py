@@ -35,6 +35,18 @@ class Ranks:
         """
         return items[self.rank :: self.count]
 
+    def rows(self, count: int) -> tuple[list[int], float]:
+        """The rows of a batch of `count` that are this process's share, and the weight of the mean of their losses.
+
+        Over all processes, the mean of the weighted means is that of the batch. A process that has no share takes the
+        first row, with the weight 0.
+
+        >>> Ranks(1, 2).rows(5), Ranks(1, 2).rows(1)
+        (([1, 3], 0.8), ([0], 0.0))
+        """
+        own = list(self.share(range(count)))
+        return own or [0], self.count * len(own) / count
+
     def wait(self) -> None:
         """Wait until all processes are here."""
         if self.count > 1:

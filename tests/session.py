@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 from click.testing import CliRunner, Result
@@ -23,3 +26,10 @@ def write_manifest(path: Path, ids: list[int], text: str = "play the song", enti
     for row in rows:
         row["entities"] = [{"text": "the song", "type": "track"}] if entities else []
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def launched(*words: object) -> subprocess.CompletedProcess:
+    """The command line in two processes of a launcher."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "adapt"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run([*launcher, *map(str, words)], env=environment, capture_output=True, text=True)

@@ -29,6 +29,8 @@ def align(build: Build) -> StageResult:
         training["frames"] = build.frames(speech_llm.model.encoder)
         training["lists"] = _lists(build, speech_llm) if lists_names(recipe) else None
         alignment = train(speech_llm, build.speech, build.dev, build.texts(), recipe.align, folder=scratch, **training)
+        if not build.folder.ranks.is_first:
+            return
         speech_llm.model.eval().save_pretrained(build.path("model"))
         speech_llm.tokenizer.save_pretrained(build.path("model"))
         _save_examples(build, speech_llm)
@@ -42,7 +44,7 @@ def align(build: Build) -> StageResult:
     inputs += [recipe.data.text] if recipe.data.text else []
     inputs += [recipe.data.lexicon] if lists_names(recipe) else []
     settings = {**build.settings("align"), "llm": recipe.llm.start, "recordings": build.recordings}
-    result = build.folder.stage("align", settings, inputs, ["model"], work)
+    result = build.folder.stage("align", settings, inputs, ["model"], work, shared=True)
     build.report(result, last_figure(build.path("model/log.json"), "dev_loss", "loss {:.2f} on dev audio"))
     return result
 

@@ -33,11 +33,12 @@ def encoder(build: Build) -> StageResult:
         if settings.steps:
             training = {**build.training(), "frames": build.frames(model), "temperature": recipe.data.temperature}
             log = train_encoder(model, build.speech, build.dev, settings, folder=scratch, **training)
-        model.save_pretrained(build.path("encoder"))
-        write_json(build.path("encoder/log.json"), log)
+        if build.folder.ranks.is_first:
+            model.save_pretrained(build.path("encoder"))
+            write_json(build.path("encoder/log.json"), log)
 
     inputs = [recipe.data.train, recipe.data.dev, *folder_inputs(settings.start)]
     record = {**build.settings("encoder"), "recordings": build.recordings}
-    result = build.folder.stage("encoder", record, inputs, ["encoder"], work)
+    result = build.folder.stage("encoder", record, inputs, ["encoder"], work, shared=True)
     build.report(result, last_figure(build.path("encoder/log.json"), "wer", "WER {:.1%} on dev, greedy CTC"))
     return result

@@ -45,14 +45,15 @@ def read(build: Build) -> StageResult | None:
         if settings.read_steps:
             read_folder = scratch / "read"
             log += train_reader(speech_llm, texts, dev, settings, reads=True, folder=read_folder, **build.training())
-        speech_llm.model.language_model.save_pretrained(build.path("llm"))
-        tokenizer.save_pretrained(build.path("llm"))
-        write_json(build.path("llm/log.json"), log)
+        if build.folder.ranks.is_first:
+            speech_llm.model.language_model.save_pretrained(build.path("llm"))
+            tokenizer.save_pretrained(build.path("llm"))
+            write_json(build.path("llm/log.json"), log)
 
     inputs = [recipe.data.train, recipe.data.dev, *folder_inputs(settings.start)]
     inputs += [recipe.data.text] if recipe.data.text else []
     record = {**build.settings("llm"), "alphabet": alphabet, "prompt": recipe.align.prompt}
-    result = build.folder.stage("read", record, inputs, ["llm"], work)
+    result = build.folder.stage("read", record, inputs, ["llm"], work, shared=True)
     build.report(result, last_figure(build.path("llm/log.json"), "dev_loss", "loss {:.2f} on dev transcripts"))
     return result
 

@@ -78,7 +78,8 @@ def test(build: Build) -> BaseScores:
     hyps = {name: {s: {u.id: texts[s][u.id] for u in members} for s in systems} for name, members in sets.items()}
     resamples = recipe.score.resamples
     scores = score_systems(sets, hyps, None, recipe.data.normaliser, resamples=resamples, seed=recipe.seed)
-    save_scores(build.folder.path, scores, {"test": utterances}, recipe_yaml=dump(recipe))
+    if build.folder.ranks.is_first:
+        save_scores(build.folder.path, scores, {"test": utterances}, recipe_yaml=dump(recipe))
     by_language = [row for row in scores.rows if row.set.startswith("language ")]
     wers = {system: [row.wer for row in by_language if row.system == system] for system in systems}
     means = {system: sum(wer) / len(wer) for system, wer in wers.items() if wer}

@@ -19,10 +19,11 @@ from adapt.model.composed import ComposedForSpeechRecognition
 from adapt.model.encoders import greedy_paths
 from adapt.model.lora_weights import LoraWeights
 from adapt.model.packing import target_logits
-from adapt.model.speech_llm import SpeechLLM, token_loss
+from adapt.model.speech_llm import SpeechLLM
+from adapt.ranks import launched
 from adapt.recipe.base import Align
 from adapt.train.align_ctc import align_ctc, encoder_weights
-from adapt.train.common import Lists, mean_loss
+from adapt.train.common import Lists, mean_loss, mean_over_tokens
 from adapt.train.ctc import ctc_ids, ctc_loss
 from adapt.train.explicit import EXPLICIT, SlotBatch
 from adapt.train.fit import fit
@@ -120,6 +121,7 @@ def align(
                 save_every=max(1, settings.steps // 20),
                 evaluate=_evaluation(speech_llm, dev, settings.steps, frozen=frames is not None),
                 label="align",
+                shared=True,
                 seed=seed,
                 bf16=bf16,
                 weight_decay=0.01,
@@ -285,24 +287,29 @@ def _loss(
         model.language_model.train(bool(decoder_weights))
         for parameter in decoder_weights:
             parameter.requires_grad_(step >= settings.decoder_from * settings.steps)
-        frames, counts = frames_of(encoder, batch, seed=seed * 3_000_017 + step)
+        ranks, recordings, sentences = launched(), len(batch["letters"]), len(batch["targets"])
+        own, weight = ranks.rows(recordings)
+        made = ranks.share(range(recordings, sentences))
+        targets, names, units = ([batch[key][i] for i in (*own, *made)] for key in ("targets", "names", "units"))
+        frames, counts = frames_of(encoder, batch, own, seed=seed * 3_000_017 + step)
         rows = [row[:n].float() for row, n in zip(frames, counts.tolist(), strict=True)]
-        simulated = [row.to(frames.device) for row in batch["simulated"]]
+        simulated = [batch["simulated"][i - recordings].to(frames.device) for i in made]
         rows += [] if speech_llm.transcribes else simulated
         lengths = torch.tensor([len(row) for row in rows], device=frames.device)
         frames = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         stacks = model.stacks(frames, lengths)
         embeddings = model.slots(stacks)
         embeddings += list(map(model.get_input_embeddings(), simulated)) if speech_llm.transcribes else []
-        loss = token_loss(*target_logits(speech_llm, embeddings, batch["targets"], batch["names"]))
+        loss = mean_over_tokens(*target_logits(speech_llm, embeddings, targets, names), sum(map(len, batch["targets"])))
         logits = encoder.ctc(frames) if encoder_trained or explicit else None
         if encoder_trained:
             blank = len(encoder.config.alphabet)
-            loss = loss + settings.ctc_weight * ctc_loss(logits[: len(counts)], counts, batch["letters"], blank)
+            letters = [batch["letters"][i] for i in own]
+            loss = loss + weight * settings.ctc_weight * ctc_loss(logits[: len(counts)], counts, letters, blank)
         if explicit:
             padded, slots = torch.nn.utils.rnn.pad_sequence(stacks, True), torch.tensor(list(map(len, stacks)))
-            batch_slots = SlotBatch(speech_llm, padded, slots.to(frames.device), batch["units"], logits)
-            loss = loss + explicit(batch_slots)
+            batch_slots = SlotBatch(speech_llm, padded, slots.to(frames.device), units, logits)
+            loss = loss + ranks.count * len(targets) / sentences * explicit(batch_slots)
         return loss
 
     return loss_of

@@ -14,6 +14,7 @@ import torch
 
 from adapt.model.composed import ComposedForSpeechRecognition
 from adapt.model.speech_llm import SpeechLLM
+from adapt.ranks import launched
 from adapt.recipe.base import Align
 from adapt.train.ctc import ctc_ids, ctc_loss
 from adapt.train.explicit import SlotBatch, unit_ctc
@@ -67,14 +68,15 @@ def align_ctc(
         return {**batch, "units": [write(item.text) for item in items], "letters": letters, "step": step}
 
     def loss_of(_: torch.nn.Module, batch: dict) -> torch.Tensor:
-        rows, counts = frames_of(encoder, batch, seed=seed * 5_000_011 + batch["step"])
+        rows, weight = launched().rows(len(batch["units"]))
+        units, letters = ([batch[key][row] for row in rows] for key in ("units", "letters"))
+        frames, counts = frames_of(encoder, batch, rows, seed=seed * 5_000_011 + batch["step"])
         slots = -(-counts // model.config.stack)
-        logits = encoder.ctc(rows) if tuned else None
-        loss = unit_ctc(SlotBatch(speech_llm, model.projector(rows), slots, batch["units"], logits))
+        logits = encoder.ctc(frames) if tuned else None
+        loss = unit_ctc(SlotBatch(speech_llm, model.projector(frames), slots, units, logits))
         if tuned:
-            letters = ctc_loss(logits, counts, batch["letters"], len(encoder.config.alphabet))
-            loss = loss + settings.ctc_weight * letters
-        return loss
+            loss = loss + settings.ctc_weight * ctc_loss(logits, counts, letters, len(encoder.config.alphabet))
+        return weight * loss
 
     encoder.eval()
     return fit(
@@ -88,6 +90,7 @@ def align_ctc(
         save_every=max(1, steps // 20),
         evaluate=_evaluation(speech_llm, dev, steps, frozen=frames is not None),
         label="units",
+        shared=True,
         seed=seed,
         bf16=bf16,
         weight_decay=0.01,

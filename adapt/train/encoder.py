@@ -10,6 +10,7 @@ import jiwer
 import torch
 
 from adapt.model.encoders import CtcEncoder
+from adapt.ranks import launched
 from adapt.recipe.base import Encoder
 from adapt.train.ctc import ctc_ids, ctc_loss, ctc_texts
 from adapt.train.fit import fit
@@ -61,8 +62,10 @@ def train_encoder(
         encoder.encoder.train(is_trained)
         for norm in norms:
             norm.train(is_trained and batch["step"] < (1 - settings.running_statistics) * steps)
-        rows, counts = frames_of(encoder, batch, seed=batch["step"])
-        return ctc_loss(encoder.ctc(rows), counts, batch["targets"], len(alphabet))
+        rows, weight = launched().rows(len(batch["targets"]))
+        frames_of_rows, counts = frames_of(encoder, batch, rows, seed=batch["step"])
+        targets = [batch["targets"][row] for row in rows]
+        return weight * ctc_loss(encoder.ctc(frames_of_rows), counts, targets, len(alphabet))
 
     return fit(
         encoder,
@@ -73,6 +76,7 @@ def train_encoder(
         warmup=settings.warmup_steps,
         folder=folder,
         save_every=save_every,
+        shared=True,
         evaluate=_evaluation(encoder, dev, steps, 2 * save_every, frozen=frames is not None),
         label="encoder",
         seed=seed,

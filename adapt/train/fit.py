@@ -76,10 +76,18 @@ class _StepTrainer(Trainer):
         if self.ranks.count > 1:
             for parameter in model.parameters():
                 if parameter.requires_grad:
-                    gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                    torch.distributed.all_reduce(gradient)
-                    parameter.grad = gradient / self.ranks.count
+                    parameter.grad = self._mean(
+                        torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                    )
+            for norm in model.modules():
+                if isinstance(norm, torch.nn.BatchNorm1d) and norm.training:
+                    norm.running_mean, norm.running_var = map(self._mean, (norm.running_mean, norm.running_var))
         return loss
+
+    def _mean(self, values: torch.Tensor) -> torch.Tensor:
+        """The mean over the processes."""
+        torch.distributed.all_reduce(values)
+        return values / self.ranks.count
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         with self.accelerator.autocast():  # Trainer wraps `forward` alone, which not every loss calls
@@ -194,7 +202,7 @@ def fit(
     several processes if it is not shared.
     """
     if launched().count > 1 and not shared:
-        raise TrainingError(f"{label}: only prompt and decoder are trained by several processes; launch one")
+        raise TrainingError(f"{label}: paired audio is not learned from by several processes; launch one")
     folder.mkdir(parents=True, exist_ok=True)
     logging.set_verbosity_error()  # Trainer logs every file that it saves
     logging.disable_progress_bar()

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from adapt.errors import DataError
 from adapt.model.encoders import CtcEncoder
+from adapt.ranks import launched
 from adapt.text.clip import Clip
 from adapt.train.perturb import perturb_audio, perturbed
 from adapt.train.speech import Speech, Spoken, readable_batch
@@ -57,20 +58,21 @@ class FrameStore:
         self._folder.mkdir(parents=True, exist_ok=True)
         parts = [self.items[start : start + PART] for start in range(0, len(self.items), PART)]
         files = [self._folder / f"frames-{number:04d}.safetensors" for number in range(len(parts))]
-        todo = [number for number, file in enumerate(files) if not file.exists()]
-        if todo:
+        ranks = launched()
+        if todo := ranks.share([number for number, file in enumerate(files) if not file.exists()]):
             form = "{desc:<10} [{bar:20}] {percentage:3.0f}%  {n_fmt}/{total_fmt} recordings  {remaining} left"
             counted = sum(len(parts[n]) for n in todo)
-            with tqdm(total=counted, desc=label, bar_format=form, file=sys.stderr) as bar:
+            with tqdm(total=counted, desc=label, bar_format=form, file=sys.stderr, disable=not ranks.is_first) as bar:
                 for number in todo:
                     frames = {}
                     for item, row in _computed(encoder, speech, parts[number], perturbed, seed + number, bf16):
                         frames[item.id] = row
                         bar.update()
                     bar.update(len(parts[number]) - len(frames))
-                    unfinished = self._folder / "unfinished"
+                    unfinished = self._folder / f"unfinished-{ranks.rank}"
                     save_file(frames, unfinished)
                     unfinished.replace(files[number])
+        ranks.wait()
         self._opened = [safe_open(file, "pt") for file in files]
         self._place = {name: opened for opened in self._opened for name in opened.keys()}  # noqa: SIM118
         self.items = [item for item in self.items if item.id in self._place]
@@ -185,11 +187,12 @@ def spoken_batch(
     return items, {"frames": frames, "counts": counts}
 
 
-def frames_of(encoder: CtcEncoder, batch: dict, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Frames and counts, as `CtcEncoder.frames`, of a `spoken_batch`; audio is perturbed with `seed`."""
+def frames_of(encoder: CtcEncoder, batch: dict, rows: Sequence[int], seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Frames and counts, as `CtcEncoder.frames`, of some rows of a `spoken_batch`; audio is perturbed with `seed`."""
     if "frames" in batch:
-        return encoder.upper_frames(batch["frames"], batch["counts"])
-    return encoder.frames(*perturbed(encoder, batch["samples"], batch["lengths"], seed=seed))
+        return encoder.upper_frames(batch["frames"][rows], batch["counts"][rows])
+    inputs, mask = perturbed(encoder, batch["samples"], batch["lengths"], seed=seed)  # alike in all processes
+    return encoder.frames(inputs[rows], mask[rows])
 
 
 def mask_frames(frames: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -10,9 +10,10 @@ import torch
 from rapidfuzz.distance import Levenshtein
 
 from adapt.model.encoders import BLANK
-from adapt.model.speech_llm import IGNORED, SpeechLLM, token_loss
+from adapt.model.speech_llm import IGNORED, SpeechLLM
+from adapt.ranks import launched
 from adapt.recipe.base import Llm
-from adapt.train.common import by_length, mean_loss
+from adapt.train.common import by_length, mean_loss, mean_over_tokens
 from adapt.train.ctc import padded
 from adapt.train.fit import fit
 from adapt.train.pseudo_audio import PseudoAudioInputs, simulated_ids, simulated_path, symbol_ids
@@ -45,10 +46,13 @@ def train_reader(
     decoder, inputs = speech_llm.model.language_model, PseudoAudioInputs(speech_llm, noise)
 
     def loss_of(model: torch.nn.Module, batch: dict) -> torch.Tensor:
-        rows, labels = speech_llm.rows(batch["input_ids"]), batch["labels"][:, 1:]
-        places = (labels != IGNORED).nonzero().T
-        logits = speech_llm.logits_at(rows, places, batch["attention_mask"], through=model)
-        return token_loss(logits, labels[tuple(places)])
+        own, weight = launched().rows(len(batch["labels"]))
+        ids, mask, labels = (batch[key][own] for key in ("input_ids", "attention_mask", "labels"))
+        places = (labels[:, 1:] != IGNORED).nonzero().T
+        logits = speech_llm.logits_at(speech_llm.rows(ids), places, mask, through=model)
+        predicted = labels[:, 1:][tuple(places)]
+        loss = mean_over_tokens(logits, predicted, int((batch["labels"][:, 1:] != IGNORED).sum()))
+        return loss if weight else 0 * loss
 
     dev_targets = [speech_llm.target_ids(text) for text in dev]
 
@@ -72,6 +76,7 @@ def train_reader(
             save_every=max(1, steps // 20),
             evaluate=evaluate,
             label="read" if reads else "lm",
+            shared=True,
             seed=seed,
             bf16=bf16,
             weight_decay=0.01,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 from bisect import bisect_left
 from collections import defaultdict
@@ -14,8 +15,9 @@ from typing import NamedTuple
 
 import torch
 
-from adapt.errors import DataError
+from adapt.errors import DataError, TrainingError
 from adapt.model.features import SAMPLE_RATE, pad, read_audio
+from adapt.ranks import launched
 from adapt.text.clip import Clip, duration
 from adapt.text.manifest import Utterance, read_manifest
 
@@ -136,8 +138,13 @@ def batches(
 
     The probability of a language with n recordings is proportional to n ** (1 / temperature): 1 keeps the proportions,
     higher values even them out (1907.05019). In the first share `short_first` of the steps, recordings are limited to
-    the shortest ones, and the limit rises until all are used.
+    the shortest ones, and the limit rises until all are used. Raises `TrainingError` if a batch may have fewer
+    recordings than there are processes that share it.
     """
+    longest, processes = speech.items[-1].seconds, launched().count
+    if processes > 1 and batch_seconds < processes * longest:
+        problem = f"batches of {batch_seconds:g} s: {processes} processes cannot share recordings of {longest:.1f} s"
+        raise TrainingError(f"{problem}; give at least {math.ceil(processes * longest)} s, or launch fewer")
     languages: dict[str | None, list[Spoken]] = defaultdict(list)
     for item in speech.items:
         languages[item.language].append(item)
@@ -172,6 +179,6 @@ def readable_batch(
     """
     for attempt in range(100):
         items, samples, lengths = speech.audio(recordings_of(step + attempt * 1_000_000_007))
-        if items:
+        if len(items) >= launched().count:
             return items, {"samples": samples, "lengths": lengths}
     raise AssertionError("unreachable: speech.audio raises where more than max_bad files are unreadable")

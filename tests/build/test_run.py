@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 from adapt.model.bases import ASSETS
 from adapt.train import fit as fitting
 
+from ..session import launched
+
 
 def overrides(*values: str) -> list[str]:
     return [part for value in values for part in ("-s", value)]
@@ -163,3 +165,17 @@ def test_a_vocabulary_that_is_too_large_for_the_text_is_an_error_of_its_key(adap
     assert done.exit_code == 1 and "Traceback" not in done.output
     line = done.stderr.strip().splitlines()[-1]
     assert line.startswith("llm.vocab_size: ") and "5000" in line and "cannot be learned from the text" in line
+
+
+def test_two_processes_build_a_base_as_one_does(adapt, folder, tmp_path):
+    settings = ("precision=fp32", "encoder.running_statistics=1", "align.encoder_from=1")
+    options = ["base", folder, "--device", "cpu", *overrides(*settings), "-o"]
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    single = adapt(*options, alone)
+    assert single.exit_code == 0, single.output
+    done = launched(*options, shared)
+    assert done.returncode == 0, done.stderr
+    for log in ("encoder/log.json", "llm/log.json", "model/log.json"):
+        for row, expected in zip(*(json.loads((run / log).read_text()) for run in (shared, alone)), strict=True):
+            assert row == pytest.approx(expected, abs=1e-5, rel=1e-5), log
+    assert done.stdout == single.stdout

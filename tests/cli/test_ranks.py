@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 
@@ -15,16 +12,8 @@ from adapt.ranks import Ranks
 from adapt.train import common
 from adapt.train import fit as fit_module
 
-from ..session import adapt
+from ..session import adapt, launched
 from .conftest import overrides
-
-LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "adapt"]
-
-
-def launched(*words: object) -> subprocess.CompletedProcess:
-    """The command in two processes."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run([*LAUNCH, *map(str, words)], env=environment, capture_output=True, text=True)
 
 
 def test_two_processes_write_what_one_writes_and_go_on_after_a_kill(recipe, tiny, tmp_path):
@@ -72,8 +61,8 @@ def test_a_batch_that_processes_cannot_share_and_other_trainings_are_refused(rec
     wrong = adapt("run", recipe, "-o", tmp_path / "run")
     assert "prompt.batch_size: 4, but 8 processes share a batch; give a larger one" in wrong.stderr, wrong.output
     monkeypatch.setattr(fit_module, "launched", lambda: Ranks(0, 2))
-    with pytest.raises(TrainingError, match="align: only prompt and decoder are trained by several processes"):
-        fit_module.fit(None, None, None, steps=1, groups=[], warmup=1, folder=tmp_path, save_every=1, label="align")
+    with pytest.raises(TrainingError, match="project: paired audio is not learned from by several processes"):
+        fit_module.fit(None, None, None, steps=1, groups=[], warmup=1, folder=tmp_path, save_every=1, label="project")
 
 
 def test_several_processes_need_a_file(recipe, monkeypatch):
