@@ -143,7 +143,7 @@ def compare(
     if names and BASE not in names:
         raise DataError(f"{out}: holds files that no comparison has written; choose another folder with -o")
     with RunFolder(out / BASE, seed=methods[0].recipe.seed) as folder:
-        shared = Run(methods[0].recipe, folder, device, report)
+        shared = Run(methods[0].recipe, folder, device, report, heard=out / "heard")
         pipeline.check(shared)
         pipeline.prepare(shared)
         pipeline.estimate_lms(shared)

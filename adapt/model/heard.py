@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -12,8 +13,6 @@ import torch
 from adapt.model.encoders import CtcEncoder
 from adapt.model.features import pad
 from adapt.model.speech_llm import SpeechLLM
-
-KEPT = 2**30  # bytes of it that are kept in memory
 
 
 class Listed(NamedTuple):
@@ -38,18 +37,17 @@ def embeddings_and_heard(
     samples: mono, float32, 16 kHz.
     """
 
-    def hear(places: Sequence[int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        recordings = [samples[i] for i in places]
+    def hear() -> list[tuple[torch.Tensor, torch.Tensor]]:
         if not (speech_llm.has_ctc or speech_llm.transcribes):
-            return [(slot, torch.zeros(0)) for slot in speech_llm.audio_embeddings(recordings)]
-        model, (frames, lengths) = speech_llm.model, speech_llm.frames(recordings)
+            return [(slot, torch.zeros(0)) for slot in speech_llm.audio_embeddings(samples)]
+        model, (frames, lengths) = speech_llm.model, speech_llm.frames(samples)
         if speech_llm.transcribes:
             rows = _spoken_tokens(speech_llm, frames, lengths)
         else:
             rows = _rows(model.encoder.ctc(frames).float().log_softmax(-1), lengths)
         return list(zip(model.project(frames, lengths), rows, strict=True))
 
-    found = _remembered(speech_llm, [_key(recording) for recording in samples], hear)
+    found = _remembered(speech_llm, _key(samples), hear)
     return [slot for slot, _ in found], [row for _, row in found]
 
 
@@ -65,40 +63,39 @@ def heard_after_lists(
     heard: what it heard without, of `embeddings_and_heard`.
     """
 
-    def hear(places: Sequence[int]) -> list[Listed]:
+    def hear() -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         model = speech_llm.model
-        inputs, mask = CtcEncoder.inputs(
-            model.encoder, *(x.to(speech_llm.device) for x in pad([samples[i] for i in places]))
-        )
-        tokens = [model.projector.list_tokens(lists[i]) for i in places]
-        plain = [[best for (best, _), *_ in model.first_pass_choices(heard[i], 0.0)] for i in places]
+        inputs, mask = CtcEncoder.inputs(model.encoder, *(x.to(speech_llm.device) for x in pad(samples)))
+        tokens = list(map(model.projector.list_tokens, lists))
+        plain = [[best for (best, _), *_ in model.first_pass_choices(row, 0.0)] for row in heard]
         frames, lengths, evidence = model.encoder.encoder.frames_after(inputs, mask.sum(-1), tokens, plain)
         rows = _spoken_tokens(speech_llm, frames, lengths)
-        return list(map(Listed, model.project(frames, lengths), rows, evidence))
+        odds = torch.tensor(evidence, dtype=torch.float64)
+        return list(zip(model.project(frames, lengths), rows, odds, strict=True))
 
-    keys = [_key(recording, own) for recording, own in zip(samples, lists, strict=True)]
-    return _remembered(speech_llm, keys, hear)
-
-
-def _key(recording: np.ndarray, names: Sequence[str] = ()) -> bytes:
-    """A recording and the names before it, as a key of what is remembered."""
-    return hashlib.sha256(np.ascontiguousarray(recording).tobytes() + "\n".join(names).encode()).digest()
+    found = _remembered(speech_llm, _key(samples, lists), hear)
+    return [Listed(slot, row, float(evidence)) for slot, row, evidence in found]
 
 
-def _remembered(speech_llm: SpeechLLM, keys: Sequence[bytes], hear: Callable[[Sequence[int]], list]) -> list:
-    """What was heard for each key. hear: takes the places of keys that are not remembered."""
-    kept = {} if speech_llm.heard is None else speech_llm.heard
-    new = {key: place for place, key in enumerate(keys) if key not in kept}
-    found = dict(zip(new, hear(list(new.values())) if new else [], strict=True))
-    rows = [found.get(key) or kept[key] for key in keys]
-    if speech_llm.heard is not None and _size([*kept.values(), *found.values()]) <= KEPT:
-        speech_llm.heard |= found
+def _key(samples: Sequence[np.ndarray], lists: Sequence[Sequence[str]] = ()) -> bytes:
+    """A batch of recordings and the names before each, as a key of what is remembered.
+
+    Recordings are not remembered one by one: their batch has an effect on the last bits.
+    """
+    digest = hashlib.sha256(json.dumps([list(map(len, samples)), list(map(list, lists))]).encode())
+    for recording in samples:
+        digest.update(np.ascontiguousarray(recording).data)
+    return digest.digest()
+
+
+def _remembered(speech_llm: SpeechLLM, key: bytes, hear: Callable[[], list[tuple]]) -> list[tuple]:
+    """What was heard of a batch. hear: computes it if it is not remembered."""
+    if speech_llm.heard is None:
+        return hear()
+    rows = speech_llm.heard.find(key, speech_llm.device)
+    if rows is None:
+        speech_llm.heard.keep(key, rows := hear())
     return rows
-
-
-def _size(heard: Sequence[tuple]) -> int:
-    """The bytes of tensors."""
-    return sum(value.nbytes for row in heard for value in row if isinstance(value, torch.Tensor))
 
 
 def _spoken_tokens(speech_llm: SpeechLLM, frames: torch.Tensor, lengths: torch.Tensor) -> list[torch.Tensor]:

@@ -23,6 +23,7 @@ from adapt.model.encoders import CtcEncoder, greedy_paths
 from adapt.model.families import Request, family_of, sampling_rate
 from adapt.model.features import SAMPLE_RATE, pad, resampled
 from adapt.model.generator import Generator
+from adapt.model.heard_folder import HeardFolder
 from adapt.model.slot import audio_token_id, chat_ids_around_slot, ids_around_slot, merged_embeddings
 from adapt.text.template import CHAT_MARK, SLOT
 
@@ -56,8 +57,8 @@ class SpeechLLM:
     language: ISO 639-1, for prompts that name it. scale: the divisor of the logits. adapters: the model with the
     adapters of `adapter.attach`; None without one. learned: the learned prompt that replaces `before` and `after`; None
     for none. processor_prompt: the processor's token ids before and after the slot. prompts: the learned prompts of the
-    adapters by name, and that of the base under None. heard: what the functions of `heard` found in the
-    first recordings, by their hash; None: it is computed anew in each call, as where the encoder is trained.
+    adapters by name, and that of the base under None. heard: the folder of what the functions of
+    `adapt.model.heard` found in recordings; None: it is computed anew in each call, as where the encoder is trained.
     packs: whether texts may share rows (`adapt.model.packing`); None: not known yet.
     """
 
@@ -75,7 +76,7 @@ class SpeechLLM:
     learned: PromptAroundSlot | None = None
     processor_prompt: tuple[Sequence[int], Sequence[int]] = ((), ())
     prompts: dict[str | None, PromptAroundSlot] = field(default_factory=dict)
-    heard: dict[bytes, tuple] | None = None
+    heard: HeardFolder | None = None
     packs: bool | None = None
 
     def use(self, adapter: str | None) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from adapt.errors import DataError
+from adapt.model.bases import fingerprint
 from adapt.recipe.choices import QUANTISE_BITS
 from adapt.recipe.domain import Recipe
 from adapt.run import RunFolder, StageResult
@@ -24,6 +25,7 @@ from adapt.text.normalise import NORMALISERS
 if TYPE_CHECKING:  # torch is loaded by the stages that need a model
     import torch
 
+    from adapt.model.heard_folder import HeardFolder
     from adapt.model.speech_llm import SpeechLLM
     from adapt.train.common import PairedAudio
 
@@ -34,7 +36,8 @@ BATCH = 16  # recordings in a batch of the encoder
 class Run:
     """A run of a recipe.
 
-    device: as in `load_speech_llm`. report: called with the result of each stage and a note about it.
+    device: as in `load_speech_llm`. report: called with the result of each stage and a note about it. heard: the folder
+    of what the base heard of recordings (`HeardFolder`); None: `heard` in the run folder.
     """
 
     recipe: Recipe
@@ -42,9 +45,9 @@ class Run:
     device: str = "auto"
     report: Callable[[StageResult, str], None] = lambda result, note: None
     manifests: Manifests = field(default_factory=Manifests)
+    heard: Path | None = None
     _models: dict[str, SpeechLLM] = field(default_factory=dict)
     _adapted: SpeechLLM | None = None
-    _heard: dict[str, dict] = field(default_factory=dict)  # what each model heard, for all systems, by its name
     _recordings: dict[str, list[Utterance]] = field(default_factory=dict)
     _source_audio: dict[str, PairedAudio] = field(default_factory=dict)
 
@@ -92,7 +95,7 @@ class Run:
         name = name or self.recipe.base
         if name not in self._models:
             self._models[name] = self.fresh_speech_llm(name)
-            self._models[name].heard = self._heard.setdefault(name, {})
+            self._models[name].heard = self._heard(name, self._models[name])
             self.folder.device = str(self._models[name].device)
         return self._models[name]
 
@@ -110,8 +113,16 @@ class Run:
 
         if self._adapted is None:
             self._adapted = attach(self.fresh_speech_llm(self.start), self.path(ADAPTER))
-            self._adapted.heard = self._heard.setdefault(self.start, {})  # an adapter changes the decoder alone
+            self._adapted.heard = self._heard(self.start, self._adapted)  # an adapter changes the decoder alone
         return self._adapted
+
+    def _heard(self, name: str, speech_llm: SpeechLLM) -> HeardFolder:
+        """The folder of what a model of this name heard, for all systems and later commands."""
+        from adapt.model.heard_folder import HeardFolder
+
+        recipe = self.recipe
+        base = [fingerprint(name), recipe.dtype, recipe.quantise, recipe.language, str(speech_llm.device)]
+        return HeardFolder(self.heard or self.path("heard"), base)
 
     def recordings(self, key: str) -> list[Utterance]:
         """The utterances of a manifest (`key` of the data section) that the base takes at once.
@@ -150,10 +161,12 @@ class Run:
     def audio_embeddings(self, utterances: Sequence[Utterance], speech_llm: SpeechLLM) -> list[torch.Tensor]:
         """The audio embeddings `[slots, hidden]` of each utterance."""
         from adapt.model.features import read_audio
+        from adapt.model.heard import embeddings_and_heard
 
         embeddings = []
         for start in range(0, len(utterances), BATCH):
-            embeddings += speech_llm.audio_embeddings([read_audio(u.audio) for u in utterances[start : start + BATCH]])
+            batch = [read_audio(u.audio) for u in utterances[start : start + BATCH]]
+            embeddings += embeddings_and_heard(speech_llm, batch)[0]
         return embeddings
 
     def source_audio(self, key: str) -> PairedAudio | None:

@@ -19,12 +19,12 @@ from adapt.decode.internal_lm import sequence_scores
 from adapt.decode.names import NamesInPrompt
 from adapt.decode.recognise import Search, decoder_recogniser
 from adapt.errors import ModelError
-from adapt.model import first_pass, transcribing_whisper
-from adapt.model import heard as heard_module
+from adapt.model import first_pass, heard_folder, transcribing_whisper
 from adapt.model.encoders import pretrained
 from adapt.model.features import pad, read_audio
 from adapt.model.first_pass import spoken_words
 from adapt.model.heard import embeddings_and_heard, heard_after_lists
+from adapt.model.heard_folder import HeardFolder
 from adapt.model.load import view
 from adapt.model.tokenizer import with_leading_space
 from adapt.text.manifest import read_manifest
@@ -140,18 +140,33 @@ def test_what_whisper_heard_after_a_list_replaces_the_rest_where_its_names_are_b
     assert all(map(torch.equal, seen, expected if borne else plain))
 
 
-def test_what_was_heard_is_remembered_up_to_a_size(speech_llm, noise, monkeypatch):
-    speech_llm.heard = {}
-    _, first = embeddings_and_heard(speech_llm, noise[:2])
-    (listed,) = heard_after_lists(speech_llm, noise[:1], first[:1], [("Mariah",)])
-    monkeypatch.setattr(heard_module, "KEPT", 0)
+def test_what_was_heard_is_kept_up_to_a_size(speech_llm, noise, monkeypatch, tmp_path):
+    def heard(samples):
+        slots, rows = embeddings_and_heard(speech_llm, samples)
+        (listed,) = heard_after_lists(speech_llm, samples[:1], rows[:1], [("Mariah",)])
+        return [*slots, *rows, listed.slot, listed.heard, torch.tensor(listed.evidence)]
+
+    expected = heard(noise[:2])
+    speech_llm.heard = HeardFolder(tmp_path / "heard", "tiny")
+    assert all(map(torch.equal, heard(noise[:2]), expected))
+    with monkeypatch.context() as patched:
+        patched.setattr(type(speech_llm), "frames", None)
+        speech_llm.heard = HeardFolder(tmp_path / "heard", "tiny")
+        assert all(map(torch.equal, heard(noise[:2]), expected)), "the same batch in the next command"
+        for other in (noise[1::-1], noise[2:]):
+            with pytest.raises(TypeError):
+                heard(other)
+        speech_llm.heard = HeardFolder(tmp_path / "heard", "another base")
+        with pytest.raises(TypeError):
+            heard(noise[:2])
+    files = sorted((tmp_path / "heard").iterdir(), key=lambda file: file.stat().st_mtime)
+    monkeypatch.setattr(heard_folder, "LIMIT", sum(file.stat().st_size for file in files))
     embeddings_and_heard(speech_llm, noise[2:])
-    assert len(speech_llm.heard) == 3, "two recordings, one of them also with a name before it"
-    monkeypatch.setattr(type(speech_llm), "frames", None)
-    _, again = embeddings_and_heard(speech_llm, noise[:2])
-    assert again == first and heard_after_lists(speech_llm, noise[:1], first[:1], [("Mariah",)]) == [listed]
-    with pytest.raises(TypeError):
-        embeddings_and_heard(speech_llm, noise[2:])
+    assert not files[0].exists() and files[-1].exists(), "what was read longest ago is deleted"
+    for file in (tmp_path / "heard").iterdir():
+        file.write_bytes(b"broken")
+    speech_llm.heard = HeardFolder(tmp_path / "heard", "tiny")
+    assert all(map(torch.equal, heard(noise[:2]), expected)), "a broken file counts as none"
 
 
 def test_names_that_fit_are_listed(speech_llm, monkeypatch):
