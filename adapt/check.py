@@ -97,11 +97,12 @@ def _base(recipe: Recipe) -> Finding:
 
 
 def _text(corpus: Corpus) -> list[Finding]:
-    """The size of the text, and a warning if it contains transcripts of the sets."""
+    """The size of the text and of its sample, and a warning if it contains transcripts of the sets."""
     lines = corpus.train + corpus.dev
     words = sum(len(words_of(line)) for line in lines)
     counts = f"{len(lines):,} lines, {words:,} words; {corpus.duplicates:,} duplicates dropped"
-    findings = [Finding("ok", "text", counts)]
+    findings = [Finding("ok", "text", corpus.sampled)] if corpus.sampled else []
+    findings.append(Finding("ok", "text", counts))
     if corpus.leaks:
         leaks = f"{len(corpus.leaks):,} lines are also transcripts of a set, such as {corpus.leaks[0]!r}"
         findings.append(Finding("warn", "leak", f"{leaks}; they are dropped"))

@@ -26,6 +26,7 @@ from tempfile import TemporaryDirectory
 
 import click
 import numpy as np
+import pyarrow.parquet
 import soundfile
 import yaml
 from hypothesis import HealthCheck, Phase, given, settings
@@ -120,6 +121,13 @@ def _sound(form: str, subtype: str | None = None) -> bytes:
     return buffer.getvalue()
 
 
+def _parquet() -> bytes:
+    buffer, texts = pyarrow.BufferOutputStream(), ["play it", None, "play\nit", *map(str, range(50))]
+    columns = {"text": texts, "id": list(range(len(texts)))}
+    pyarrow.parquet.write_table(pyarrow.table(columns), buffer, row_group_size=20)
+    return buffer.getvalue().to_pybytes()
+
+
 def _strangers(*names: str) -> tuple[bytes, ...]:
     return tuple((ROOT / "strangers" / name).read_bytes() for name in names)
 
@@ -172,6 +180,8 @@ READERS = {
         YAML,
     ),
     "text": Reader(read_text, "text.txt", _strangers("texts.tsv")),
+    "text of JSONL": Reader(read_text, "text.jsonl", _strangers("nemo_segments.json"), JSON),
+    "text of Parquet": Reader(read_text, "text.parquet", (_parquet(),)),
     "manifest": Reader(
         lambda path: read_manifest(path, need_audio=False), "m.jsonl", _strangers("nemo_segments.json"), JSON
     ),

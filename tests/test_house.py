@@ -8,6 +8,7 @@ import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "adapt"
@@ -82,7 +83,11 @@ def test_no_file_is_longer_than_400_lines():
 
 
 @pytest.mark.parametrize(
-    "command", [["--help"], ["score", "--help"], ["check", "RECIPE"], ["score", "REFS", "HYPS"], ["run", "typo"]]
+    "command",
+    [
+        *(["--help"], ["score", "--help"], ["score", "REFS", "HYPS"], ["run", "typo"]),
+        *(["check", "RECIPE"], ["check", "RECIPE", "-s", "data.text=text.parquet"]),
+    ],
 )
 def test_light_commands_never_import_torch(command, tmp_path):
     refs, hyps = tmp_path / "refs.jsonl", tmp_path / "hyps.jsonl"
@@ -91,7 +96,9 @@ def test_light_commands_never_import_torch(command, tmp_path):
     (tmp_path / "recipe/model").mkdir(parents=True)
     (tmp_path / "recipe/model/config.json").write_text("{}")
     (tmp_path / "recipe/model/model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
-    (tmp_path / "recipe/text.txt").write_text("".join(f"line {'abcdefghij'[i % 10] * (i + 1)}\n" for i in range(20)))
+    lines = [f"line {'abcdefghij'[i % 10] * (i + 1)}" for i in range(20)]
+    (tmp_path / "recipe/text.txt").write_text("\n".join(lines))
+    pyarrow.parquet.write_table(pyarrow.table({"text": lines}), tmp_path / "recipe/text.parquet")
     (tmp_path / "recipe/recipe.yaml").write_text("base: ./model\ndata:\n  text: text.txt\n  dev_lines: 3\n")
     places = {"RECIPE": str(tmp_path / "recipe"), "REFS": str(refs), "HYPS": str(hyps)}
     arguments = [places.get(word, word) for word in command]

@@ -12,6 +12,7 @@ from pathlib import Path
 from adapt.recipe import choices
 from adapt.recipe.training import Decoder, Project, Prompt
 from adapt.text.normalise import NORMALISERS
+from adapt.text.sentences import COLUMN
 from adapt.text.writable import WAYS
 
 
@@ -19,7 +20,25 @@ from adapt.text.writable import WAYS
 class DomainData:
     """Text and sets of the target domain, and sets of the source domain. Paths are relative to the recipe's folder."""
 
-    text: Path = field(metadata={"help": "domain text, UTF-8, one sentence per line", "example": "text.txt"})
+    text: Path | str = field(
+        metadata={
+            "help": "domain text, UTF-8, one sentence per line; or a .jsonl or .parquet file with a column of text, or "
+            "such a data set of the hub, hf://datasets/OWNER/NAME[@REVISION][/FILES]",
+            "hub": True,
+            "example": "text.txt",
+        }
+    )
+    text_column: str = field(
+        default=COLUMN, metadata={"help": "column of a Parquet file or data set, or key of a JSONL file, with the text"}
+    )
+    text_lines: int = field(
+        default=1_000_000,
+        metadata={
+            "help": "most lines of the text that are used, a random sample of a longer one; a LoRA learns from "
+            "thousands, and a million take 1.3 GB of memory in a run, an n-gram LM of them 5 GB",
+            "low": 2,
+        },
+    )
     lexicon: Path | None = field(default=None, metadata={"help": "lexicon with the entities of the domain"})
     test: Path | None = field(
         default=None,

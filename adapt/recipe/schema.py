@@ -7,6 +7,7 @@ Other metadata, all optional:
 - `choices`: the texts allowed
 - `pattern`, `pattern_help`: a regular expression that a text must match, and the same in words
 - `model`: True for the name of a model, which may also be a folder, written with ./ ../ ~ or / in front
+- `hub`: True for a path that may also be the name of a data set of the hub
 - `example`: the value in a generated recipe if the key has no default
 """
 
@@ -17,6 +18,8 @@ import difflib
 import functools
 import typing
 from collections.abc import Iterable, Mapping
+
+from adapt.text.hub import FORM
 
 
 @functools.cache
@@ -68,6 +71,7 @@ def in_words(kind: object, limits: Mapping) -> str:
     if "pattern_help" in limits:
         return limits["pattern_help"]
     words = {int: "a whole number", float: "a number", str: "text"}.get(kind, "a path")
+    words += f" or {FORM}" if "hub" in limits else ""
     if "low" in limits and "high" in limits:
         return f"{words} from {limits['low']} to {limits['high']}"
     words += f", at least {limits['low']}" if "low" in limits else ""

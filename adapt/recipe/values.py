@@ -16,6 +16,7 @@ from pathlib import Path
 import yaml
 
 from adapt.recipe.schema import did_you_mean, in_words, is_optional, plain
+from adapt.text.hub import FORM, is_hub_name
 
 LARGEST = 10**12  # of numbers without a limit of their own; larger ones overflow in libraries
 NULLS = ("", "~", "null", "Null", "NULL")
@@ -51,8 +52,10 @@ def value_of(raw: RawValue, spec: dc.Field, kind: object, folder: Path) -> objec
         raise ValueError(f"no value; write {allowed}, or remove the line")
     if kind in _NUMBERS:
         return _number(raw, kind, limits, default)
+    if "hub" in limits and raw.text.startswith("hf:"):
+        return _data_set(raw.text)
     if kind is Path:
-        return _file(raw.text, folder)
+        return _file(raw.text, folder, f", data sets of the hub {FORM}" if "hub" in limits else "")
     return _text(raw.text, spec, allowed, folder)
 
 
@@ -79,13 +82,21 @@ def _written_otherwise(text: str, kind: type) -> str | None:
         return None
 
 
-def _file(text: str, folder: Path) -> Path:
-    """The absolute path of a file. Raises ValueError if it does not exist."""
+def _file(text: str, folder: Path, otherwise: str) -> Path:
+    """The absolute path of a file. otherwise: what else may be meant. Raises ValueError if it does not exist."""
     path = _absolute(text, folder)
     if not os.path.isfile(path):
         problem = "is a folder, not a file" if os.path.isdir(path) else "no such file"
-        raise ValueError(f"{problem}: {text!r}{similar_name(path) or '; paths are relative to the recipe'}")
+        way_out = similar_name(path) or f"; paths are relative to the recipe{otherwise}"
+        raise ValueError(f"{problem}: {text!r}{way_out}")
     return path
+
+
+def _data_set(text: str) -> str:
+    """The name of a data set of the hub. Raises ValueError for another text."""
+    if not is_hub_name(text):
+        raise ValueError(f"{text!r} is no data set; write {FORM}, and behind it @REVISION or /FILES if needed")
+    return text
 
 
 def _text(text: str, spec: dc.Field, allowed: str, folder: Path) -> str:

@@ -10,10 +10,12 @@ from pathlib import Path
 
 from adapt.errors import DataError, RecipeError
 from adapt.model.bases import described, fingerprint, has_ctc, transcribes
-from adapt.recipe.domain import Recipe
+from adapt.recipe.domain import DomainData, Recipe
 from adapt.stages.manifests import Manifests
-from adapt.text.corpus import Corpus, prepare, read_text
+from adapt.text.corpus import Corpus, prepare
+from adapt.text.hub import is_hub_name, pinned
 from adapt.text.normalise import NORMALISERS
+from adapt.text.sentences import sample, sentences
 from adapt.text.template import read_template
 from adapt.text.writable import Written, writable
 
@@ -53,15 +55,20 @@ def held_out_texts(recipe: Recipe, manifests: Manifests) -> list[str]:
 
 
 def corpus(recipe: Recipe, manifests: Manifests) -> Corpus:
-    """The domain text, normalised, without duplicates, transcripts of the sets, and what the base cannot write."""
-    normalise = NORMALISERS[recipe.data.normaliser]
-    text = written(recipe, list(map(normalise, read_text(recipe.data.text))))
+    """The domain text, normalised, without duplicates, transcripts of the sets, and what the base cannot write.
+
+    Of a text of more than `data.text_lines` lines, a sample.
+    """
+    data, normalise = recipe.data, NORMALISERS[recipe.data.normaliser]
+    lines, total = sample(sentences(data.text, data.text_column), data.text_lines, recipe.seed)
+    sampled = f"{len(lines):,} of {total:,} lines, drawn at random (data.text_lines)" if total > len(lines) else ""
+    text = written(recipe, list(map(normalise, lines)))
     if not text.kept:
         raise DataError(f"{recipe.data.text}: {text.remark()}; {WRITE}")
     held_out = list(map(normalise, held_out_texts(recipe, manifests)))
     held_out += written(recipe, held_out).kept  # with the same accents as the text
     prepared = prepare(text.kept, str, held_out, recipe.data.dev_lines, recipe.seed)
-    return dataclasses.replace(prepared, remark=text.remark())
+    return dataclasses.replace(prepared, remark=text.remark(), sampled=sampled)
 
 
 def written(recipe: Recipe, texts: Sequence[str]) -> Written:
@@ -161,6 +168,15 @@ def base_record(recipe: Recipe) -> dict[str, str]:
     loading = {key: getattr(recipe, key) for key in ("dtype", "quantise", "language")}
     identity = {"name": recipe.base, "sha": fingerprint(recipe.base)}
     return identity | {key: value for key, value in loading.items() if value != defaults[key]}
+
+
+def text_record(recipe: Recipe) -> dict[str, str | int]:
+    """The record of what a file's hash does not say about the domain text: keys that are not at their default, and the
+    commit of a data set of the hub. Raises DataError for a data set that the hub does not have.
+    """
+    data, defaults = recipe.data, {f.name: f.default for f in dataclasses.fields(DomainData)}
+    record = {key: value for key in ("text_column", "text_lines") if (value := getattr(data, key)) != defaults[key]}
+    return record | ({"text": pinned(data.text)} if is_hub_name(str(data.text)) else {})
 
 
 def normaliser_record(recipe: Recipe) -> dict[str, dict]:

@@ -22,6 +22,8 @@ def text(run: Run) -> None:
 
     def work(scratch: Path) -> None:
         corpus, copies = plan.corpus(recipe, run.manifests), []
+        if corpus.sampled:
+            log.warning("text: %s", corpus.sampled)
         if corpus.remark:
             log.warning("text: %s; %s", corpus.remark, plan.WRITE)
         if recipe.data.lexicon:
@@ -38,10 +40,11 @@ def text(run: Run) -> None:
         return f"{train:,} train, {copies:,} copies with other entities, {dev:,} dev"
 
     keys = ("normaliser", "unwritable", "dev_lines", "entity_copies")
-    settings = {"data": {key: getattr(recipe.data, key) for key in keys}, "seed": recipe.seed}
+    data = {key: getattr(recipe.data, key) for key in keys} | plan.text_record(recipe)
+    settings = {"data": data, "seed": recipe.seed}
     settings["base"] = plan.base_record(recipe)
-    inputs = [recipe.data.text, *plan.sets(recipe).values()]
-    inputs += [recipe.data.lexicon] if recipe.data.lexicon else []
+    files = (recipe.data.text, *plan.sets(recipe).values(), recipe.data.lexicon)
+    inputs = [file for file in files if isinstance(file, Path)]
     run.stage("text", settings, inputs, [*FILES, plan.LEAKS], work, note)
 
 

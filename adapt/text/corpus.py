@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapt.errors import DataError
-from adapt.text.files import read_lines
+from adapt.text.sentences import sentences
 
 
 @dataclass(frozen=True)
 class Corpus:
     """Normalised domain text: lines for training and for development, and what was dropped (`prepare`).
 
-    remark: on lines that the base cannot write; "" without any.
+    remark: on lines that the base cannot write; "" without any. sampled: how many lines of how many were drawn; "" if
+    all were taken.
     """
 
     train: tuple[str, ...]
@@ -23,14 +24,12 @@ class Corpus:
     duplicates: int
     leaks: tuple[str, ...]
     remark: str = ""
+    sampled: str = ""
 
 
-def read_text(path: str | Path) -> list[str]:
-    """Sentences of a text file, one per line, in NFC. Raises DataError for bad UTF-8 and for a file without text."""
-    lines = [line for _, line in read_lines(path)]
-    if not lines:
-        raise DataError(f"{path}: holds no text; write one sentence a line")
-    return lines
+def read_text(source: str | Path) -> list[str]:
+    """All `sentences` of a source."""
+    return list(sentences(source))
 
 
 def prepare(
@@ -43,7 +42,7 @@ def prepare(
     lines remain.
 
     >>> prepare(["Louder", "louder", "stop", "next song", "skip"], str.lower, ["Stop"], 1, seed=0)
-    Corpus(train=('louder', 'skip'), dev=('next song',), duplicates=1, leaks=('stop',), remark='')
+    Corpus(train=('louder', 'skip'), dev=('next song',), duplicates=1, leaks=('stop',), remark='', sampled='')
     """
     transcripts = {normalise(line) for line in held_out}
     unique: dict[str, None] = {}

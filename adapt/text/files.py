@@ -10,8 +10,10 @@ import json
 import re
 import unicodedata
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import yaml
 
@@ -19,13 +21,16 @@ from adapt.errors import DataError
 
 LONGEST = 1_000_000  # bytes of a line, and of a YAML file
 DEEPEST = 50  # levels of a YAML file
+_WHOLE = LONGEST + 4  # bytes of the longest line with its line break and a byte order mark
+PROBLEMS = 1000  # of a file that are collected: a large one may have one on each line
 
 
-def read_bytes(path: str | Path) -> bytes:
+@contextmanager
+def opened(path: str | Path) -> Iterator[BinaryIO]:
     """The bytes of a file, unpacked if its name ends in `.gz`. Raises DataError for a file that cannot be read."""
     try:
-        data = Path(path).read_bytes()
-        return gzip.decompress(data) if Path(path).suffix == ".gz" else data
+        with (gzip.open if Path(path).suffix == ".gz" else open)(path, "rb") as file:
+            yield file
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; check the path") from None
     except (gzip.BadGzipFile, EOFError, zlib.error):
@@ -34,35 +39,61 @@ def read_bytes(path: str | Path) -> bytes:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path and its rights") from None
 
 
+def read_bytes(path: str | Path) -> bytes:
+    """All bytes of a file, as `opened` gives and raises."""
+    with opened(path) as file:
+        return file.read()
+
+
 def nfc(text: str) -> str:
     """The text in Unicode NFC: accents are composed with their letters."""
     return unicodedata.normalize("NFC", text)
 
 
-def read_lines(path: str | Path, form: Callable[[str], str] = nfc) -> list[tuple[int, str]]:
-    """Line numbers, from 1, and stripped lines of a UTF-8 file, without blank lines. form: applied to each line.
+def stream_lines(path: str | Path, form: Callable[[str], str] = nfc) -> Iterator[tuple[int, str]]:
+    """Line numbers, from 1, and stripped lines of a UTF-8 file, without blank lines. One line is in memory at a time.
 
-    Raises DataError with every line that is not UTF-8, and for a file that is not text.
+    form: applied to each line; it may raise a ValueError with a problem. Raises DataError at the end of the file, or
+    after PROBLEMS of them, with every line that is not UTF-8 or that `form` refuses, and for a file that is not text.
     """
-    lines, problems, content = [], [], read_bytes(path).removeprefix(b"\xef\xbb\xbf")
-    if b"\0" in content:
-        raise DataError(f"{path}: not UTF-8 text; name a text file, or save it as UTF-8")
-    # Bytes are split, not text: str.splitlines also splits at form feeds and U+2028, which would shift the numbers.
-    for number, raw in enumerate(content.split(b"\n"), 1):
-        if len(raw) > LONGEST:
-            problems.append(f"{path}:{number}: a line of {len(raw):,} bytes; write lines of at most {LONGEST:,}")
-            continue
-        try:
-            line = raw.decode("utf-8").strip("\r\n ")
-        except UnicodeDecodeError as error:
-            byte = raw[error.start]
-            problems.append(f"{path}:{number}: byte 0x{byte:02x} is not UTF-8; save the file as UTF-8")
-            continue
-        if line.strip():
-            lines.append((number, form(line)))
+    problems: list[str] = []
+    with opened(path) as file:
+        # Bytes are split, not text: str.splitlines also splits at form feeds and U+2028, which would shift the numbers.
+        for number, raw in enumerate(iter(lambda: file.readline(_WHOLE), b""), 1):
+            if b"\0" in raw:
+                raise DataError(f"{path}: not UTF-8 text; name a text file, or save it as UTF-8")
+            if number == 1:
+                raw = raw.removeprefix(b"\xef\xbb\xbf")
+            try:
+                if len(raw) > LONGEST and (length := _length(raw, file)) > LONGEST:
+                    raise ValueError(f"a line of {length:,} bytes; write lines of at most {LONGEST:,}")
+                line = raw.decode("utf-8").strip("\r\n ")
+                formed = form(line) if line.strip() else ""
+            except UnicodeDecodeError as error:
+                problem = f"byte 0x{raw[error.start]:02x} is not UTF-8; save the file as UTF-8"
+                problems.append(f"{path}:{number}: {problem}")
+            except ValueError as problem:
+                problems.append(f"{path}:{number}: {problem}")
+            else:
+                if formed:
+                    yield number, formed
+            if len(problems) == PROBLEMS:
+                break
     if problems:
         raise DataError(*problems)
-    return lines
+
+
+def _length(raw: bytes, file: BinaryIO) -> int:
+    """The bytes of a line without its line break. raw: its beginning; the rest is read and dropped."""
+    length = len(raw)
+    while not raw.endswith(b"\n") and (more := file.readline(_WHOLE)):
+        raw, length = more, length + len(more)
+    return length - raw.endswith(b"\n")
+
+
+def read_lines(path: str | Path, form: Callable[[str], str] = nfc) -> list[tuple[int, str]]:
+    """All that `stream_lines` gives."""
+    return list(stream_lines(path, form))
 
 
 def json_row(line: str) -> tuple[dict | None, str | None]:

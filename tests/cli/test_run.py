@@ -6,6 +6,7 @@ import itertools
 import json
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import soundfile
 
@@ -147,3 +148,17 @@ def test_check_reports_words_that_the_text_lacks(recipe, annotated, said, verdic
     for part in parts:
         assert part in line
     assert verdict == "warn" or line.endswith(parts[0]), "no advice where nothing is wrong"
+
+
+def test_check_reports_a_sample_of_a_parquet_file_and_its_errors_in_a_line(recipe):
+    lines = (recipe / "text.txt").read_text().splitlines()
+    pyarrow.parquet.write_table(pyarrow.table({"body": lines}), recipe / "text.parquet")
+    named = overrides("data.text=text.parquet", "data.text_column=body")
+    whole, of_text = adapt("check", recipe, *named), adapt("check", recipe)
+    assert whole.stdout.splitlines()[:-1] == of_text.stdout.splitlines()[:-1], "but for the command that comes next"
+    sampled = adapt("check", recipe, *named, *overrides("data.text_lines=50")).stdout
+    assert f"50 of {len(lines)} lines, drawn at random" in sampled and "50 lines, " in sampled
+    failed = adapt("check", recipe, *overrides("data.text=text.parquet"))
+    assert failed.exit_code == 1
+    (line,) = failed.stderr.splitlines()
+    assert line.endswith("text.parquet: no column `text`; set data.text_column to one of body")

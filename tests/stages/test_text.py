@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from adapt.errors import DataError
@@ -69,3 +71,36 @@ def test_control_tokens_in_text_are_text(new_run, folder, tiny):
     text(run := new_run("data.normaliser=none"))
     written = run.lines(plan.TRAIN) + run.lines(plan.DEV)
     assert not any(set(tiny.tokenizer.encode(line)) & set(tiny.tokenizer.all_special_ids) for line in written)
+
+
+def test_a_longer_text_is_sampled_and_said_to_be(new_run, folder, caplog):
+    lines = [f"say {a}{b}{c}" for a in "abcdefgh" for b in "ijklmnop" for c in "qrstuvwx"]
+    (folder / "text.txt").write_text("\n".join(lines) + "\n")
+    text(run := new_run("data.text_lines=100"))
+    drawn = run.lines(plan.TRAIN) + run.lines(plan.DEV)
+    assert len(drawn) == 100 and set(drawn) < set(lines)
+    assert caplog.messages == ["text: 100 of 512 lines, drawn at random (data.text_lines)"]
+    text(again := new_run("data.text_lines=100"))
+    text(other := new_run("data.text_lines=100", "seed=2"))
+    assert run.lines(plan.TRAIN) == again.lines(plan.TRAIN) != other.lines(plan.TRAIN)
+    caplog.clear()
+    text(whole := new_run())
+    assert sorted(whole.lines(plan.TRAIN) + whole.lines(plan.DEV)) == sorted(lines) and not caplog.messages
+
+
+def test_the_record_of_a_stage_names_only_what_its_files_do_not_say(load):
+    assert plan.text_record(load()) == {}, "runs of earlier versions are not redone"
+    name = f"hf://datasets/owner/name@{'0a' * 20}"
+    recipe = load(f"data.text={name}", "data.text_column=body", "data.text_lines=9")
+    assert plan.text_record(recipe) == {"text_column": "body", "text_lines": 9, "text": name}
+
+
+def test_the_stage_reads_a_data_set_of_the_hub_and_records_its_commit(new_run, monkeypatch):
+    monkeypatch.setattr(plan, "sentences", lambda source, column: iter([f"{column} {letter}" for letter in "abcdefg"]))
+    name = "hf://datasets/owner/name@"
+    text(run := new_run(f"data.text={name}{'0a' * 20}", "data.text_column=body"))
+    assert run.lines(plan.TRAIN)[0].startswith("body ")
+    data = dataclasses.replace(run.recipe.data, text=name + "0b" * 20)
+    run.recipe = dataclasses.replace(run.recipe, data=data)
+    text(run)
+    assert [result.reason.partition(":")[0] for result, _ in run.reported] == ["never run", "data.text changed"]

@@ -1,0 +1,106 @@
+"""Sentences of a text file, a JSONL or Parquet file or a data set of the hub, as a stream, and a sample of them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from adapt.errors import DataError
+from adapt.text.files import LONGEST, json_row, nfc, opened, stream_lines
+from adapt.text.hub import BATCH, hub_rows, is_hub_name, needs_datasets, no_column, short
+
+COLUMN = "text"
+
+
+def sentences(source: str | Path, column: str = COLUMN) -> Iterator[str]:
+    """Sentences in NFC, in their order, with a bounded part of the source in memory.
+
+    source: a text file with one sentence a line, a file that ends in `.jsonl`, `.jsonl.gz` or `.parquet`, or the name
+    of a data set (`is_hub_name`). column: the string column, or key of the objects, that holds the text. A value of
+    several lines is as many sentences; blank ones and nulls are left out. Raises DataError for a source that cannot be
+    read, and without text.
+    """
+    name, empty = str(source).lower(), True
+    if is_hub_name(str(source)):
+        found = _lines_of(source, column, hub_rows(str(source), column))
+    elif name.endswith(".parquet"):
+        found = _lines_of(source, column, _parquet_rows(source, column))
+    elif name.endswith((".jsonl", ".jsonl.gz")):
+        values = stream_lines(source, lambda line: _json_value(line, column))
+        found = (line for _, value in values for line in _split(value))
+    else:
+        found = (line for _, line in stream_lines(source))
+    for sentence in found:
+        empty = False
+        yield sentence
+    if empty:
+        raise DataError(f"{source}: holds no text; write one sentence a line")
+
+
+def sample(lines: Iterable[str], most: int, seed: int) -> tuple[list[str], int]:
+    """At most `most` lines in their order, each with the same chance (Algorithm R), and how many there are in all.
+
+    >>> sample("abc", 3, seed=1), sample("abc", 2, seed=1)
+    ((['a', 'b', 'c'], 3), (['b', 'c'], 3))
+    """
+    draw, total = random.Random(seed), 0
+    kept: list[tuple[int, str]] = []
+    for total, line in enumerate(lines, 1):
+        if total <= most:
+            kept.append((total, line))
+        elif (place := int(draw.random() * total)) < most:
+            kept[place] = (total, line)
+    kept.sort()
+    return [line for _, line in kept], total
+
+
+def _split(text: str) -> Iterator[str]:
+    """The lines of a text, as those of a text file are read."""
+    return (nfc(line.strip("\r\n ")) for line in text.split("\n") if line.strip())
+
+
+def _json_value(line: str, column: str) -> str:
+    """The text of a line of JSONL; "" for null. Raises ValueError with the problem of the line."""
+    row, problem = json_row(line)
+    if problem:
+        raise ValueError(problem)
+    if column not in row:
+        raise ValueError(f"no key `{column}`; add it, or set data.text_column to the key of the text")
+    if not isinstance(row[column], str | None):
+        raise ValueError(f"`{column}` is no text; write a text in quotes")
+    return row[column] or ""
+
+
+def _parquet_rows(path: str | Path, column: str) -> Iterator[object]:
+    """The values of a column of a Parquet file, row by row. Raises DataError as `sentences` does."""
+    # Not by load_dataset, which imports torch and, for a local file too, tells the hub that it was called.
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+    except ModuleNotFoundError:
+        raise DataError(needs_datasets(path)) from None
+    with opened(path) as file:
+        try:
+            # A page at a time: by default, all pages of the column are read first.
+            table = ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
+            if column not in (columns := table.schema_arrow.names):
+                raise DataError(no_column(path, column, columns))
+            for batch in table.iter_batches(BATCH, columns=[column]):
+                yield from batch.column(0).to_pylist()
+        except (ArrowException, OSError, ValueError) as error:
+            raise DataError(f"{path}: cannot be read as Parquet: {short(error)}; write it again") from None
+
+
+def _lines_of(source: str | Path, column: str, values: Iterable[object]) -> Iterator[str]:
+    """The lines of the values of a column. Raises DataError for the first value that is no text, or a line too long."""
+    for number, value in enumerate(values, 1):
+        if value is None:
+            continue
+        if not isinstance(value, str):
+            raise DataError(f"{source}: the column `{column}` holds no text; set data.text_column to one that does")
+        for line in _split(value):
+            if len(line) > LONGEST:
+                length = f"a line of {len(line):,} characters"
+                raise DataError(f"{source}: row {number:,}: {length}; write lines of at most {LONGEST:,}")
+            yield line
