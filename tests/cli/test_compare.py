@@ -42,7 +42,7 @@ def test_each_method_is_trained_with_each_seed_and_scored_without_and_with_fusio
     soft, denoised = (next(r for r in found["rows"] if r["method"] == m) for m in ("soft-prompt", "denoise,noise=0.2"))
     assert soft["parameters"] > denoised["parameters"], "the vectors of the soft prompt are counted"
     assert len(found["methods"]) == 6 and (compared.run / "comparison.png").exists()
-    text = {(folder / "text/train.txt").read_text() for folder in compared.run.iterdir() if folder.is_dir()}
+    text = {path.read_text() for path in compared.run.glob("*/text/train.txt")}
     assert len(text) == 1, "seeds change the training alone"
 
 

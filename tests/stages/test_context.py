@@ -35,4 +35,7 @@ def test_a_run_parses_each_manifest_once_and_hashes_and_encodes_each_recording_o
     assert parsed == {"test.jsonl": 1, "source.jsonl": 1}, "manifests are parsed once"
     recordings = {name: count for name, count in hashed.items() if name.endswith(".wav")}
     assert recordings == {"0.wav": 1, "1.wav": 1, "2.wav": 1}, "recordings are hashed once"
-    assert len(projected) == 3 + 4, "recordings are encoded once for all systems, beside those of the training"
+    assert len(projected) == 4, "each of two batches is encoded once, for the training and for all systems"
+    again = adapt("run", recipe, "-o", tmp_path / "run", "-s", "fusion.boost=0.2", "-s", "decoder.rank=3")
+    assert again.exit_code == 0 and "decoder.rank changed" in again.stderr, again.output
+    assert len(projected) == 4, "the next command encodes nothing again"
