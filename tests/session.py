@@ -1,4 +1,4 @@
-"""What tests of whole commands share: a call of the command line, and a small recipe."""
+"""What tests of whole commands share: a call of the command line, a small recipe, and an adapter."""
 
 from __future__ import annotations
 
@@ -23,3 +23,20 @@ def write_manifest(path: Path, ids: list[int], text: str = "play the song", enti
     for row in rows:
         row["entities"] = [{"text": "the song", "type": "track"}] if entities else []
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def lora(base: str, folder: Path, seed: int, spread: float = 0.3) -> Path:
+    """Write an adapter of random weights, as a run would, and return its folder."""
+    import torch
+
+    from adapt.model import adapter
+    from adapt.model.load import load_speech_llm
+
+    torch.manual_seed(seed)
+    llm = load_speech_llm(base, "cpu")
+    model = adapter.add_lora(llm, rank=2, alpha=4, dropout=0.0)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=spread)
+    adapter.save_adapter(folder, model, {"name": folder.name, "base": base, "pseudo_audio": "empty", "step": 1})
+    return folder
