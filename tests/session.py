@@ -1,4 +1,4 @@
-"""What tests of whole commands share: a call of the command line, and a small recipe."""
+"""What tests of whole commands share: a call of the command line, a small recipe, and an adapter."""
 
 from __future__ import annotations
 
@@ -33,3 +33,20 @@ def launched(*words: object) -> subprocess.CompletedProcess:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "adapt"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run([*launcher, *map(str, words)], env=environment, capture_output=True, text=True)
+
+
+def lora(base: str, folder: Path, seed: int, spread: float = 0.3) -> Path:
+    """Write an adapter of random weights, as a run would, and return its folder."""
+    import torch
+
+    from adapt.model import adapter
+    from adapt.model.load import load_speech_llm
+
+    torch.manual_seed(seed)
+    llm = load_speech_llm(base, "cpu")
+    model = adapter.add_lora(llm, rank=2, alpha=4, dropout=0.0)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=spread)
+    adapter.save_adapter(folder, model, {"name": folder.name, "base": base, "pseudo_audio": "empty", "step": 1})
+    return folder

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from adapt.cli.options import device_option, dtype_option, language_option, normaliser_option, weight
-from adapt.decode.job import CHANNELS, DEFAULT_ADAPTER, TranscriptionJob, conflict, run_job
+from adapt.decode.batches import DEFAULT_ADAPTER
+from adapt.decode.job import CHANNELS, ENGINES, TranscriptionJob, conflict, run_job
 from adapt.decode.parts import LexiconBoosting
 from adapt.ranks import launched
 from adapt.recipe.choices import NAMES, QUANTISE_BITS
@@ -157,6 +158,18 @@ def _channel(ctx: click.Context, option: click.Option, value: str) -> str:
 )
 @language_option
 @device_option
+@click.option(
+    "--engine",
+    default=TranscriptionJob.engine,
+    show_default=True,
+    type=click.Choice(ENGINES),
+    help="local: this process. ray: actors of a Ray cluster, that of RAY_ADDRESS or else one on this machine.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Actors of Ray, which share GPUs and cores.  [default: the number of GPUs of the cluster, or 1]",
+)
 def transcribe(**options) -> None:
     """Transcribe audio files or manifests.
 

@@ -5,6 +5,7 @@ The module imports no torch before a job runs.
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 from collections import Counter
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from adapt.decode.batches import Batching, domains_of
 from adapt.decode.parts import DomainNgrams, LexiconBoosting
 from adapt.decode.weights import Weights
 from adapt.errors import DataError, RecipeError, unreadable
@@ -31,10 +33,11 @@ if TYPE_CHECKING:
     from adapt.decode.fusion import Fusion
     from adapt.decode.names import NamesInPrompt
     from adapt.decode.rescore import Rescorer
+    from adapt.decode.transcribe import Transcriber
     from adapt.model.speech_llm import SpeechLLM
 
-DEFAULT_ADAPTER = "default"  # the name of a single adapter without a name
 MANIFESTS = (".jsonl", ".json")  # how the names of manifests end
+ENGINES = ("local", "ray")  # this process, or actors of Ray
 CHANNELS = ("mix", "each")  # the mean of all channels, or every channel as a recording of its own
 
 
@@ -46,7 +49,8 @@ class TranscriptionJob:
     CHANNELS or a number, from 0. adapters: folders by name; a single one is named `default`, and several are named
     after their domains. prompt: file of a learned prompt of `adapt project`; None: the prompt of the base. ctc_weight:
     None: the default if the base has a CTC head. lm, lexicon, rescore: None: none. boost: None: the default of the
-    chosen `decoder`. names: as the key `transcribe.names`. out: None: a temporary file. quantise: None: none.
+    chosen `decoder`. names: as the key `transcribe.names`. out: None: a temporary file. quantise: None: none. engine:
+    one of ENGINES. workers: actors of Ray, each with a model of its own; None: as many as the cluster has GPUs, or one.
     """
 
     audio: Sequence[str]
@@ -74,6 +78,8 @@ class TranscriptionJob:
     quantise: str | None = None
     language: str = Recipe.language
     device: str = "auto"
+    engine: str = "local"
+    workers: int | None = None
 
 
 @dataclass(frozen=True)
@@ -110,42 +116,66 @@ def conflict(job: TranscriptionJob) -> str | None:
         return f"--names {job.names}: there are no names; give --lexicon too"
     if job.nbest > job.num_beams:
         return f"--nbest {job.nbest}: more than the {job.num_beams} beams; give --num-beams {job.nbest}"
+    if job.workers is not None and job.engine != "ray":
+        return f"--workers {job.workers}: only Ray has workers; give --engine ray too, or leave it out"
+    if job.engine == "ray" and (job.device == "spread" or ":" in job.device):
+        return f"--device {job.device}: Ray gives each worker its device; give auto, cpu or cuda"
+    if job.engine == "ray" and (count := launched().count) > 1:
+        return f"--engine ray: a launcher started {count} processes, but Ray starts its own; start one"
     return None
 
 
 def run_job(job: TranscriptionJob) -> Transcripts:
     """Transcribe, and write the lines to `job.out` unless it is None.
 
-    Raises RecipeError for options that exclude each other, DataError for missing and unreadable files and for equal
-    names, and ModelError for a model, an adapter or a prompt that cannot be loaded.
+    Raises RecipeError for options that exclude each other, and for an engine that is not installed or does not start,
+    DataError for missing and unreadable files and for equal names, and ModelError for a model, an adapter or a prompt
+    that cannot be loaded.
     """
-    from adapt.decode.transcribe import transcribe
-
-    if launched().count > 1 and not job.out:
-        raise RecipeError("several processes print no transcripts; give --out, the file that they write together")
     if problem := conflict(job):
         raise RecipeError(problem)
+    if launched().count > 1 and not job.out:
+        raise RecipeError("several processes print no transcripts; give --out, the file that they write together")
+    from adapt.decode.transcribe import write_transcripts
+
     utterances = read_utterances(job.audio, job.channel)
-    speech_llm = load(job)
-    fusion = job_fusion(job, speech_llm, utterances)
-    options = {} if job.ctc_weight is None else {"ctc_weight": job.ctc_weight}
+    build = functools.partial(job_transcriber, job, any(u.phrases for u in utterances))
+    if job.engine == "ray":
+        from adapt.decode.ray_engine import on_ray
+        from adapt.model.load import longest
+
+        engine = on_ray(build, job.workers, job.device)
+        batching = Batching(job.batch_size, longest(job.base), domains_of(job.adapters))
+    else:
+        engine = build()
+        batching = engine.batching
     with tempfile.TemporaryDirectory() as folder:
         out = job.out or Path(folder) / "hyps.jsonl"
-        earlier = transcribe(
-            speech_llm,
-            utterances,
-            out,
-            decoder=job.decoder,
-            num_beams=job.num_beams,
-            batch_size=job.batch_size,
-            nbest=job.nbest,
-            fusion=fusion,
-            rescorer=rescorer_of(job, speech_llm),
-            names=names_of(job, speech_llm),
-            **options,
-        )
+        earlier = write_transcripts(engine, batching, utterances, out)
         texts = read_hypotheses(out)
     return Transcripts({u.id: texts[u.id] for u in utterances}, earlier)
+
+
+def job_transcriber(job: TranscriptionJob, has_phrases: bool) -> Transcriber:
+    """The transcriber of the options, and the errors of `run_job` for files and models.
+
+    has_phrases: whether utterances bring phrases of their own.
+    """
+    from adapt.decode.transcribe import transcriber
+
+    speech_llm = load(job)
+    options = {} if job.ctc_weight is None else {"ctc_weight": job.ctc_weight}
+    return transcriber(
+        speech_llm,
+        decoder=job.decoder,
+        num_beams=job.num_beams,
+        batch_size=job.batch_size,
+        nbest=job.nbest,
+        fusion=job_fusion(job, speech_llm, has_phrases),
+        rescorer=rescorer_of(job, speech_llm),
+        names=names_of(job, speech_llm),
+        **options,
+    )
 
 
 def read_utterances(audio: Sequence[str], channel: str = "mix") -> list[Utterance]:
@@ -203,15 +233,16 @@ def load(job: TranscriptionJob) -> SpeechLLM:
     return llm
 
 
-def job_fusion(
-    job: TranscriptionJob, speech_llm: SpeechLLM, utterances: Sequence[Utterance]
-) -> Fusion | CtcFusion | None:
-    """The fusion of the options: a `CtcFusion` for --decoder ctc, else a `Fusion`; None without fusion."""
+def job_fusion(job: TranscriptionJob, speech_llm: SpeechLLM, has_phrases: bool) -> Fusion | CtcFusion | None:
+    """The fusion of the options: a `CtcFusion` for --decoder ctc, else a `Fusion`; None without fusion.
+
+    has_phrases: whether utterances bring phrases of their own.
+    """
     from adapt.decode.ctc import CtcFusion
     from adapt.decode.fusion import Fusion
 
     boosts = job.names in ("boost", "both")
-    fused = job.lm or job.ilm or (boosts and (job.lexicon or any(u.phrases for u in utterances)))
+    fused = job.lm or job.ilm or (boosts and (job.lexicon or has_phrases))
     if not fused:
         return None
     default = LexiconBoosting.hotword_weight if job.decoder == "ctc" else LexiconBoosting.start

@@ -174,6 +174,15 @@ def _processor(path: Path, config: PreTrainedConfig) -> ProcessorMixin:
     return processor
 
 
+def longest(name: str) -> float:
+    """The seconds of the longest recording that a base takes at once (`SpeechLLM.max_seconds`), without its weights.
+
+    Raises `ModelError` as `find_base` and `read_config` do.
+    """
+    config = read_config(find_base(name), name)
+    return config.max_seconds if isinstance(config, ComposedConfig) else MAX_SECONDS
+
+
 def load_tokenizer(name: str) -> tuple[PreTrainedTokenizerBase, int]:
     """The tokenizer of a speech LLM, and the number of outputs of its decoder.
 

@@ -65,7 +65,9 @@ def test_a_batch_that_processes_cannot_share_and_other_trainings_are_refused(rec
         fit_module.fit(None, None, None, steps=1, groups=[], warmup=1, folder=tmp_path, save_every=1, label="project")
 
 
-def test_several_processes_need_a_file(recipe, monkeypatch):
+def test_several_processes_need_a_file_and_start_no_ray(recipe, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     wrong = adapt("transcribe", recipe / "test.jsonl")
     assert wrong.exit_code == 1 and "give --out, the file that they write together" in wrong.stderr, wrong.output
+    wrong = adapt("transcribe", recipe / "test.jsonl", "--engine", "ray")
+    assert wrong.exit_code == 2 and "started 2 processes, but Ray starts its own" in wrong.stderr, wrong.output

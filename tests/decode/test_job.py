@@ -42,6 +42,8 @@ def test_a_job_gives_its_transcripts_and_skips_those_that_are_in_its_file(tiny, 
         ({"decoder": "first-pass", "ilm": 0.1}, "gives one hypothesis"),
         ({"ilm": 0.1, "adapters": {"a": Path("x"), "b": Path("y")}}, "several adapters"),
         ({"nbest": 5}, "give --num-beams 5"),
+        ({"workers": 2}, "give --engine ray too"),
+        ({"engine": "ray", "device": "spread"}, "gives each worker its device"),
     ],
 )
 def test_options_that_exclude_each_other_are_an_error(options, problem):

@@ -21,20 +21,9 @@ from adapt.model.load import load_speech_llm
 from adapt.text.manifest import Utterance, read_manifest
 from adapt.text.transcripts import read_hypotheses
 
+from ..session import lora
 from .builders.audio import voxtral_realtime
 from .families import BUILDERS
-
-
-def lora(base: str, folder, seed: int, spread: float = 0.3):
-    """Write an adapter of random weights, as a run would."""
-    torch.manual_seed(seed)
-    llm = load_speech_llm(base, "cpu")
-    model = adapter.add_lora(llm, rank=2, alpha=4, dropout=0.0)
-    for name, parameter in model.named_parameters():
-        if "lora_" in name:
-            torch.nn.init.normal_(parameter, std=spread)
-    adapter.save_adapter(folder, model, {"name": folder.name, "base": base, "pseudo_audio": "empty", "step": 1})
-    return folder
 
 
 @pytest.fixture
