@@ -41,7 +41,10 @@ def sentences(count: int) -> list[str]:
 
 
 def exponent(sizes: Sequence[int], figures: Sequence[float], last: int) -> float | None:
-    """The growth exponent over the last sizes, without what the first size takes; None where that is all of it."""
+    """The growth exponent over the last sizes, beyond the figures of the first one.
+
+    Sizes that take no more than the first are left out; None if fewer than two remain.
+    """
     import numpy as np
 
     points = [(n - sizes[0], y - figures[0]) for n, y in zip(sizes, figures, strict=True)][1:][-last:]
