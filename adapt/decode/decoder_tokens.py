@@ -6,11 +6,11 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from adapt.lm.phrases import Phrase, tokenise, word_beginnings
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from adapt.model.speech_llm import SpeechLLM
     from adapt.text.lexicon import Entry
 
@@ -33,7 +33,7 @@ class DecoderTokens:
     @functools.cached_property
     def begin_word(self) -> np.ndarray:
         """Whether each token begins a word, `[size]`."""
-        return word_beginnings(self.strings)
+        return np.array(word_beginnings(self.strings))
 
     @functools.cached_property
     def text_strings(self) -> list[str]:

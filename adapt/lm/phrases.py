@@ -9,8 +9,6 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from adapt.text.lexicon import Entry
 
 log = logging.getLogger(__name__)
@@ -104,14 +102,14 @@ def _spaceless(char: str) -> bool:
     return ord(char) in _SYLLABIC or any(ord(char) in script for script in _SPACELESS)
 
 
-def word_beginnings(token_strings: Sequence[str]) -> np.ndarray:
+def word_beginnings(token_strings: Sequence[str]) -> list[bool]:
     """Whether a word ends before each token. token_strings: the tokens as the tokenizer writes them.
 
-    >>> word_beginnings(["▁play", "er", "'s", "Ġby", ",", "歌"]).tolist()
+    >>> word_beginnings(["▁play", "er", "'s", "Ġby", ",", "歌"])
     [True, False, False, True, True, True]
     """
     in_bytes = any(token_string.startswith("Ġ") for token_string in token_strings)
-    return np.array([_begins(token_bytes(token_string, in_bytes)) for token_string in token_strings])
+    return [_begins(token_bytes(token_string, in_bytes)) for token_string in token_strings]
 
 
 def token_bytes(token_string: str, in_bytes: bool) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 
 from adapt.lm.automaton import Automaton
@@ -36,6 +37,6 @@ def models(tiny, tmp_path) -> Models:
     vocabulary = tiny.model.config.get_text_config().vocab_size
     write_arpa(estimate(ids, vocabulary, 3), tmp_path / "tokens.arpa")
     lm = load_ngrams(tmp_path / "tokens.arpa", vocabulary, ends=[2])
-    begins = word_beginnings(tiny.tokenizer.convert_ids_to_tokens(list(range(vocabulary))))
+    begins = np.array(word_beginnings(tiny.tokenizer.convert_ids_to_tokens(list(range(vocabulary)))))
     phrases = [Phrase(tuple(i), tuple(i)) for i in (ids[2], ids[0][1:])]
     return Models(tmp_path / "tokens.arpa", lm, boosting_automaton([phrases], begins, ends=[2]))

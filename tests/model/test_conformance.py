@@ -166,7 +166,7 @@ def beam_search(llm: SpeechLLM, prompt: torch.Tensor, num_beams: int, length: in
 
 def test_fused_beams_equal_a_plain_beam_search(llm):
     pieces = llm.tokenizer.convert_ids_to_tokens(list(range(min(len(llm.tokenizer), llm.vocabulary))))
-    begins = word_beginnings([*pieces, *[""] * (llm.vocabulary - len(pieces))])
+    begins = np.array(word_beginnings([*pieces, *[""] * (llm.vocabulary - len(pieces))]))
     prompts = [llm.prompt(slot) for slot in random_slots(llm, 3, 7)]
     plain = [h[0] for h in generate(llm, prompts, 3, 5)]
     rest = [i for i in range(20, 60) if i not in plain[0] + plain[1] + llm.ends]
