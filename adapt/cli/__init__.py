@@ -1,6 +1,6 @@
 """The command `adapt`: options and help of its commands, whose work is done by the modules that they call."""
 
-from adapt.cli import models, recipes, score, transcribe
+from adapt.cli import models, recipes, score, terms, transcribe
 from adapt.cli.group import main
 
 # `adapt --help` lists the commands in this order.
@@ -18,6 +18,7 @@ for command in (
     recipes.robustness,
     transcribe.transcribe,
     score.score,
+    terms.terms,
     models.base,
     models.export,
     models.import_,

@@ -1,0 +1,105 @@
+"""Terms of a domain, found in its text: the names and phrases that many sentences have in the same places.
+
+A term is a run of words that stands beside many different words on both sides (accessor variety, Feng et al.,
+Computational Linguistics 30(1), 2004), in contexts in which other terms stand, too: "play _ on the", "by _".
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+LONGEST = 6  # words of a term
+LEAST = 3  # occurrences
+VARIED = 0.4  # least number of different neighbours on each side, for each occurrence up to ENOUGH
+ENOUGH = 8
+COMMON = 0.01  # share of the sentences from which on a word or a term is common, and no name
+BEGIN, END = "<s>", "</s>"
+
+Words = tuple[str, ...]
+
+
+class Term(NamedTuple):
+    """A term, how often it occurs, and the mean logarithm of the number of terms in the contexts of its occurrences."""
+
+    text: str
+    count: int
+    score: float
+
+
+def find_terms(sentences: Sequence[str], least: float = 1.0) -> list[Term]:
+    """The terms of normalised sentences of at least the score `least`, the best first.
+
+    >>> names = ["mariah carey", "the weeknd", "drake", "abba"]
+    >>> text = [f"{a} {name} {b}" for name in names for a in ("play", "more of") for b in ("now", "please")]
+    >>> [term.text for term in find_terms(text)]
+    ['mariah carey', 'the weeknd', 'drake', 'abba']
+    """
+    rows = [(BEGIN, BEGIN, *sentence.split(), END, END) for sentence in dict.fromkeys(sentences)]
+    counts = _counts(rows)
+    most = max(COMMON * len(rows), 2 * LEAST)
+    common = {words[0] for words, count in counts.items() if len(words) == 1 and count > most}
+    varied = _varied(rows, {words for words, count in counts.items() if count <= most}, counts)
+    # "to nirvana" says no more than "nirvana", but there is no "weeknd" without "the".
+    kept = {words for words in varied if not (_without_common(words, common) & varied)}
+    scores = _scores(rows, kept)
+    terms = [Term(" ".join(words), counts[words], score) for words, score in scores.items() if score >= least]
+    return sorted(terms, key=lambda term: -term.score)
+
+
+def _counts(rows: Sequence[Words]) -> Counter[Words]:
+    """How often each run of words occurs, of those of at least LEAST occurrences."""
+    counts: Counter[Words] = Counter()
+    for length in range(1, LONGEST + 1):
+        # A run is at most as frequent as its parts.
+        of_length = Counter(
+            words
+            for row in rows
+            for _, words in _runs(row, length)
+            if length == 1 or (words[1:] in counts and words[:-1] in counts)
+        )
+        counts.update({words: count for words, count in of_length.items() if count >= LEAST})
+    return counts
+
+
+def _runs(row: Words, length: int) -> Iterator[tuple[int, Words]]:
+    """The runs of `length` words of a sentence, each with its place in the row."""
+    return ((place, row[place : place + length]) for place in range(2, len(row) - 1 - length))
+
+
+def _varied(rows: Sequence[Words], among: set[Words], counts: Counter[Words]) -> set[Words]:
+    """The runs of `among` that have different neighbours on both sides."""
+    before, after = defaultdict(set), defaultdict(set)
+    for row in rows:
+        for length in range(1, LONGEST + 1):
+            for place, words in _runs(row, length):
+                if words in among:
+                    before[words].add(row[place - 1])
+                    after[words].add(row[place + length])
+    fewest = {words: min(len(before[words]), len(after[words])) for words in before}
+    return {words for words, few in fewest.items() if few >= max(2, VARIED * min(counts[words], ENOUGH))}
+
+
+def _without_common(words: Words, common: set[str]) -> set[Words]:
+    """The run without its first or its last word, if that is common."""
+    shorter = {words[1:]} if words[0] in common else set()
+    return shorter | ({words[:-1]} if words[-1] in common else set())
+
+
+def _scores(rows: Sequence[Words], terms: set[Words]) -> dict[Words, float]:
+    """The score of each term. A context is a word on one side, and two on the other."""
+    fillers, contexts = defaultdict(set), defaultdict(list)
+    for row in rows:
+        for length in range(1, LONGEST + 1):
+            for place, words in _runs(row, length):
+                if words in terms:
+                    end = place + length
+                    own = ((row[place - 2 : place], row[end]), (row[place - 1], row[end : end + 2]))
+                    contexts[words].append(own)
+                    for context in own:
+                        fillers[context].add(words)
+    sizes = {context: len(found) for context, found in fillers.items()}
+    logs = {words: [math.log(max(map(sizes.get, both))) for both in own] for words, own in contexts.items()}
+    return {words: sum(values) / len(values) for words, values in logs.items()}
