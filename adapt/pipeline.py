@@ -20,6 +20,7 @@ from adapt.stages.score import score
 from adapt.stages.soft_prompt import soft_prompt
 from adapt.stages.speech import speech
 from adapt.stages.systems import reads_ngrams, systems
+from adapt.stages.terms import terms
 from adapt.stages.text import text
 from adapt.stages.transcribe import transcribe
 from adapt.text.template import parse
@@ -39,6 +40,8 @@ def prepare(run: Run) -> None:
     """Run the stages before the training on text."""
     write_text(run.path("recipe.yaml"), dump(run.recipe))
     text(run)
+    if plan.finds_terms(run.recipe):
+        terms(run)
     if plan.pseudo_audio(run.recipe) == "speech":
         speech(run)
     if plan.learns_from_pairs(run.recipe):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from adapt.cli.options import normaliser_option
+from adapt.text.terms import LEAST_SCORE, find_terms
 
 
 @click.command()
@@ -12,7 +13,7 @@ from adapt.cli.options import normaliser_option
 @normaliser_option
 @click.option("--column", default="text", show_default=True, help="Column of a Parquet, or key of a JSONL file.")
 @click.option(
-    "--least", default=1.0, show_default=True, type=click.FloatRange(0), help="Score of the last term that is printed."
+    "--least", default=LEAST_SCORE, show_default=True, type=click.FloatRange(0), help="Score of the last term."
 )
 def terms(text: str, normaliser: str, column: str, least: float) -> None:
     """Find the terms of a domain in its text, and print them as a lexicon.
@@ -29,7 +30,6 @@ def terms(text: str, normaliser: str, column: str, least: float) -> None:
     """
     from adapt.text.normalise import NORMALISERS
     from adapt.text.sentences import sample, sentences
-    from adapt.text.terms import find_terms
 
     lines, total = sample(sentences(text, column), 100_000, seed=1)
     found = find_terms(list(map(NORMALISERS[normaliser], lines)), least)

@@ -53,7 +53,7 @@ class NamesInPrompt:
         return tuple(filter(None, names))[: self.count]
 
     def _written(self, entry: Entry) -> str:
-        """An entry as the model writes it: the toolkit's own decoders write normalised text, Whisper names in capitals."""
+        """An entry as the model writes it: Whisper names in capitals, the toolkit's own decoders normalised text."""
         if self.speech_llm.transcribes and entry.written.islower():
             return " ".join(word[:1].upper() + word[1:] for word in entry.written.split(" "))
         if self.speech_llm.processor is not None or self.speech_llm.transcribes:

@@ -168,7 +168,8 @@ class Transcribe(BeamSearch):
         default="boost",
         metadata={
             "help": "use of the lexicon and of the `phrases` of utterances: boosted in the search with the weight "
-            "`fusion.boost` (boost), in the prompt those that sound like a first hypothesis (prompt), both, or none",
+            "`fusion.boost` (boost), in the prompt those that sound like a first hypothesis (prompt), both, or none; "
+            "without a lexicon, prompt and both use terms that are found in the text (`adapt terms`)",
             "choices": choices.NAMES,
         },
     )

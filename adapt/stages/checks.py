@@ -10,6 +10,7 @@ from adapt.model.bases import config_of, described
 from adapt.model.families import FAMILIES
 from adapt.recipe.domain import Recipe
 from adapt.stages.context import Run
+from adapt.stages.plan import PROMPTS, finds_terms
 from adapt.text.lexicon import read_lexicon
 from adapt.text.normalise import NORMALISERS
 
@@ -20,11 +21,10 @@ def fusion_problems(recipe: Recipe, weights: Iterable[dict[str, float]]) -> list
     parts, problems = set().union(*parts_of_systems), []
     if "source" in parts and not (recipe.lm.source or recipe.data.source_replay):
         problems.append("fusion.source: no text of the source domain; name lm.source or data.source_replay")
-    if "boost" in parts and not recipe.data.lexicon:
-        problems.append("fusion.boost: no lexicon to boost; name data.lexicon")
-    if recipe.transcribe.names in ("prompt", "both") and not recipe.data.lexicon:
-        problems.append("transcribe.names: no lexicon to take names from; name data.lexicon")
-    elif recipe.transcribe.names in ("prompt", "both") and not _has_room_for_names(recipe):
+    if "boost" in parts and not recipe.data.lexicon and not finds_terms(recipe):
+        way_out = "name data.lexicon, or set transcribe.names to both, which finds names in the text"
+        problems.append(f"fusion.boost: no lexicon to boost; {way_out}")
+    if recipe.transcribe.names in PROMPTS and not _has_room_for_names(recipe):
         problem = f"the prompt of {recipe.base} has no room for names"
         problems.append(f"transcribe.names: {problem}; boost them instead (transcribe.names: boost)")
     if any("reward" in keys and not keys & {"lm", "source", "boost"} for keys in parts_of_systems):
@@ -49,7 +49,7 @@ def check_fusion(run: Run, weights: Iterable[dict[str, float]]) -> None:
     recipe, weights = run.recipe, list(weights)
     if problems := fusion_problems(recipe, weights):
         raise RecipeError(*(f"recipe.yaml: {problem}" for problem in problems))
-    if any(of_system.get("boost") for of_system in weights):
+    if recipe.data.lexicon and any(of_system.get("boost") for of_system in weights):
         tokenizer, _ = load_tokenizer(recipe.base)
         encode = functools.partial(tokenizer.encode, add_special_tokens=False)
         entries = read_lexicon(recipe.data.lexicon).entries

@@ -18,7 +18,7 @@ from adapt.recipe.domain import Recipe
 from adapt.run import RunFolder, StageResult
 from adapt.stages import plan
 from adapt.stages.manifests import Manifests
-from adapt.stages.plan import ADAPTER, LEARNED_PROMPT, TRAINED_BASE, projected, trained_parts
+from adapt.stages.plan import ADAPTER, LEARNED_PROMPT, TERMS, TRAINED_BASE, finds_terms, projected, trained_parts
 from adapt.text.manifest import Utterance
 from adapt.text.normalise import NORMALISERS
 
@@ -76,6 +76,11 @@ class Run:
     def lines(self, name: str) -> list[str]:
         """The lines of a text file in the run folder."""
         return self.path(name).read_text(encoding="utf-8").splitlines()
+
+    @property
+    def lexicon(self) -> Path | None:
+        """The names for prompts and boosting: the lexicon of the recipe or, in its place, the terms of the text."""
+        return self.path(TERMS) if finds_terms(self.recipe) else self.recipe.data.lexicon
 
     @property
     def start(self) -> str:

@@ -23,6 +23,8 @@ from adapt.text.writable import Written, writable
 NEEDS_SOFT_PROMPT = ("soft-prompt", "soft-prompt+simulate", "mixed")
 SIMULATES = ("simulate", "soft-prompt+simulate", "mixed")
 
+BOOSTS, PROMPTS = ("boost", "both"), ("prompt", "both")  # values of `transcribe.names`
+
 # The way out of text that the base cannot write.
 WRITE = "they are left out: write them as they are spoken, or give `data.unwritable: fold` for text without accents"
 
@@ -30,7 +32,7 @@ SETS = {"target": "test", "dev": "dev", "source": "source_test"}  # set -> key o
 SCORED = ("target", "source")  # only `adapt tune` and `adapt prompts` use the development set
 
 # Files of a run folder that more than one stage reads or writes.
-TRAIN, COPIES, DEV, LEAKS = (f"text/{name}.txt" for name in ("train", "copies", "dev", "leaks"))
+TRAIN, COPIES, DEV, LEAKS, TERMS = (f"text/{name}.txt" for name in ("train", "copies", "dev", "leaks", "terms"))
 SOFT_PROMPT = "prompt/soft_prompt.safetensors"
 LEARNED_PROMPT = "project/prompt.safetensors"  # if `project` learns a prompt alone
 TRAINED_BASE = "project/model"  # if `project` trains parts of the base; a learned prompt is in it
@@ -111,6 +113,11 @@ def pseudo_audio(recipe: Recipe) -> str:
     if chosen == "auto":
         return "simulate" if simulates else "soft-prompt"
     return chosen
+
+
+def finds_terms(recipe: Recipe) -> bool:
+    """Whether the terms of the text take the place of a lexicon, in prompts and boosting."""
+    return recipe.transcribe.names in PROMPTS and recipe.data.lexicon is None
 
 
 def lists_names(recipe: Recipe) -> bool:

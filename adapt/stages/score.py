@@ -11,7 +11,7 @@ from adapt.score.files import hypotheses_path
 from adapt.stages import plan
 from adapt.stages.context import Run
 from adapt.stages.log import curves
-from adapt.stages.systems import PROMPTS, systems
+from adapt.stages.systems import systems
 from adapt.text.lexicon import Entry, Lexicon, read_lexicon
 from adapt.text.manifest import Utterance
 from adapt.text.mentions import entities_in, phrase_index
@@ -43,7 +43,7 @@ def score(run: Run) -> str:
         seed=recipe.seed,
     )
 
-    if lexicon and run.recipe.transcribe.names in PROMPTS:
+    if lexicon and run.recipe.transcribe.names in plan.PROMPTS:
         notes = retrieval_notes(sets, files, lexicon, normalise)
         scores = dataclasses.replace(scores, notes=(*scores.notes, *notes))
 
@@ -54,7 +54,7 @@ def score(run: Run) -> str:
     settings = {
         **plan.normaliser_record(recipe),
         "score": dataclasses.asdict(recipe.score),
-        **({"names": recipe.transcribe.names} if recipe.transcribe.names in PROMPTS else {}),
+        **({"names": recipe.transcribe.names} if recipe.transcribe.names in plan.PROMPTS else {}),
         "seed": recipe.seed,
     }
     inputs = [path for of_set in files.values() for path in of_set.values()]

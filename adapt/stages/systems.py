@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 # first pass and ctc: the encoder's own transcripts and its CTC hypotheses, which adaptation does not change.
 NAMES = ("base", "first pass", "ctc", "projected", "adapted")
-BOOSTS, PROMPTS = ("boost", "both"), ("prompt", "both")  # values of `transcribe.names`
 # What the run needs for a system of the name.
 NEEDS: dict[str, Callable[[Recipe], object]] = {
     "first pass": lambda recipe: transcribes(recipe.base),
@@ -57,11 +56,11 @@ def systems(run: Run) -> dict[str, System]:
     from adapt.decode.weights import Weights
 
     fused, use = {}, run.recipe.transcribe.names
-    weights = {key: w for key, w in plan.fusion_weights(run.recipe).items() if key != "boost" or use in BOOSTS}
+    weights = {key: w for key, w in plan.fusion_weights(run.recipe).items() if key != "boost" or use in plan.BOOSTS}
     if run.path(plan.TUNED_WEIGHTS).exists():
         tuned = read_json(run.path(plan.TUNED_WEIGHTS))
         rows = [(row["of"], row["weights"]) for row in tuned["systems"].values()]
-        boosts = use in BOOSTS
+        boosts = use in plan.BOOSTS
         rows = [(of, {key: w for key, w in own.items() if w and (boosts or key != "boost")}) for of, own in rows]
         for of, own in rows:
             if own:
@@ -77,17 +76,12 @@ def systems(run: Run) -> dict[str, System]:
             continue
         plain = {of: System(of), **{name: system for name, system in fused.items() if system.of == of}}
         ordered |= plain
-        if lists_names(run.recipe) and of != "ctc":
+        if run.recipe.transcribe.names in plan.PROMPTS and of != "ctc":
             ordered |= {
                 name.replace(of, f"{of} + names", 1): dataclasses.replace(system, names=True)
                 for name, system in plain.items()
             }
     return ordered
-
-
-def lists_names(recipe: Recipe) -> bool:
-    """Whether the recipe has systems with names in their prompts."""
-    return recipe.transcribe.names in PROMPTS and recipe.data.lexicon is not None
 
 
 def reads_ngrams(system: System) -> bool:
@@ -101,7 +95,7 @@ def _inputs_of(run: Run, system: System) -> dict[str, Path]:
     files = {
         "lm": run.path(plan.WORDS_LM if system.of == "ctc" else plan.TOKENS_LM),
         "source": run.path(plan.SOURCE_LM),
-        "boost": run.recipe.data.lexicon,
+        "boost": run.lexicon,
         "ilm": run.path(plan.SOFT_PROMPT) if run.recipe.fusion.ilm_slot == "soft-prompt" else None,
     }
     return {key: path for key, path in files.items() if path and weights.get(key)}
@@ -110,8 +104,7 @@ def _inputs_of(run: Run, system: System) -> dict[str, Path]:
 def fused_files(run: Run, system: System) -> list[Path]:
     """The input files of the parts of fusion with a weight in the system, and of the names in its prompt."""
     files = list(_inputs_of(run, system).values())
-    lexicon = run.recipe.data.lexicon
-    return [*files, lexicon] if system.names and lexicon not in files else files
+    return [*files, run.lexicon] if system.names and run.lexicon not in files else files
 
 
 def fusion_of(run: Run, system: System) -> Fusion | CtcFusion | None:
@@ -141,7 +134,7 @@ def names_of(run: Run, system: System) -> NamesInPrompt | None:
 
     if not system.names:
         return None
-    recipe, lexicon = run.recipe, read_lexicon(run.recipe.data.lexicon)
+    recipe, lexicon = run.recipe, read_lexicon(run.lexicon)
     normalise = NORMALISERS[recipe.data.normaliser]
     return NamesInPrompt(system_model(run, system.of), lexicon, recipe.transcribe.names_in_prompt, normalise)
 
@@ -157,7 +150,7 @@ def transcribe_command(run: Run) -> str:
         words += ["--lm", files["lm"], "--lm-weight", f"{weights['lm']:g}"] if "lm" in weights else []
         words += ["--ilm", f"{weights['ilm']:g}"] if "ilm" in weights else []
         if "boost" in weights or system.names:
-            words += ["--lexicon", os.path.relpath(recipe.data.lexicon)]
+            words += ["--lexicon", os.path.relpath(run.lexicon)]
         words += ["--boost", f"{weights['boost']:g}"] if "boost" in weights else []
         if system.names:
             words += ["--names", "both" if "boost" in weights else "prompt"]

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 LONGEST = 6  # words of a term
 LEAST = 3  # occurrences
+LEAST_SCORE = 1.0
 VARIED = 0.4  # least number of different neighbours on each side, for each occurrence up to ENOUGH
 ENOUGH = 8
 COMMON = 0.01  # share of the sentences from which on a word or a term is common, and no name
@@ -29,7 +30,7 @@ class Term(NamedTuple):
     score: float
 
 
-def find_terms(sentences: Sequence[str], least: float = 1.0) -> list[Term]:
+def find_terms(sentences: Sequence[str], least: float = LEAST_SCORE) -> list[Term]:
     """The terms of normalised sentences of at least the score `least`, the best first.
 
     >>> names = ["mariah carey", "the weeknd", "drake", "abba"]

@@ -24,7 +24,7 @@ from adapt.run import read_json, write_json
 from adapt.stages import plan
 from adapt.stages.checks import check_fusion
 from adapt.stages.context import BATCH, Run
-from adapt.stages.systems import BOOSTS, System, fused_files, fusion_of, lists_names, names_of, system_model
+from adapt.stages.systems import System, fused_files, fusion_of, names_of, system_model
 from adapt.text.lexicon import read_lexicon
 from adapt.text.manifest import Utterance
 from adapt.text.mentions import phrase_index
@@ -59,12 +59,13 @@ def tune(run: Run) -> None:
         "transcribe": recipe.transcribe.search(),
         **plan.normaliser_record(recipe),
     }
-    if lists_names(recipe):
+    names = recipe.transcribe.names in plan.PROMPTS
+    if names:
         settings["names"] = recipe.transcribe.names_in_prompt
     searches = _searches(run)
     settings["searches"] = [[of, *active] for of, active in searches]
     inputs = run.manifests.files(*_manifests(run)) + run.paths(plan.ADAPTER)
-    systems = [System(of, dict.fromkeys(active, 1.0), lists_names(recipe)) for of, active in searches]
+    systems = [System(of, dict.fromkeys(active, 1.0), names) for of, active in searches]
     inputs += dict.fromkeys(path for system in systems for path in fused_files(run, system))
 
     def note() -> str:
@@ -80,7 +81,7 @@ def _manifests(run: Run) -> list[Path]:
 
 def _combinations(run: Run) -> list[tuple[str, ...]]:
     """COMBINATIONS, without boosting if the recipe has no lexicon or does not boost it."""
-    boosts = run.recipe.data.lexicon and run.recipe.transcribe.names in BOOSTS
+    boosts = run.lexicon and run.recipe.transcribe.names in plan.BOOSTS
     possible = (tuple(key for key in active if key != "boost" or boosts) for active in COMBINATIONS)
     return [active for active in dict.fromkeys(possible) if active]
 
@@ -149,7 +150,7 @@ class _DevSet:
     def tuned(self, of: str, active: Sequence[str], advance: Callable[[], object]) -> TunedSystem:
         """Tune the parts `active` of the system `of`."""
         weights = dataclasses.asdict(Weights(**dict.fromkeys(active, 1.0)))
-        system = System(of, weights, of != "ctc" and lists_names(self.run.recipe))
+        system = System(of, weights, of != "ctc" and self.run.recipe.transcribe.names in plan.PROMPTS)
         llm, names = system_model(self.run, of), names_of(self.run, system)
         if of == "ctc":
             posteriors = _posteriors(llm, self.utterances)

@@ -71,14 +71,25 @@ def test_options_that_exclude_each_other_are_wrong_usage(arguments, problem):
     assert result.exit_code == 2 and problem in result.stderr, result.output
 
 
-@pytest.mark.parametrize(
-    ("setting", "problem"),
-    [
-        ("transcribe.names=prompt", "transcribe.names: no lexicon to take names from; name data.lexicon"),
-        ("decoder.names=0.5", "decoder.names: there is no lexicon"),
-    ],
-)
-def test_names_without_a_lexicon_are_an_error_before_training(recipe, tmp_path, setting, problem):
-    wrong = adapt("run", recipe, "-o", tmp_path / "run", *overrides("data.lexicon=", setting))
-    assert wrong.exit_code == 1 and problem in wrong.stderr, wrong.output
+def test_lists_in_training_without_a_lexicon_are_an_error_before_it(recipe, tmp_path):
+    wrong = adapt("run", recipe, "-o", tmp_path / "run", *overrides("data.lexicon=", "decoder.names=0.5"))
+    assert wrong.exit_code == 1 and "decoder.names: there is no lexicon" in wrong.stderr, wrong.output
     assert not (tmp_path / "run/adapter").exists(), "nothing is trained"
+
+
+def test_terms_of_the_text_take_the_place_of_a_lexicon(recipe, tmp_path, monkeypatch):
+    options = ["run", recipe, "-o", tmp_path / "run"]
+    options += overrides("data.lexicon=", "transcribe.names=both", "fusion.boost=1")
+    none = adapt(*options)
+    assert none.exit_code == 1 and "no names are found in the text" in none.stderr, none.output
+    assert not (tmp_path / "run/adapter").exists(), "nothing is trained"
+    names = [f"{letter}olla" for letter in "abcdefghijklmnopqrst"]
+    lines = [f"{a} {name} {b}" for name in names for a in ("play", "stop") for b in ("now", "again")]
+    (recipe / "text.txt").write_text("\n".join(lines) + "\n")
+    done = adapt(*options)
+    assert done.exit_code == 0 and "base + names + boost" in done.stdout, done.output
+    terms = (tmp_path / "run/text/terms.txt").read_text().splitlines()
+    assert len(terms) > 10 and set(terms) <= set(names)
+    monkeypatch.chdir(tmp_path)
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("Use it: adapt ")]
+    assert "--names both" in line and "run/text/terms.txt" in line
