@@ -25,8 +25,21 @@ def run_until(build: Build, last: str) -> object:
     lists_names(build.recipe)
     if last == "test":
         test_set(build)
+    if build.folder.ranks.count > 1:
+        _check_share(build)
     for name, stage in STAGES.items():
         result = stage(build)
         if name == last:
             return result
     raise KeyError(last)
+
+
+def _check_share(build: Build) -> None:
+    """Raises TrainingError if several processes cannot share the batches of a stage."""
+    from adapt.train.speech import check_share
+
+    recipe = build.recipe
+    lengths = {"encoder.batch_seconds": recipe.encoder.batch_seconds} if recipe.encoder.steps else {}
+    lengths |= {"align.batch_seconds": recipe.align.batch_seconds}
+    lengths |= {"align.ctc_seconds": recipe.align.ctc_seconds} if recipe.align.ctc_steps else {}
+    check_share(build.speech, lengths)

@@ -84,6 +84,7 @@ def run(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str, 
 
     \b
     text        normalise the domain text; drop duplicates and sentences of the test sets
+    terms       find names in it, if they go into the prompt and there is no lexicon
     speech      have sentences spoken, if the pseudo audio is speech
     project     learn from paired audio, if the recipe names some (adapt project --help)
     prompt      learn the soft prompt, if the pseudo audio needs it (adapt prompt --help)

@@ -1,6 +1,7 @@
 """Recognise batches by the actors of a Ray cluster, each of which holds a model.
 
-Ray Data places the actors, gives them batches, limits what waits, and starts an actor and its batch again when it dies.
+Ray Data places the actors, gives them batches, and limits what waits. If an actor dies, it starts another one, which
+gets the batch.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from adapt.errors import AdaptError, DataError, RecipeError, first_line
 
 if TYPE_CHECKING:
     from adapt.decode.transcribe import Advance, Engine, Transcriber
+
+DEATHS = 3  # of an actor, after which a job fails
 
 
 class _Actor:
@@ -76,6 +79,10 @@ def on_ray(build: Callable[[], Transcriber], workers: int | None, device: str) -
                     raise result
                 advance(batch.seconds)
                 yield result
+        except ray.exceptions.RayError as error:
+            problem = f"a worker failed: {first_line(error).rstrip('.')}"
+            way_out = "lower --workers or --batch-size if it had too little memory; the same command continues"
+            raise RecipeError(f"--engine ray: {problem}; {way_out}") from error
         finally:
             if own:
                 ray.shutdown()
@@ -114,6 +121,7 @@ def _results(
     data = ray.data.from_items(rows, override_num_blocks=len(rows))  # Ray passes on nothing smaller than a block
     data.context.execution_options.preserve_order = True
     pool = ray.data.ActorPoolStrategy(size=workers)
+    needs |= {"max_restarts": DEATHS, "max_task_retries": DEATHS}
     data = data.map(_Actor, fn_constructor_args=(build, Path.cwd()), compute=pool, **needs)
     # With prefetching, finished rows would wait for later ones.
     for block in data.iter_batches(batch_size=None, prefetch_batches=0):

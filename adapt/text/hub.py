@@ -41,8 +41,8 @@ def pinned(name: str) -> str:
     try:
         commit = HfApi().dataset_info(data_set.removeprefix(PREFIX), revision=revision).sha
     except Exception as error:  # the network and the hub fail in many ways
-        way_out = f"check the name, or write a commit, as {FORM}@COMMIT, which needs no look at the hub"
-        raise DataError(f"{name}: not found on the hub: {short(error)}; {way_out}") from None
+        way_out = f"check name and network, or write a commit, as {FORM}@COMMIT, which needs no look at the hub"
+        raise DataError(f"{name}: the hub does not say its commit: {short(error)}; {way_out}") from None
     return f"{data_set}@{commit}" + (f"/{files}" if files else "")
 
 
@@ -83,4 +83,4 @@ def needs_datasets(source: object) -> str:
 
 def no_column(source: object, column: str, columns: list[str]) -> str:
     """The problem of a source without a column."""
-    return f"{source}: no column `{column}`; set data.text_column to one of {', '.join(columns)}"
+    return f"{source}: no column `{column}`; name one of {', '.join(columns)} in data.text_column or --column"

@@ -66,7 +66,7 @@ def _json_value(line: str, column: str) -> str:
     if problem:
         raise ValueError(problem)
     if column not in row:
-        raise ValueError(f"no key `{column}`; add it, or set data.text_column to the key of the text")
+        raise ValueError(f"no key `{column}`; add it, or name the key of the text in data.text_column or --column")
     if not isinstance(row[column], str | None):
         raise ValueError(f"`{column}` is no text; write a text in quotes")
     return row[column] or ""
@@ -98,7 +98,8 @@ def _lines_of(source: str | Path, column: str, values: Iterable[object]) -> Iter
         if value is None:
             continue
         if not isinstance(value, str):
-            raise DataError(f"{source}: the column `{column}` holds no text; set data.text_column to one that does")
+            way_out = "name one that does in data.text_column or --column"
+            raise DataError(f"{source}: the column `{column}` holds no text; {way_out}")
         for line in _split(value):
             if len(line) > LONGEST:
                 length = f"a line of {len(line):,} characters"

@@ -16,7 +16,9 @@ LEAST = 3  # occurrences
 LEAST_SCORE = 1.0
 VARIED = 0.4  # least number of different neighbours on each side, for each occurrence up to ENOUGH
 ENOUGH = 8
-COMMON = 0.01  # share of the sentences from which on a word or a term is common, and no name
+COMMON = 0.01  # share of the sentences from which on a word or a phrase is common, and no term ...
+OFTEN = 100  # ... unless it occurs no more often than this
+SENTENCES = 100_000  # are enough to find terms in; more take gigabytes
 BEGIN, END = "<s>", "</s>"
 
 Words = tuple[str, ...]
@@ -40,7 +42,7 @@ def find_terms(sentences: Sequence[str], least: float = LEAST_SCORE) -> list[Ter
     """
     rows = [(BEGIN, BEGIN, *sentence.split(), END, END) for sentence in dict.fromkeys(sentences)]
     counts = _counts(rows)
-    most = max(COMMON * len(rows), 2 * LEAST)
+    most = max(COMMON * len(rows), OFTEN)
     common = {words[0] for words, count in counts.items() if len(words) == 1 and count > most}
     varied = _varied(rows, {words for words, count in counts.items() if count <= most}, counts)
     # "to nirvana" says no more than "nirvana", but there is no "weeknd" without "the".
@@ -91,16 +93,20 @@ def _without_common(words: Words, common: set[str]) -> set[Words]:
 
 def _scores(rows: Sequence[Words], terms: set[Words]) -> dict[Words, float]:
     """The score of each term. A context is a word on one side, and two on the other."""
-    fillers, contexts = defaultdict(set), defaultdict(list)
-    for row in rows:
-        for length in range(1, LONGEST + 1):
-            for place, words in _runs(row, length):
-                if words in terms:
-                    end = place + length
-                    own = ((row[place - 2 : place], row[end]), (row[place - 1], row[end : end + 2]))
-                    contexts[words].append(own)
-                    for context in own:
-                        fillers[context].add(words)
-    sizes = {context: len(found) for context, found in fillers.items()}
-    logs = {words: [math.log(max(map(sizes.get, both))) for both in own] for words, own in contexts.items()}
-    return {words: sum(values) / len(values) for words, values in logs.items()}
+
+    def occurrences() -> Iterator[tuple[Words, tuple, tuple]]:
+        for row in rows:
+            for length in range(1, LONGEST + 1):
+                for place, words in _runs(row, length):
+                    if words in terms:
+                        end = place + length
+                        yield words, (row[place - 2 : place], row[end]), (row[place - 1], row[end : end + 2])
+
+    fillers, sums, counts = defaultdict(set), Counter(), Counter()
+    for words, *contexts in occurrences():
+        for context in contexts:
+            fillers[context].add(words)
+    for words, *contexts in occurrences():
+        sums[words] += math.log(max(len(fillers[context]) for context in contexts))
+        counts[words] += 1
+    return {words: total / counts[words] for words, total in sums.items()}

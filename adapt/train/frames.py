@@ -59,7 +59,7 @@ class FrameStore:
         parts = [self.items[start : start + PART] for start in range(0, len(self.items), PART)]
         files = [self._folder / f"frames-{number:04d}.safetensors" for number in range(len(parts))]
         ranks = launched()
-        if todo := ranks.share([number for number, file in enumerate(files) if not file.exists()]):
+        if todo := [number for number in ranks.share(range(len(files))) if not files[number].exists()]:
             form = "{desc:<10} [{bar:20}] {percentage:3.0f}%  {n_fmt}/{total_fmt} recordings  {remaining} left"
             counted = sum(len(parts[n]) for n in todo)
             with tqdm(total=counted, desc=label, bar_format=form, file=sys.stderr, disable=not ranks.is_first) as bar:

@@ -7,7 +7,7 @@ import math
 import random
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -125,6 +125,19 @@ def read_speech(
     return speech
 
 
+def check_share(speech: Speech, lengths: Mapping[str, float]) -> None:
+    """Raises `TrainingError` if a batch may have fewer recordings than there are processes that share it.
+
+    lengths: the seconds of a batch by the key of the recipe.
+    """
+    processes, longest = launched().count, speech.items[-1].seconds
+    problem = f"{processes} processes cannot share batches with recordings of {longest:.1f} s"
+    way_out = f"give at least {math.ceil(processes * longest)}, or launch fewer"
+    problems = [f"{key}: {seconds:g}: {problem}; {way_out}" for key, seconds in lengths.items()]
+    if too_short := [p for p, s in zip(problems, lengths.values(), strict=True) if 1 < processes > s // longest]:
+        raise TrainingError(*too_short)
+
+
 def batches(
     speech: Speech,
     *,
@@ -138,13 +151,8 @@ def batches(
 
     The probability of a language with n recordings is proportional to n ** (1 / temperature): 1 keeps the proportions,
     higher values even them out (1907.05019). In the first share `short_first` of the steps, recordings are limited to
-    the shortest ones, and the limit rises until all are used. Raises `TrainingError` if a batch may have fewer
-    recordings than there are processes that share it.
+    the shortest ones, and the limit rises until all are used.
     """
-    longest, processes = speech.items[-1].seconds, launched().count
-    if processes > 1 and batch_seconds < processes * longest:
-        problem = f"batches of {batch_seconds:g} s: {processes} processes cannot share recordings of {longest:.1f} s"
-        raise TrainingError(f"{problem}; give at least {math.ceil(processes * longest)} s, or launch fewer")
     languages: dict[str | None, list[Spoken]] = defaultdict(list)
     for item in speech.items:
         languages[item.language].append(item)
@@ -173,7 +181,7 @@ def batches(
 def readable_batch(
     recordings_of: Callable[[int], list[Spoken]], speech: Speech, step: int
 ) -> tuple[list[Spoken], dict]:
-    """The recordings of batch `step` that can be read, and their audio; another batch if none can be read.
+    """The recordings of batch `step` that can be read, and their audio; another batch if they are too few to share.
 
     recordings_of: as `batches` returns it. The audio is `{"samples", "lengths"}` as in `Speech.audio`.
     """

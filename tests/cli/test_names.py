@@ -80,10 +80,11 @@ def test_lists_in_training_without_a_lexicon_are_an_error_before_it(recipe, tmp_
 def test_terms_of_the_text_take_the_place_of_a_lexicon(recipe, tmp_path, monkeypatch):
     options = ["run", recipe, "-o", tmp_path / "run"]
     options += overrides("data.lexicon=", "transcribe.names=both", "fusion.boost=1")
+    names = [f"{letter}olla" for letter in "abcdefghijklmnopqrst"]
+    (recipe / "text.txt").write_text("".join(f"play {name}\n" for name in names))
     none = adapt(*options)
     assert none.exit_code == 1 and "no names are found in the text" in none.stderr, none.output
     assert not (tmp_path / "run/adapter").exists(), "nothing is trained"
-    names = [f"{letter}olla" for letter in "abcdefghijklmnopqrst"]
     lines = [f"{a} {name} {b}" for name in names for a in ("play", "stop") for b in ("now", "again")]
     (recipe / "text.txt").write_text("\n".join(lines) + "\n")
     done = adapt(*options)

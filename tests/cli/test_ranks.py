@@ -11,6 +11,8 @@ from adapt.errors import TrainingError
 from adapt.ranks import Ranks
 from adapt.train import common
 from adapt.train import fit as fit_module
+from adapt.train import speech as speech_module
+from adapt.train.speech import Speech, Spoken
 
 from ..session import adapt, launched
 from .conftest import overrides
@@ -71,3 +73,15 @@ def test_several_processes_need_a_file_and_start_no_ray(recipe, monkeypatch):
     assert wrong.exit_code == 1 and "give --out, the file that they write together" in wrong.stderr, wrong.output
     wrong = adapt("transcribe", recipe / "test.jsonl", "--engine", "ray")
     assert wrong.exit_code == 2 and "started 2 processes, but Ray starts its own" in wrong.stderr, wrong.output
+
+
+def test_batches_of_speech_that_processes_cannot_share_are_refused_before_the_training(monkeypatch):
+    speech = Speech([Spoken(30.0, "a", None, "so", None, None)])
+    monkeypatch.setattr(speech_module, "launched", lambda: Ranks(0, 8))
+    with pytest.raises(TrainingError) as raised:
+        speech_module.check_share(speech, {"encoder.batch_seconds": 400, "align.batch_seconds": 120})
+    (problem,) = raised.value.problems
+    assert problem == (
+        "align.batch_seconds: 120: 8 processes cannot share batches with recordings of 30.0 s; "
+        "give at least 240, or launch fewer"
+    )

@@ -161,4 +161,4 @@ def test_check_reports_a_sample_of_a_parquet_file_and_its_errors_in_a_line(recip
     failed = adapt("check", recipe, *overrides("data.text=text.parquet"))
     assert failed.exit_code == 1
     (line,) = failed.stderr.splitlines()
-    assert line.endswith("text.parquet: no column `text`; set data.text_column to one of body")
+    assert line.endswith("text.parquet: no column `text`; name one of body in data.text_column or --column")

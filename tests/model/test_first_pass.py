@@ -159,10 +159,15 @@ def test_what_was_heard_is_kept_up_to_a_size(speech_llm, noise, monkeypatch, tmp
         speech_llm.heard = HeardFolder(tmp_path / "heard", "another base")
         with pytest.raises(TypeError):
             heard(noise[:2])
-    files = sorted((tmp_path / "heard").iterdir(), key=lambda file: file.stat().st_mtime)
+    files = sorted((tmp_path / "heard").iterdir())
     monkeypatch.setattr(heard_folder, "LIMIT", sum(file.stat().st_size for file in files))
+    speech_llm.heard = HeardFolder(tmp_path / "heard", "tiny")
     embeddings_and_heard(speech_llm, noise[2:])
-    assert not files[0].exists() and files[-1].exists(), "what was read longest ago is deleted"
+    assert sorted((tmp_path / "heard").iterdir()) == files, "a full folder keeps nothing more"
+    speech_llm.heard = HeardFolder(tmp_path / "heard", "another base")
+    embeddings_and_heard(speech_llm, noise[2:])
+    left = set((tmp_path / "heard").iterdir())
+    assert len(left - set(files)) == 1 and set(files) - left, "files of another base give way"
     for file in (tmp_path / "heard").iterdir():
         file.write_bytes(b"broken")
     speech_llm.heard = HeardFolder(tmp_path / "heard", "tiny")

@@ -123,17 +123,22 @@ def test_a_data_set_is_read_at_the_commit_that_identifies_it(local_hub):
 
 def test_errors_of_data_sets(local_hub, monkeypatch):
     name = "hf://datasets/owner/name"
-    assert problem_of(name, "txt") == f"{name}: no column `txt`; set data.text_column to one of id, text"
+    assert problem_of(name, "txt") == f"{name}: no column `txt`; name one of id, text in data.text_column or --column"
     assert problem_of(f"{name}/gone.parquet").startswith(f"{name}/gone.parquet: cannot be read: ")
-    assert problem_of("hf://datasets/owner/other").startswith("hf://datasets/owner/other: not found on the hub: ")
+    assert problem_of("hf://datasets/owner/other").startswith(
+        "hf://datasets/owner/other: the hub does not say its commit: "
+    )
     monkeypatch.setitem(sys.modules, "datasets", None)
     assert problem_of(name) == f"{name}: needs the package datasets; pip install 'adapt-asr[datasets]'"
 
 
 def test_errors_of_parquet_files(sources, tmp_path, monkeypatch):
     good, bad = sources[".parquet"], tmp_path / "bad.parquet"
-    assert problem_of(good, "txt") == f"{good}: no column `txt`; set data.text_column to one of id, text"
-    assert problem_of(good, "id") == f"{good}: the column `id` holds no text; set data.text_column to one that does"
+    assert problem_of(good, "txt") == f"{good}: no column `txt`; name one of id, text in data.text_column or --column"
+    assert (
+        problem_of(good, "id")
+        == f"{good}: the column `id` holds no text; name one that does in data.text_column or --column"
+    )
     bad.write_text("play queen\n" * 20)
     assert problem_of(bad).startswith(f"{bad}: cannot be read as Parquet: ")
     content = bytearray(good.read_bytes())
@@ -156,7 +161,8 @@ def test_bad_lines_of_jsonl_are_named_together(tmp_path):
         list(sentences(path))
     assert [problem.partition(" ")[0] for problem in caught.value.problems] == [f"{path}:{n}:" for n in (2, 4, 5, 6)]
     assert (
-        caught.value.problems[0] == f"{path}:2: no key `text`; add it, or set data.text_column to the key of the text"
+        caught.value.problems[0]
+        == f"{path}:2: no key `text`; add it, or name the key of the text in data.text_column or --column"
     )
 
 
