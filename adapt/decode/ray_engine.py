@@ -66,7 +66,7 @@ def on_ray(build: Callable[[], Transcriber], workers: int | None, device: str) -
     try:
         import ray.data
     except ImportError:
-        raise RecipeError("--engine ray: Ray is not installed; pip install 'adapt-asr[ray]'") from None
+        raise RecipeError("--engine ray: Ray cannot be imported; pip install 'adapt-asr[ray]'") from None
 
     def engine(batches: Sequence[AudioBatch], advance: Advance) -> Generator[list[dict], None, None]:
         if not batches:

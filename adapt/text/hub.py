@@ -54,7 +54,7 @@ def hub_rows(name: str, column: str) -> Iterator[object]:
     """
     try:
         from datasets import load_dataset
-    except ModuleNotFoundError:
+    except ImportError:
         raise DataError(needs_datasets(name)) from None
     data_set, commit, files = _NAME.fullmatch(pinned(name)).groups()
     try:

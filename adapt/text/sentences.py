@@ -78,7 +78,7 @@ def _parquet_rows(path: str | Path, column: str) -> Iterator[object]:
     try:
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
-    except ModuleNotFoundError:
+    except ImportError:
         raise DataError(needs_datasets(path)) from None
     with opened(path) as file:
         try:

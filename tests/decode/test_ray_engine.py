@@ -97,4 +97,4 @@ def test_without_ray_one_line_says_what_to_install(recipe, tiny, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     wrong = adapt("transcribe", recipe / "0.wav", "--base", tiny.name, "--engine", "ray")
     assert wrong.exit_code == 1, wrong.output
-    assert wrong.stderr == "--engine ray: Ray is not installed; pip install 'adapt-asr[ray]'\n"
+    assert wrong.stderr == "--engine ray: Ray cannot be imported; pip install 'adapt-asr[ray]'\n"
