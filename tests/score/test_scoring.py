@@ -168,5 +168,6 @@ def test_a_hallucinated_entity_never_lowers_an_error_figure(as_set, pairs, entit
     assume(not set(entity.split()) & set(ref.split()))  # else it may be what was said
     more = scored(as_set, [*pairs[:place], (ref, f"{hyp} {entity}".strip()), *pairs[place + 1 :]])
     before = scored(as_set, pairs)
-    for figure in ("wer", "eer", "b_wer", "false_alarms_per_1k"):
+    # Not B-WER: the new word may align others anew, with as few edits, and move errors out of a mention.
+    for figure in ("wer", "eer", "false_alarms_per_1k"):
         assert (getattr(more, figure) or 0) >= (getattr(before, figure) or 0), figure
