@@ -20,7 +20,7 @@ def terms(run: Run) -> None:
         if not (found := find_terms(lines)):
             problem = "no names are found in the text: no phrase recurs beside different words, where others recur, too"
             raise DataError(f"data.lexicon: missing, and {problem}; name a lexicon, or set transcribe.names to none")
-        write_text(run.path(plan.TERMS), "".join(f"{term.text}\n" for term in found))
+        write_text(run.path(plan.TERMS), "".join(f"{term}\n" for term in found))
 
     def note() -> str:
         return f"{len(run.lines(plan.TERMS)):,} terms of the text, for want of a lexicon"

@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 LONGEST = 6  # words of a term
 LEAST = 3  # occurrences
-LEAST_SCORE = 1.0
+LEAST_SCORE = 1.0  # mean logarithm of the number of terms in the contexts of a term
 VARIED = 0.4  # least number of different neighbours on each side, for each occurrence up to ENOUGH
 ENOUGH = 8
 COMMON = 0.01  # share of the sentences from which on a word or a phrase is common, and no term ...
@@ -24,20 +23,12 @@ BEGIN, END = "<s>", "</s>"
 Words = tuple[str, ...]
 
 
-class Term(NamedTuple):
-    """A term, how often it occurs, and the mean logarithm of the number of terms in the contexts of its occurrences."""
-
-    text: str
-    count: int
-    score: float
-
-
-def find_terms(sentences: Sequence[str], least: float = LEAST_SCORE) -> list[Term]:
-    """The terms of normalised sentences of at least the score `least`, the best first.
+def find_terms(sentences: Sequence[str]) -> list[str]:
+    """The terms of normalised sentences, those first in whose contexts most others stand.
 
     >>> names = ["mariah carey", "the weeknd", "drake", "abba"]
     >>> text = [f"{a} {name} {b}" for name in names for a in ("play", "more of") for b in ("now", "please")]
-    >>> [term.text for term in find_terms(text)]
+    >>> find_terms(text)
     ['mariah carey', 'the weeknd', 'drake', 'abba']
     """
     rows = [(BEGIN, BEGIN, *sentence.split(), END, END) for sentence in dict.fromkeys(sentences)]
@@ -48,8 +39,8 @@ def find_terms(sentences: Sequence[str], least: float = LEAST_SCORE) -> list[Ter
     # "to nirvana" says no more than "nirvana", but there is no "weeknd" without "the".
     kept = {words for words in varied if not (_without_common(words, common) & varied)}
     scores = _scores(rows, kept)
-    terms = [Term(" ".join(words), counts[words], score) for words, score in scores.items() if score >= least]
-    return sorted(terms, key=lambda term: -term.score)
+    found = [words for words, score in scores.items() if score >= LEAST_SCORE]
+    return [" ".join(words) for words in sorted(found, key=lambda words: -scores[words])]
 
 
 def _counts(rows: Sequence[Words]) -> Counter[Words]:
@@ -92,7 +83,7 @@ def _without_common(words: Words, common: set[str]) -> set[Words]:
 
 
 def _scores(rows: Sequence[Words], terms: set[Words]) -> dict[Words, float]:
-    """The score of each term. A context is a word on one side, and two on the other."""
+    """The score of each term (LEAST_SCORE). A context is a word on one side, and two on the other."""
 
     def occurrences() -> Iterator[tuple[Words, tuple, tuple]]:
         for row in rows:

@@ -19,7 +19,7 @@ def test_most_names_of_the_music_text_are_found_and_little_else():
     names = {basic(form) for entry in entries for form in (entry.written, *entry.spoken)}
     text = "\n".join(f" {sentence} " for sentence in sentences)
     said = {name for name in names if f" {name} " in text}
-    found = [term.text for term in find_terms(sentences)]
+    found = find_terms(sentences)
     assert len(said & set(found)) > 0.95 * len(said), "recall"
     assert len(names & set(found)) > 0.7 * len(found), "precision"
     assert len(names & set(found[:300])) > 0.8 * 300, "the best come first"
