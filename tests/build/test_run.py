@@ -169,6 +169,7 @@ def test_a_vocabulary_that_is_too_large_for_the_text_is_an_error_of_its_key(adap
 
 def test_two_processes_build_a_base_as_one_does(adapt, folder, tmp_path):
     settings = ("precision=fp32", "encoder.running_statistics=1", "align.encoder_from=1")
+    settings += ("encoder.batch_seconds=3.1", "align.batch_seconds=3.1", "llm.batch_size=5")  # uneven shares
     options = ["base", folder, "--device", "cpu", *overrides(*settings), "-o"]
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     single = adapt(*options, alone)
