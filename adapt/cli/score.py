@@ -43,7 +43,8 @@ def score(
     """Score hypotheses against references.
 
     Files may be JSONL manifests (of this toolkit, SLAM-LLM or NeMo), TSV of id and text, NIST trn, Kaldi text, or the
-    biasing TSV of fbai-speech, each also compressed as .gz. The first HYPS is the baseline of every comparison.
+    biasing TSV of fbai-speech, each also compressed as .gz, or manifests in Parquet. The first HYPS is the baseline of
+    every comparison.
 
     \b
     WER            (substitutions + deletions + insertions) / reference words, at the fewest

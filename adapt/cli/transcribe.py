@@ -173,12 +173,12 @@ def _channel(ctx: click.Context, option: click.Option, value: str) -> str:
 def transcribe(**options) -> None:
     """Transcribe audio files or manifests.
 
-    AUDIO are wav, flac, ogg or mp3 files, or JSONL manifests. A recording that is longer than the base takes at once is
-    cut at its quietest points, and the transcripts are joined. Without --out, the transcripts are printed, each after
-    its file name or id. Lines of a manifest may name parts of a file (`offset` and `duration`, in seconds) and a
-    `channel`, and need no `text`. If a line has `phrases`, they are names for that utterance, besides --lexicon. If
-    it has a `domain`, the adapter of that name decodes it; with several adapters, utterances without a domain use the
-    unadapted base.
+    AUDIO are wav, flac, ogg or mp3 files, or manifests in JSONL or Parquet. A recording that is longer than the base
+    takes at once is cut at its quietest points, and the transcripts are joined. Without --out, the transcripts are
+    printed, each after its file name or id. Lines of a manifest may name parts of a file (`offset` and `duration`, in
+    seconds) and a `channel`, and need no `text`. If a line has `phrases`, they are names for that utterance, besides
+    --lexicon. If it has a `domain`, the adapter of that name decodes it; with several adapters, utterances without a
+    domain use the unadapted base.
     """
     job = TranscriptionJob(**options)
     if problem := conflict(job):

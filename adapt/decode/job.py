@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from adapt.decode.transcribe import Transcriber
     from adapt.model.speech_llm import SpeechLLM
 
-MANIFESTS = (".jsonl", ".json")  # how the names of manifests end
+MANIFESTS = (".jsonl", ".json", ".parquet")  # how the names of manifests end
 ENGINES = ("local", "ray")  # this process, or actors of Ray
 CHANNELS = ("mix", "each")  # the mean of all channels, or every channel as a recording of its own
 
@@ -45,7 +45,7 @@ CHANNELS = ("mix", "each")  # the mean of all channels, or every channel as a re
 class TranscriptionJob:
     """The options of `adapt transcribe`.
 
-    audio: audio files, and manifests in .jsonl or .json. channel: of recordings whose manifest names none: one of
+    audio: audio files, and manifests (MANIFESTS). channel: of recordings whose manifest names none: one of
     CHANNELS or a number, from 0. adapters: folders by name; a single one is named `default`, and several are named
     after their domains. prompt: file of a learned prompt of `adapt project`; None: the prompt of the base. ctc_weight:
     None: the default if the base has a CTC head. lm, lexicon, rescore: None: none. boost: None: the default of the

@@ -1,4 +1,4 @@
-"""Read manifests: utterances with their audio, reference and entities, one JSON object a line."""
+"""Read manifests: utterances with their audio, reference and entities, one JSON object a line or one row of Parquet."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pathlib import Path
 
 from adapt.errors import DataError
 from adapt.text.clip import Clip, duration
-from adapt.text.files import is_id, json_row, nfc, read_lines
+from adapt.text.files import LONGEST, is_id, json_row, nfc, read_lines
+from adapt.text.parquet import is_parquet, parquet_rows
 
 # Dialect -> key of this toolkit -> key of the dialect. A manifest may mix dialects line by line.
 DIALECTS: dict[str, dict[str, str]] = {
@@ -21,6 +22,8 @@ DIALECTS: dict[str, dict[str, str]] = {
     "slam-llm": {"id": "key", "audio": "source", "text": "target"},
     "nemo": {"id": "id", "audio": "audio_filepath", "text": "text"},
 }
+
+Row = tuple[int, dict | None, str | None]  # its number from 1, and its values or its problem
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,8 @@ class Utterance:
 
     text: the reference. entities: those of the reference; () if it has none, None if it is not annotated. voice: the
     speaker. language: the spoken language. domain: the name of the adapter that transcribes the utterance, if there are
-    several. phrases: names for this utterance alone, such as those in the speaker's address book. place: the
-    `file:line` of the manifest.
+    several. phrases: names for this utterance alone, such as those in the speaker's address book. place: as
+    `place_of` returns it; None if it was not read from a manifest.
     """
 
     id: str
@@ -56,25 +59,25 @@ def read_manifest(
     path: str | Path,
     need_audio: bool = True,
     need_text: bool = True,
-    lines: Sequence[tuple[int, str]] | None = None,
+    rows: Sequence[Row] | None = None,
 ) -> list[Utterance]:
-    """Utterances of a JSONL manifest in any dialect of DIALECTS; audio paths are relative to its folder.
+    """Utterances of a manifest in any dialect of DIALECTS; audio paths are relative to its folder.
 
-    Utterances may be parts of a file (`offset` and `duration`, in seconds) or a `channel`. Those without an id are
-    named after their audio (`audio_ids`). need_audio: True requires every line to name an audio file that exists, as
-    `require_audio` does; False makes audio optional and does not look for the files. need_text: False makes the text
-    optional. lines: those of the file (`read_lines`) if they have been read, as a pipe can be once; None: they are
-    read. Raises DataError with every problem of the file, each as `file:line: ...`.
+    A manifest whose name ends in `.parquet` has the keys as columns, and nulls where a row has no value; any other is
+    JSONL. Utterances may be parts of a file (`offset` and `duration`, in seconds) or a `channel`. Those without an id
+    are named after their audio (`audio_ids`). need_audio: True requires every line to name an audio file that exists,
+    as `require_audio` does; False makes audio optional and does not look for the files. need_text: False makes the text
+    optional. rows: those of the file if they have been read, as a pipe can be once; None: they are read (`read_rows`).
+    Raises DataError with every problem of the file, each after its `place_of`.
     """
     path = Path(path)
     problems: list[str] = []
     utterances: list[Utterance] = []
-    first_line: dict[str, int] = {}
-    lines = read_lines(path, form=str) if lines is None else lines  # no NFC: the name of a file is its bytes
-    rows = [(f"{path}:{n}", *json_row(line)) for n, line in lines]
+    first: dict[str, int] = {}
+    rows = read_rows(path) if rows is None else rows
     names = audio_ids([row or {} for _, row, _ in rows])
-    for (place, row, problem), name in zip(rows, names, strict=True):
-        number = int(place.rpartition(":")[2])
+    for (number, row, problem), name in zip(rows, names, strict=True):
+        place = place_of(path, number)
         utterance, line_problems = None, [problem]
         if row is not None:
             utterance, audio, line_problems = _utterance(row, name, path.parent, need_text, place)
@@ -83,30 +86,83 @@ def read_manifest(
         problems += [f"{place}: {problem}" for problem in line_problems]
         if utterance is None:
             continue
-        if utterance.id in first_line:
-            earlier = first_line[utterance.id]
-            problems.append(f"{place}: id {utterance.id!r} is already on line {earlier}; make ids unique")
-        first_line.setdefault(utterance.id, number)
+        if utterance.id in first:
+            earlier = f"{'in row' if is_parquet(path) else 'on line'} {first[utterance.id]}"
+            problems.append(f"{place}: id {utterance.id!r} is already {earlier}; make ids unique")
+        first.setdefault(utterance.id, number)
         utterances.append(utterance)
     if not utterances and not problems:
-        problems.append(f"{path}: holds no utterances; write one JSON object a line")
+        way_out = "write a row for each" if is_parquet(path) else "write one JSON object a line"
+        problems.append(f"{path}: holds no utterances; {way_out}")
     if problems:
         raise DataError(*problems)
     return utterances
 
 
+def place_of(path: str | Path, number: int) -> str:
+    """The place of a line or row in errors.
+
+    >>> place_of("a.jsonl", 7), place_of("a.parquet", 7)
+    ('a.jsonl:7', 'a.parquet: row 7')
+    """
+    return f"{path}: row {number}" if is_parquet(path) else f"{path}:{number}"
+
+
+def json_rows(lines: Iterable[tuple[int, str]]) -> list[Row]:
+    """The rows of numbered lines of JSON."""
+    return [(number, *json_row(line)) for number, line in lines]
+
+
+def read_rows(path: str | Path, audio: bool = True) -> list[Row]:
+    """The rows of a manifest, or of a file of hypotheses like one. A row of Parquet has no keys for its nulls.
+
+    audio: whether a Parquet file of recordings, in place of their paths, is an error; False leaves them unread. Raises
+    DataError for a file that cannot be read.
+    """
+    if not is_parquet(path):
+        return json_rows(read_lines(path, form=str))  # no NFC: the name of a file is its bytes
+    keys = {key: kind for dialect in DIALECTS.values() for kind, key in dialect.items()}
+
+    def choose(columns: Mapping[str, str]) -> list[str]:
+        held = {name: keys.get(name) for name, kind in columns.items() if "binary" in kind}
+        problems = [
+            f"{path}: the column `{name}` holds bytes; "
+            + ("save each recording as a file, and write its path there" if kind == "audio" else "write texts there")
+            for name, kind in held.items()
+            if kind and (audio or kind != "audio")
+        ]
+        if problems:
+            raise DataError(*problems)
+        return [name for name in columns if name not in held]
+
+    rows: list[Row] = []
+    for number, row in enumerate(map(_without_nulls, parquet_rows(path, choose)), 1):
+        if (length := len(str(row))) > LONGEST:
+            rows.append((number, None, f"a row of {length:,} characters; write rows of at most {LONGEST:,}"))
+        else:
+            rows.append((number, row, None))
+    return rows
+
+
+def _without_nulls(value: object) -> object:
+    """A value of Parquet without the keys whose value is null, which is how a row or a struct lacks them."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
+    return list(map(_without_nulls, value)) if isinstance(value, list) else value
+
+
 def require_audio(utterances: Iterable[Utterance]) -> list[Utterance]:
     """Check that each utterance names an audio file that exists, and return the utterances. The files are not opened.
 
-    Raises DataError with every utterance that does not, as `file:line: ...` if it was read from a manifest.
+    Raises DataError with every utterance that does not, after its place if it was read from a manifest.
     """
-    lines_of = functools.cache(lambda path: dict(read_lines(path, form=str)))
+    rows_of = functools.cache(lambda path: {number: row for number, row, _ in read_rows(path)})
     utterances, problems = list(utterances), []
     for utterance in utterances:
         row = {}
         if utterance.audio is None and utterance.place:  # the line shows which key is missing or misspelt
             path, _, number = utterance.place.rpartition(":")
-            row = json_row(lines_of(path).get(int(number), "{}"))[0] or {}
+            row = rows_of(path).get(int(number.removeprefix(" row "))) or {}
         if problem := _audio_problem(utterance.audio, row):
             problems.append(f"{utterance.place or f'utterance {utterance.id!r}'}: {problem}")
     if problems:
@@ -238,7 +294,7 @@ def _values(row: Mapping, dialect: str, need_text: bool) -> tuple[dict[str, str]
 
 
 def _shown(value: object) -> str:
-    return repr(json.dumps(value, ensure_ascii=False)[:60])
+    return repr(json.dumps(value, ensure_ascii=False, default=str)[:60])
 
 
 def _are_entities(value: object) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from adapt.errors import DataError
-from adapt.text.files import LONGEST, json_row, nfc, opened, stream_lines
-from adapt.text.hub import BATCH, hub_rows, is_hub_name, needs_datasets, no_column, short
+from adapt.text.files import LONGEST, json_row, nfc, stream_lines
+from adapt.text.hub import hub_rows, is_hub_name, no_column
+from adapt.text.parquet import is_parquet, parquet_rows
 
 COLUMN = "text"
 
@@ -24,8 +25,8 @@ def sentences(source: str | Path, column: str = COLUMN) -> Iterator[str]:
     name, empty = str(source).lower(), True
     if is_hub_name(str(source)):
         found = _lines_of(source, column, hub_rows(str(source), column))
-    elif name.endswith(".parquet"):
-        found = _lines_of(source, column, _parquet_rows(source, column))
+    elif is_parquet(source):
+        found = _lines_of(source, column, _parquet_values(source, column))
     elif name.endswith((".jsonl", ".jsonl.gz")):
         values = stream_lines(source, lambda line: _json_value(line, column))
         found = (line for _, value in values for line in _split(value))
@@ -72,24 +73,15 @@ def _json_value(line: str, column: str) -> str:
     return row[column] or ""
 
 
-def _parquet_rows(path: str | Path, column: str) -> Iterator[object]:
+def _parquet_values(path: str | Path, column: str) -> Iterator[object]:
     """The values of a column of a Parquet file, row by row. Raises DataError as `sentences` does."""
-    # Not by load_dataset, which imports torch and, for a local file too, tells the hub that it was called.
-    try:
-        from pyarrow import ArrowException
-        from pyarrow.parquet import ParquetFile
-    except ImportError:
-        raise DataError(needs_datasets(path)) from None
-    with opened(path) as file:
-        try:
-            # A page at a time: by default, all pages of the column are read first.
-            table = ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
-            if column not in (columns := table.schema_arrow.names):
-                raise DataError(no_column(path, column, columns))
-            for batch in table.iter_batches(BATCH, columns=[column]):
-                yield from batch.column(0).to_pylist()
-        except (ArrowException, OSError, ValueError) as error:
-            raise DataError(f"{path}: cannot be read as Parquet: {short(error)}; write it again") from None
+
+    def choose(columns: Mapping[str, str]) -> list[str]:
+        if column not in columns:
+            raise DataError(no_column(path, column, list(columns)))
+        return [column]
+
+    return (row[column] for row in parquet_rows(path, choose))
 
 
 def _lines_of(source: str | Path, column: str, values: Iterable[object]) -> Iterator[str]:

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from adapt.errors import DataError
-from adapt.text.files import is_id, json_row, nfc, read_bytes, read_lines
-from adapt.text.manifest import Entity, Utterance, audio_ids, read_manifest
+from adapt.text.files import is_id, nfc, read_bytes, read_lines
+from adapt.text.manifest import Entity, Row, Utterance, audio_ids, json_rows, place_of, read_manifest, read_rows
+from adapt.text.parquet import is_parquet
 
 _TRN = re.compile(r"(?P<text>.*)\((?P<id>[^()\s]+)\)$")
 _ALTERNATIVES = re.compile(r"\{[^{}]*/[^{}]*\}")
@@ -24,9 +25,9 @@ _PREDICTION = re.compile(r"pred|hyp|asr|decod|recog|transcri|output|result", re.
 
 
 def read_references(path: str | Path) -> list[Utterance]:
-    """Utterances of a file in any of these formats; it may be compressed (`.gz`).
+    """Utterances of a file in any of these formats; all but Parquet may be compressed (`.gz`).
 
-    - JSONL manifest of this toolkit, SLAM-LLM or NeMo (`manifest.read_manifest`)
+    - JSONL or Parquet manifest of this toolkit, SLAM-LLM or NeMo (`manifest.read_manifest`); its audio is not used
     - biasing TSV of fbai-speech: `id<TAB>text<TAB>["rare", "words"]<TAB>["distractors", …]`; each occurrence of a
       rare word is an entity of type `rare`; the distractors are not used
     - TSV: `id<TAB>text`
@@ -35,9 +36,11 @@ def read_references(path: str | Path) -> list[Utterance]:
 
     Raises DataError with every bad line of the file, for duplicate ids and for a file without utterances.
     """
+    if is_parquet(path):
+        return read_manifest(path, need_audio=False, rows=read_rows(path, audio=False))
     lines = [(number, line) for number, line in read_lines(path) if not line.startswith(COMMENT)]
     if lines and lines[0][1].startswith("{"):
-        return read_manifest(path, need_audio=False, lines=lines)
+        return read_manifest(path, need_audio=False, rows=json_rows(lines))
     return _utterances(path, lines)
 
 
@@ -54,15 +57,17 @@ def _utterances(path: str | Path, lines: list[tuple[int, str]]) -> list[Utteranc
 
 
 def read_hypothesis_texts(path: str | Path) -> dict[str, str]:
-    """Text by id of a file in any format of `read_references`, or JSON lines of an id and a text.
+    """Text by id of a file in any format of `read_references`, or JSON lines or rows of an id and a text.
 
-    Each JSON line is read by itself: the text is that of a key of PREDICTIONS, else of `text` (or SLAM-LLM's
+    Each JSON line or row is read by itself: the text is that of a key of PREDICTIONS, else of `text` (or SLAM-LLM's
     `target`). A file without lines has no hypotheses. Raises DataError as `read_references` does, and for lines whose
     `text` may be the reference, because another key has the name of a prediction.
     """
+    if is_parquet(path):
+        return _texts(path, read_rows(path, audio=False))
     lines = [(number, line) for number, line in read_lines(path) if not line.startswith(COMMENT)]
     if lines and lines[0][1].startswith("{"):
-        return _json_texts(path, lines)
+        return _texts(path, json_rows(lines))
     return {u.id: u.text for u in _utterances(path, lines)} if lines else {}
 
 
@@ -97,19 +102,18 @@ def read_hypotheses(path: str | Path) -> dict[str, str]:
     return hypotheses
 
 
-def _json_texts(path: str | Path, lines: list[tuple[int, str]]) -> dict[str, str]:
-    """Text by id of JSON lines. Raises DataError with every bad line and for duplicate ids."""
+def _texts(path: str | Path, rows: list[Row]) -> dict[str, str]:
+    """Text by id of rows. Raises DataError with every bad row and for duplicate ids."""
     texts: dict[str, str] = {}
     problems, ids = [], []
-    rows = [json_row(line) for _, line in lines]
-    names = audio_ids([row or {} for row, _ in rows])
-    for (number, _), (row, problem), name in zip(lines, rows, names, strict=True):
+    names = audio_ids([row or {} for _, row, _ in rows])
+    for (number, row, problem), name in zip(rows, names, strict=True):
         key = None if row is None else _id(row, name)
         text, problem = (None, problem) if row is None else _predicted(row)
         if problem is None and key is None:
             problem = 'no id; write {"id": …, "text": …}'
         if problem:
-            problems.append(f"{path}:{number}: {problem}")
+            problems.append(f"{place_of(path, number)}: {problem}")
             continue
         texts[key] = text
         ids.append(key)

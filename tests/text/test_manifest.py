@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 
+import datasets
 import numpy as np
 import pytest
 import soundfile
@@ -11,7 +13,7 @@ from adapt.errors import DataError
 from adapt.model.features import read_audio, read_segments, resampled
 from adapt.text.clip import Clip
 from adapt.text.manifest import Entity, Utterance, durations, read_manifest, require_audio
-from adapt.text.transcripts import read_hypothesis_texts
+from adapt.text.transcripts import read_hypothesis_texts, read_references
 from adapt.train.speech import read_speech
 
 
@@ -220,3 +222,82 @@ def test_a_header_that_cannot_be_true_is_refused(rate, tmp_path):
         durations([Utterance("a", "", Clip(tmp_path / "a.wav"))])
     with pytest.raises(DataError, match="its header claims"):
         read_audio(tmp_path / "a.wav")
+
+
+def parquet(path, *rows):
+    """The rows in a Parquet file, with nulls for the keys that a row lacks."""
+    keys = dict.fromkeys(key for row in rows for key in row)
+    datasets.Dataset.from_dict({key: [row.get(key) for row in rows] for key in keys}).to_parquet(path, batch_size=2)
+    return path
+
+
+def test_a_manifest_of_parquet_is_what_the_same_lines_of_json_are(tmp_path):
+    (tmp_path / "a.wav").touch()
+    artist, untyped = {"text": "Abba", "type": "artist"}, {"text": "Queen"}
+    rows = [
+        {"id": "1", "audio": "a.wav", "text": "Play Abba by Queen", "entities": [artist, untyped], "voice": "v"},
+        {"id": "2", "audio": "a.wav", "text": "", "phrases": ["Ann", "Bob"], "offset": 1.5, "entities": []},
+        {"key": "3", "source": "a.wav", "target": "cafe\u0301", "channel": 1, "lang": "fr"},
+        {"audio_filepath": "a.wav", "text": "stop", "duration": 2.5, "domain": "bank", "speaker": 7},
+    ]
+    lines, table = write(tmp_path / "m.jsonl", *rows), parquet(tmp_path / "m.parquet", *rows)
+    read = read_manifest(table)
+    assert read == read_manifest(lines) and len(read) == len(rows)
+    assert [u.place for u in read] == [f"{table}: row {n}" for n in (1, 2, 3, 4)]
+    assert read_references(table) == read_references(lines)
+    assert read_hypothesis_texts(table) == read_hypothesis_texts(lines) == {u.id: u.text for u in read}
+
+
+def test_bad_rows_of_parquet_have_the_problems_of_bad_lines(tmp_path):
+    (tmp_path / "a.wav").touch()
+    rows = [
+        {"id": "1", "audio": "gone.wav", "text": "x"},
+        {"id": "2", "adio": "a.wav", "text": "x"},
+        {"id": "2", "audio": "a.wav", "offset": -1.0, "text": "x"},
+        {"id": "2", "audio": "a.wav", "entities": ["Abba"], "phrases": "Abba"},
+        {"id": "2", "audio": "a.wav", "text": "x"},
+    ]
+    lines, table = write(tmp_path / "m.jsonl", *rows), parquet(tmp_path / "m.parquet", *rows)
+    problems = []
+    for path in (lines, table):
+        for check in (read_manifest, lambda path: require_audio(read_manifest(path, need_audio=False))):
+            with pytest.raises(DataError) as error:
+                check(path)
+            problems.append(error.value.problems)
+    on_lines = [problem.replace(f"{lines}:", f"{table}: row ") for problem in problems[0]]
+    assert list(problems[2]) == [problem.replace("already on line", "already in row") for problem in on_lines]
+    assert len(problems[0]) == 7 and [len(found) for found in problems[1::2]] == [5, 5]
+
+    spoken = [{"id": "1", "audio": "gone.wav", "text": "x"}, {"id": "2", "adio": "a.wav", "text": "x"}]
+    utterances = read_manifest(parquet(table, *spoken), need_audio=False)
+    with pytest.raises(DataError) as error:
+        require_audio(utterances)
+    assert error.value.problems == (
+        f"{table}: row 1: no audio file '{tmp_path / 'gone.wav'}'; paths are relative to the manifest's folder",
+        f"{table}: row 2: missing key `audio`; did you mean it by `adio`?",
+    )
+
+
+def test_a_parquet_file_that_is_no_manifest_is_one_problem(tmp_path, monkeypatch):
+    path = tmp_path / "m.parquet"
+
+    def problem_of() -> str:
+        with pytest.raises(DataError) as error:
+            read_manifest(path, need_audio=False)
+        (problem,) = error.value.problems
+        return problem.removeprefix(f"{path}: ")
+
+    path.write_text("no table")
+    assert problem_of().startswith("cannot be read as Parquet: ")
+    datasets.Dataset.from_dict({"id": [], "text": []}).to_parquet(path)
+    assert problem_of() == "holds no utterances; write a row for each"
+    parquet(path, {"id": "1", "text": "a" * 1_000_000})
+    assert problem_of().startswith("row 1: a row of 1,000,0")
+    recording = {"bytes": b"RIFF", "path": "a.wav"}  # as data sets of the hub hold audio
+    parquet(path, {"id": "1", "audio": recording, "text": "x"}, {"id": "2", "audio": recording, "text": "y"})
+    assert problem_of() == "the column `audio` holds bytes; save each recording as a file, and write its path there"
+    assert [u.text for u in read_references(path)] == ["x", "y"], "where the audio is not used"
+    parquet(path, {"id": "1", "text": b"x"})
+    assert problem_of() == "the column `text` holds bytes; write texts there"
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert problem_of() == "needs the package datasets; pip install 'adapt-asr[datasets]'"
