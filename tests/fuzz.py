@@ -185,7 +185,9 @@ READERS = {
     "manifest": Reader(
         lambda path: read_manifest(path, need_audio=False), "m.jsonl", _strangers("nemo_segments.json"), JSON
     ),
-    "manifest of Parquet": Reader(lambda path: read_manifest(path, need_audio=False), "m.parquet", (_parquet(),)),
+    "manifest of Parquet": Reader(
+        lambda path: read_manifest(path, need_audio=False, need_text=False), "m.parquet", (_parquet(),)
+    ),
     "references": Reader(read_references, "refs", TRANSCRIPTS),
     "hypotheses": Reader(read_hypothesis_texts, "hyps", TRANSCRIPTS),
     "scored JSON": Reader(read_references, "refs.jsonl", _strangers("nemo_segments.json"), JSON),
