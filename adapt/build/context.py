@@ -37,13 +37,13 @@ class Build:
 
     @functools.cached_property
     def torch_device(self):
-        """The device of the training. Raises ModelError for `spread`."""
+        """The device of the training. Raises ModelError for `spread` and `shard`."""
         import torch
 
         from adapt.model.load import device_of
 
-        if self.device == "spread":
-            raise ModelError("device: 'spread' cannot train a base; give cuda, or another device")
+        if self.device in ("spread", "shard"):
+            raise ModelError(f"device: {self.device!r} cannot train a base; give cuda, or another device")
         device = torch.device(device_of(self.device))
         self.folder.device = str(device)
         return device

@@ -34,7 +34,12 @@ out_option = click.option(
     "-o", "--out", type=click.Path(path_type=Path, file_okay=False), help="Run folder.  [default: runs/NAME]"
 )
 device_option = click.option(
-    "--device", default="auto", show_default=True, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps or spread."
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="DEVICE",
+    help="auto, cpu, cuda, cuda:1 or mps. spread: the layers are divided among all cards. shard: among the processes "
+    "of a launch, in adapt prompt and adapt decoder.",
 )
 dtype_option = click.option(
     "--dtype",
@@ -124,8 +129,16 @@ def run_name(recipe: Recipe, overrides: Sequence[str]) -> str:
 
 
 @contextmanager
-def opened_run(recipe: str, overrides: Sequence[str], out: Path | None, device: str = "auto") -> Iterator[Run]:
-    """Open the `Run` of a recipe, and close its folder at the end. out: None: `runs/NAME`."""
+def opened_run(
+    recipe: str, overrides: Sequence[str], out: Path | None, device: str = "auto", trains: bool = False
+) -> Iterator[Run]:
+    """Open the `Run` of a recipe, and close its folder at the end. out: None: `runs/NAME`.
+
+    trains: whether the command trains on text and does no more, as the device `shard` demands. Raises UsageError for
+    that device otherwise.
+    """
+    if device == "shard" and not trains:
+        raise click.UsageError("--device shard: only for adapt prompt and adapt decoder; give --device spread")
     from adapt.run import RunFolder
     from adapt.stages.context import Run
 

@@ -126,7 +126,7 @@ def prompt(recipe: str, overrides: tuple[str, ...], out: Path | None, device: st
     from adapt import pipeline
     from adapt.stages import plan
 
-    with opened_run(recipe, overrides, out, device) as opened:
+    with opened_run(recipe, overrides, out, device, trains=True) as opened:
         pipeline.text(opened)
         pipeline.soft_prompt(opened)
         click.echo(opened.path(plan.SOFT_PROMPT))
@@ -160,7 +160,7 @@ def decoder(recipe: str, overrides: tuple[str, ...], out: Path | None, device: s
     from adapt import pipeline
     from adapt.stages import plan
 
-    with opened_run(recipe, overrides, out, device) as opened:
+    with opened_run(recipe, overrides, out, device, trains=True) as opened:
         pipeline.adapt(opened)
         click.echo(opened.path(plan.ADAPTER))
 

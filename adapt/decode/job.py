@@ -118,6 +118,8 @@ def conflict(job: TranscriptionJob) -> str | None:
         return f"--nbest {job.nbest}: more than the {job.num_beams} beams; give --num-beams {job.nbest}"
     if job.workers is not None and job.engine != "ray":
         return f"--workers {job.workers}: only Ray has workers; give --engine ray too, or leave it out"
+    if job.device == "shard":
+        return "--device shard: only trains, by adapt prompt and adapt decoder; give --device spread"
     if job.engine == "ray" and (job.device == "spread" or ":" in job.device):
         return f"--device {job.device}: Ray gives each worker its device; give auto, cpu or cuda"
     if job.engine == "ray" and (count := launched().count) > 1:

@@ -26,6 +26,7 @@ from adapt.model import learned_prompt
 from adapt.model.bases import find_base
 from adapt.model.composed import ComposedConfig, ComposedForSpeechRecognition
 from adapt.model.families import FAMILIES, family_of
+from adapt.model.shard import check_shard, shard
 from adapt.model.slot import audio_token_id, ids_around_slot
 from adapt.model.speech_llm import SpeechLLM
 from adapt.model.support import refusal
@@ -41,23 +42,28 @@ def load_speech_llm(
     """Load a speech LLM.
 
     name: a built-in base, a folder, or `owner/name` or `owner/name@revision` on the hub. device: `cpu`, `cuda`,
-    `cuda:1`, `mps`; `spread` distributes the model over all devices; `auto` is CUDA where available, else CPU. dtype:
-    `fp32`, `bf16` or `fp16`; `auto` is fp32 for models of `adapt base` and on a CPU or MPS, else the data type of the
-    saved weights. quantise: 8 or 4 bits for the linear layers, by bitsandbytes, on CUDA; None: no quantisation.
-    language: ISO 639-1, for families whose prompt names it.
+    `cuda:1`, `mps`; `spread` distributes the model over all devices; `shard` divides its decoder among the processes of
+    a launch (`adapt.model.shard`); `auto` is CUDA where available, else CPU. dtype: `fp32`, `bf16` or `fp16`; `auto` is
+    fp32 for models of `adapt base` and on a CPU or MPS, else the data type of the saved weights. quantise: 8 or 4 bits
+    for the linear layers, by bitsandbytes, on CUDA; None: no quantisation. language: ISO 639-1, for families whose
+    prompt names it.
 
     Raises `ModelError` if there is no such model, if it cannot be a base, and if weights are missing.
     """
     path = find_base(name)
     config = read_config(path, name)
     logging.disable_progress_bar()
-    device = device_of(device)
+    shards, device = device == "shard", device_of(device)
+    if shards:
+        check_shard(quantise)
     if isinstance(config, ComposedConfig):
         if quantise or device == "spread":
             argument = f"quantise: {quantise} bits" if quantise else "device: 'spread'"
             raise ModelError(f"{argument}: not for models built by `adapt base`, which are small; leave it out")
         model = _weights(ComposedForSpeechRecognition, path, strict=True, dtype=DTYPES.get(dtype, torch.float32))
-        return _with_prompt(view(name, model.to(device).eval(), AutoTokenizer.from_pretrained(path)), path)
+        model = model if shards else model.to(device)
+        speech_llm = view(name, model.eval(), AutoTokenizer.from_pretrained(path))
+        return _with_prompt(shard(speech_llm, device) if shards else speech_llm, path)
     processor = _processor(path, config)
     arguments: dict[str, object] = {"dtype": DTYPES.get(dtype, torch.float32 if device in ("cpu", "mps") else "auto")}
     if device == "spread":
@@ -65,10 +71,11 @@ def load_speech_llm(
     if quantise:
         arguments |= _quantised(quantise, device)
     model = _weights(getattr(transformers, FAMILIES[config.model_type].cls), path, **arguments)
-    model = model if "device_map" in arguments else model.to(device)
+    model = model if shards or "device_map" in arguments else model.to(device)
     model = getattr(model, "thinker", model)  # the part of Qwen's omni models that generates text
     merge_own_lora(model)
-    return _with_prompt(view_with_processor(name, model.eval(), processor, language), path)
+    speech_llm = view_with_processor(name, model.eval(), processor, language)
+    return _with_prompt(shard(speech_llm, device) if shards else speech_llm, path)
 
 
 def _with_prompt(speech_llm: SpeechLLM, path: Path) -> SpeechLLM:
@@ -81,8 +88,11 @@ def _with_prompt(speech_llm: SpeechLLM, path: Path) -> SpeechLLM:
 
 
 def device_of(name: str) -> str:
-    """The device of a name; `auto` is that of the process. Raises `ModelError` for unknown and unavailable devices."""
-    if name == "auto":
+    """The device of a name; `auto` and `shard` are that of the process.
+
+    Raises `ModelError` for unknown and unavailable devices.
+    """
+    if name in ("auto", "shard"):
         return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
     if name == "spread":
         return name
@@ -95,7 +105,7 @@ def device_of(name: str) -> str:
         "mps": not number and torch.backends.mps.is_available(),
     }
     if kind not in available:
-        raise ModelError(f"device: unknown {name!r}; write auto, cpu, cuda, cuda:1, mps or spread")
+        raise ModelError(f"device: unknown {name!r}; write auto, cpu, cuda, cuda:1, mps, spread or shard")
     if not available[kind]:
         raise ModelError(f"device: {name!r} is not available; write auto, or leave it out")
     return name

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from adapt.errors import DataError
+from adapt.errors import DataError, RecipeError
 from adapt.model.bases import fingerprint
 from adapt.recipe.choices import QUANTISE_BITS
 from adapt.recipe.domain import Recipe
@@ -50,6 +50,7 @@ class Run:
     _adapted: SpeechLLM | None = None
     _recordings: dict[str, list[Utterance]] = field(default_factory=dict)
     _source_audio: dict[str, PairedAudio] = field(default_factory=dict)
+    _alone: str | None = None  # the stage that this process does alone
 
     def path(self, *parts: str) -> Path:
         """A path in the run folder."""
@@ -70,6 +71,7 @@ class Run:
         shared: bool = False,
     ) -> None:
         """Run a stage (`RunFolder.stage`) and report it. note: returns a few words on its outputs."""
+        self._alone = None if shared else name
         result = self.folder.stage(name, settings, inputs, outputs, work, shared)
         self.report(result, note())
 
@@ -88,9 +90,15 @@ class Run:
         return str(self.path(TRAINED_BASE).resolve()) if trained_parts(self.recipe) else self.recipe.base
 
     def fresh_speech_llm(self, name: str) -> SpeechLLM:
-        """A newly loaded model, which the caller may change."""
+        """A newly loaded model, which the caller may change.
+
+        Raises RecipeError for the device `shard` in a stage that one process does alone: it would wait for the others.
+        """
         from adapt.model.load import load_speech_llm
 
+        if self.device == "shard" and self._alone:
+            problem = f"device: 'shard' divides the base among processes, but one does the stage {self._alone} alone"
+            raise RecipeError(f"{problem}; run this stage first, with another device")
         recipe = self.recipe
         bits = QUANTISE_BITS[recipe.quantise]
         return load_speech_llm(name, self.device, dtype=recipe.dtype, quantise=bits, language=recipe.language)

@@ -148,10 +148,12 @@ def _loss(
         logits, predicted = target_logits(speech_llm, *mine, through=tuned)
         loss = mean_over_tokens(logits, predicted, sum(map(len, batch_targets)))
         replayed_here = [i for i in ranks.share([*[None] * len(rows), *replayed_indices]) if i is not None]
-        if replayed_here and base_logits:
-            base = base_logits(replayed_here)
-            share = ranks.count * len(base) / sum(len(replayed.targets[i]) for i in replayed_indices)
-            loss = loss + settings.anchor * share * _divergence(base, logits[-len(base) :])
+        if replayed_indices and base_logits:
+            # Every process makes this pass, also one without a share: a divided base waits for all (`model.shard`).
+            base = base_logits(replayed_here or replayed_indices[:1])
+            if replayed_here:
+                share = ranks.count * len(base) / sum(len(replayed.targets[i]) for i in replayed_indices)
+                loss = loss + settings.anchor * share * _divergence(base, logits[-len(base) :])
         return loss
 
     return loss_of
