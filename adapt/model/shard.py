@@ -35,12 +35,13 @@ def shard(speech_llm: SpeechLLM, device: str) -> SpeechLLM:
         raise ModelError(f"{speech_llm.name}: its decoder has no list of layers to divide; give --device spread")
     # Before: it tries passes that may fail halfway, after which the layers would wait for each other.
     speech_llm.packs = can_pack(speech_llm)
-    divided = {parameter for layer in layers for parameter in layer.parameters()}
+    others = set(model.parameters()) - {parameter for layer in layers for parameter in layer.parameters()}
     for layer in layers:
         fully_shard(layer)
     # The decoder around them has no parts of its own: embeddings are also read outside of a pass.
-    fully_shard(decoder, ignored_params=set(model.parameters()) - divided)
-    model.to(device)
+    fully_shard(decoder, ignored_params=others)
+    for tensor in (*others, *model.buffers()):
+        tensor.data = tensor.data.to(device)
     return speech_llm
 
 
