@@ -28,11 +28,13 @@ def write_manifest(path: Path, ids: list[int], text: str = "play the song", enti
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def launched(*words: object) -> subprocess.CompletedProcess:
-    """The command line in two processes of a launcher."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "adapt"]
+def launched(*words: object, program: str | None = None) -> subprocess.CompletedProcess:
+    """The command line in two processes of a launcher. program: Python that calls it in another way; None: as it is."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    called = ["--no-python", sys.executable, "-c", program] if program else ["-m", "adapt"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run([*launcher, *map(str, words)], env=environment, capture_output=True, text=True)
+    command = [*launcher, *called, *map(str, words)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
 
 def lora(base: str, folder: Path, seed: int, spread: float = 0.3) -> Path:

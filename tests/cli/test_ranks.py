@@ -6,8 +6,11 @@ import json
 import shutil
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from adapt.errors import TrainingError
+from adapt.model.adapter import WEIGHTS
 from adapt.ranks import Ranks
 from adapt.train import common
 from adapt.train import fit as fit_module
@@ -56,6 +59,56 @@ def test_two_processes_train_and_transcribe_as_one_does(recipe, tmp_path):
         assert (shared / "hyps" / hyps.name).read_bytes() == hyps.read_bytes(), hyps.name
     again = adapt(*options, shared)
     assert again.exit_code == 0 and again.stderr.count("as before") == single.stderr.count(" s\n"), again.stderr
+
+
+# Prints how many of the weights in layers the first process holds. The logits of the base are computed in every step.
+DIVIDED = """
+from torch.distributed.tensor import DTensor
+from adapt.cli import main
+from adapt.model import load
+from adapt.train import decoder
+def shown(speech_llm, device):
+    layers = [p for p in shard(speech_llm, device).model.parameters() if isinstance(p, DTensor)]
+    print("HELD", sum(p.to_local().numel() for p in layers), sum(p.numel() for p in layers), flush=True)
+    return speech_llm
+shard, load.shard, decoder.CACHED_BYTES = load.shard, shown, 0
+main()
+"""
+
+
+def test_two_processes_that_divide_the_base_train_as_one_that_holds_it(recipe, tmp_path):
+    settings = ("decoder.dropout=0", "decoder.pseudo_audio=mixed", "precision=fp32", "prompt.batch_size=5")
+    # In a batch, one process has the only recording that is replayed.
+    settings += ("decoder.replay=0.25", "decoder.anchor=0.5", "decoder.activations=recomputed")
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    single = adapt("decoder", recipe, "--device", "cpu", *overrides(*settings), "-o", alone)
+    assert single.exit_code == 0, single.output
+    options = ["decoder", recipe, "--device", "shard", *overrides(*settings), "-o", shared]
+    done = launched(*options, program=DIVIDED)
+    assert done.returncode == 0, done.stderr
+    held = [tuple(map(int, line.split()[1:])) for line in done.stdout.splitlines() if line.startswith("HELD")]
+    assert len(held) == 2 and all(2 * own == whole > 10_000 for own, whole in held), "of two models, the first prints"
+    for log in ("prompt/log.json", "decoder/log.json"):
+        ours, theirs = (json.loads((run / log).read_text()) for run in (shared, alone))
+        assert ours["best_step"] == theirs["best_step"]
+        for row, expected in zip(ours["log"], theirs["log"], strict=True):
+            assert row == pytest.approx(expected, abs=1e-5, rel=1e-5)
+    ours, theirs = (load_file(run / "adapter" / WEIGHTS) for run in (shared, alone))
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+    run = adapt("run", recipe, "--device", "cpu", *overrides(*settings), "-o", shared)
+    assert run.exit_code == 0 and run.stderr.count("as before") == 3, run.output
+
+
+def test_a_base_is_divided_only_where_several_processes_train(recipe, tmp_path):
+    for command in (["run", recipe], ["tune", recipe], ["transcribe", recipe / "test.jsonl"]):
+        wrong = adapt(*command, "--device", "shard")
+        assert wrong.exit_code == 2 and "give --device spread" in wrong.stderr, wrong.output
+    wrong = adapt("prompt", recipe, "--device", "shard", "-o", tmp_path / "run")
+    assert wrong.exit_code == 1 and "but this process is alone; launch several" in wrong.stderr, wrong.output
+    start = overrides("prompt.start=soft.safetensors")
+    (recipe / "soft.safetensors").touch()
+    wrong = adapt("prompt", recipe, "--device", "shard", "-o", tmp_path / "run", *start)
+    assert wrong.exit_code == 1 and "one does the stage prompt alone" in wrong.stderr, wrong.output
 
 
 def test_a_batch_that_processes_cannot_share_and_other_trainings_are_refused(recipe, monkeypatch, tmp_path):
