@@ -14,12 +14,20 @@ from adapt.model.speech_llm import SpeechLLM
 
 
 def check_shard(quantise: int | None) -> None:
-    """Raises `ModelError` if the process is alone, and for weights of fewer bits (None: of all their bits)."""
+    """Raises `ModelError` if the process is alone, for a number of bits, and for a torch whose FSDP cannot go on after a
+    pass that failed.
+
+    quantise: as in `load_speech_llm`.
+    """
     if not torch.distributed.is_initialized():
         problem = "device: 'shard' divides a base among the processes of a launch, but this process is alone"
         raise ModelError(f"{problem}; launch several with `accelerate launch -m adapt`, or give spread")
     if quantise:
         raise ModelError(f"quantise: {quantise} bits: not for device 'shard'; leave out one of the two")
+    from torch.distributed.fsdp import FSDPModule
+
+    if not hasattr(FSDPModule, "reset_iter_state"):
+        raise ModelError("device: 'shard' needs torch 2.13; install it, or give spread")
 
 
 def shard(speech_llm: SpeechLLM, device: str) -> SpeechLLM:
@@ -33,8 +41,6 @@ def shard(speech_llm: SpeechLLM, device: str) -> SpeechLLM:
     layers = _layers(decoder, model.config.get_text_config(decoder=True).num_hidden_layers)
     if not layers:
         raise ModelError(f"{speech_llm.name}: its decoder has no list of layers to divide; give --device spread")
-    # Before: it tries passes that may fail halfway, after which the layers would wait for each other.
-    speech_llm.packs = can_pack(speech_llm)
     others = set(model.parameters()) - {parameter for layer in layers for parameter in layer.parameters()}
     for layer in layers:
         fully_shard(layer)
@@ -42,6 +48,8 @@ def shard(speech_llm: SpeechLLM, device: str) -> SpeechLLM:
     fully_shard(decoder, ignored_params=others)
     for tensor in (*others, *model.buffers()):
         tensor.data = tensor.data.to(device)
+    speech_llm.packs = can_pack(speech_llm)  # the only passes that may fail halfway, in all processes at one place
+    decoder.reset_iter_state()
     return speech_llm
 
 

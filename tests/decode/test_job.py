@@ -55,6 +55,7 @@ def test_a_manifest_of_parquet_is_transcribed_as_one_of_json_is(tiny, recordings
         ({"ilm": 0.1, "adapters": {"a": Path("x"), "b": Path("y")}}, "several adapters"),
         ({"nbest": 5}, "give --num-beams 5"),
         ({"workers": 2}, "give --engine ray too"),
+        ({"device": "shard"}, "only trains"),
         ({"engine": "ray", "device": "spread"}, "gives each worker its device"),
     ],
 )
