@@ -14,8 +14,7 @@ from adapt.model.speech_llm import SpeechLLM
 
 
 def check_shard(quantise: int | None) -> None:
-    """Raises `ModelError` if the process is alone, for a number of bits, and for a torch whose FSDP cannot go on after a
-    pass that failed.
+    """Raises `ModelError` if the process is alone, for a number of bits, and for a torch whose FSDP cannot recover.
 
     quantise: as in `load_speech_llm`.
     """
