@@ -39,8 +39,7 @@ ESPEAK = tuple(
 )
 FLITE = ("kal16", "awb", "rms")
 KOKORO = ("jf_alpha", "jf_gongitsune", "jf_nezumi", "jf_tebukuro", "jm_kumo")
-# The engines read a lone `a` as the article, but `A.` as the letter.
-PRONOUNCED = {"a c d c": "A.C.D.C."}
+LETTERS = re.compile(r"(?<![\w'])[a-z](?: [a-z])+(?![\w'])")
 
 
 def deck(items: Sequence[str], rng: random.Random) -> Iterator[str]:
@@ -98,10 +97,19 @@ def synthesise(text: str, voice: str, seed: str) -> np.ndarray:
 
 
 def as_read(text: str) -> str:
-    """The text as the engines must get it, so that they read it as it is pronounced."""
-    for phrase, written in PRONOUNCED.items():
-        text = re.sub(rf"\b{phrase}\b", written, text)
-    return text
+    """The text as the engines must get it: they read a lone `a` as the article, but `A.` as the letter.
+
+    >>> as_read("am i a fan of a c d c or r e m")
+    'am i a fan of A.C.D.C. or r e m'
+    """
+
+    def dotted(match: re.Match[str]) -> str:
+        letters = match[0].split()
+        if "a" not in letters or letters == ["i", "a"]:
+            return match[0]
+        return "".join(f"{letter.upper()}." for letter in letters)
+
+    return LETTERS.sub(dotted, text)
 
 
 class Speakers:
