@@ -81,11 +81,12 @@ def synthesise(text: str, voice: str, seed: str) -> np.ndarray:
     held_out = name in HELD_OUT_ESPEAK
     rate = rng.randint(150, 180) if held_out else rng.randint(140, 195)
     pitch = rng.randint(40, 60) if held_out else rng.randint(30, 70)
+    text = as_read(text, engine)
     with tempfile.TemporaryDirectory() as folder:
         wav = str(Path(folder) / "speech.wav")
         command = {
-            "espeak-ng": ["espeak-ng", "-v", name, "-s", str(rate), "-p", str(pitch), "-w", wav, as_read(text)],
-            "flite": ["flite", "-voice", name, "-t", as_read(text), "-o", wav],
+            "espeak-ng": ["espeak-ng", "-v", name, "-s", str(rate), "-p", str(pitch), "-w", wav, text],
+            "flite": ["flite", "-voice", name, "-t", text, "-o", wav],
         }[engine]
         subprocess.run(command, check=True, capture_output=True)
         speech, own_rate = soundfile.read(wav, dtype="float64")
@@ -96,20 +97,24 @@ def synthesise(text: str, voice: str, seed: str) -> np.ndarray:
     return (speech + noise * np.sqrt((speech**2).mean()) * 10 ** (-snr / 20)).astype(np.float32)
 
 
-def as_read(text: str) -> str:
-    """The text as the engines must get it: they read a lone `a` as the article, but `A.` as the letter.
+def as_read(text: str, engine: str) -> str:
+    """The text as an engine must get it, so that `a` among letters is read as a letter and not as the article.
 
-    >>> as_read("am i a fan of a c d c or r e m")
-    'am i a fan of A.C.D.C. or r e m'
+    The neural engines read by espeak-ng, for which the letter is `eh`.
+
+    >>> as_read("am i a fan of a c d c or r e m", "piper"), as_read("play a c d c", "flite")
+    ('am i a fan of eh c d c or r e m', 'play A.C.D.C.')
     """
 
-    def dotted(match: re.Match[str]) -> str:
+    def spelled(match: re.Match[str]) -> str:
         letters = match[0].split()
         if "a" not in letters or letters == ["i", "a"]:
             return match[0]
-        return "".join(f"{letter.upper()}." for letter in letters)
+        if engine == "flite":
+            return "".join(f"{letter.upper()}." for letter in letters)
+        return " ".join("eh" if letter == "a" else letter for letter in letters)
 
-    return LETTERS.sub(dotted, text)
+    return LETTERS.sub(spelled, text)
 
 
 class Speakers:
@@ -129,10 +134,11 @@ class Speakers:
 
         engine, name = voice.split()
         rate = random.Random(seed).uniform(0.9, 1.15)  # 1 is normal
+        text = as_read(text, engine)
         if engine == "kokoro":
-            samples, own_rate = self.kokoro.create(as_read(text), voice=name, speed=rate, lang="en-us")
+            samples, own_rate = self.kokoro.create(text, voice=name, speed=rate, lang="en-us")
         else:
-            (chunk,) = self.piper.synthesize(as_read(text), SynthesisConfig(length_scale=1 / rate))
+            (chunk,) = self.piper.synthesize(text, SynthesisConfig(length_scale=1 / rate))
             samples, own_rate = chunk.audio_float_array, chunk.sample_rate
         samples = soxr.resample(samples, own_rate, RATE)
         return 0.6 / max(abs(samples).max(), 1e-9) * samples
