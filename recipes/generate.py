@@ -45,8 +45,8 @@ class Sizes:
 
 SIZES = {
     "music": Sizes(range(4, 17), text=14_000, test=300, dev=150),
-    "medical": Sizes(range(5, 21), text=8_000, test=200, dev=100),
-    "chatbot": Sizes(range(12, 26), text=8_000, test=200, dev=100),
+    "medical": Sizes(range(5, 21), text=10_000, test=200, dev=100),
+    "chatbot": Sizes(range(12, 26), text=10_000, test=200, dev=100),
 }
 
 

@@ -88,7 +88,7 @@ def test_lexicon_holds_plain_distinct_entities_of_its_types(domain):
 
 def test_text_is_plain_distinct_and_holds_no_spoken_sentence(domain, makers):
     text, sizes = domain.text, makers["generate"].SIZES[domain.name]
-    assert len(set(text)) == len(text) == sizes.text >= 8_000
+    assert len(set(text)) == len(text) == sizes.text >= 10_000
     assert all(PLAIN.fullmatch(line) and len(line.split()) in sizes.lengths for line in text)
     spoken = [row["text"] for rows in domain.spoken.values() for row in rows]
     assert len(set(spoken)) == len(spoken)
