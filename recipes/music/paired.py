@@ -10,12 +10,19 @@ from __future__ import annotations
 
 import json
 import random
+import sys
+from pathlib import Path
 
 import click
-from generate import HERE, manifest, synthesise, training_voices, write_audio
 from tqdm import tqdm
 
-from adapt.text.corpus import read_text
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))  # the makers of all recipes
+
+from generate import manifest  # noqa: E402
+from speak import synthesise, training_voices, write_audio  # noqa: E402
+
+from adapt.text.corpus import read_text  # noqa: E402
 
 
 @click.command()

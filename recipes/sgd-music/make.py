@@ -1,12 +1,11 @@
 """Prepare the data of this recipe from the Schema-Guided Dialogue corpus, whose sentences are not part of the package.
 
-    python recipes/sgd-music/make.py text SGD/derived_music_media.jsonl.gz
-    voices-env/bin/python recipes/sgd-music/make.py speak VOICES
+    python recipes/sgd-music/make.py SGD/derived_music_media.jsonl.gz
+    voices-env/bin/python recipes/speak.py recipes/sgd-music/data/*.jsonl --voices VOICES
 
 The corpus file has a turn a line: `id`, `split`, `speaker`, `text`, and `entities` with `type`, `start` and `end`.
-`text` writes the text of the training dialogues, the lexicon of all names, and sentences of users from the development
-and test dialogues. `speak` has them read by joe, a voice of `recipes/music/natural/speak.py`, which says how to
-get it.
+The first command writes the text of the training dialogues, the lexicon of all names, and manifests with sentences of
+users from the development and test dialogues. The second has them read by joe, and says how to get this voice.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import gzip
 import json
 import random
 import re
-import sys
 from pathlib import Path
 
 import click
@@ -50,15 +48,10 @@ def mentions(turn: dict) -> list[tuple[str, str]]:
     return [(basic(name), kind) for name, kind in spans if basic(name)]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-def main() -> None:
-    """Prepare the data of this recipe."""
-
-
-@main.command()
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("corpus", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-def text(corpus: Path) -> None:
-    """Write text, lexicon, and the sentences to speak."""
+def main(corpus: Path) -> None:
+    """Write text, lexicon, and the manifests of the sentences to speak."""
     from adapt.text.normalise import basic
 
     turns = read_turns(corpus)
@@ -77,37 +70,14 @@ def text(corpus: Path) -> None:
             if asked and 4 <= len(sentence.split()) <= 20 and sentence not in training:
                 spoken[sentence] = [{"text": name, "type": kind} for name, kind in mentions(turn)]
         drawn = rng.sample(sorted(spoken), min(count, len(spoken)))
-        rows = [{"id": f"{split}-{number:03d}", "text": s, "entities": spoken[s]} for number, s in enumerate(drawn)]
-        (DATA / f"{split}.sentences.jsonl").write_text(
-            "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
-        )
+        rows = [
+            {"id": (key := f"{split}-{number:03d}"), "text": s, "entities": spoken[s], "audio": f"audio/{key}.ogg"}
+            for number, s in enumerate(drawn)
+        ]
+        lines = "".join(json.dumps({**row, "voice": VOICE}) + "\n" for row in rows)
+        (DATA / f"{split}.jsonl").write_text(lines, encoding="utf-8")
         click.echo(f"{split}: {len(rows)} of {len(spoken)} sentences", err=True)
     click.echo(f"text: {len(training):,} sentences; lexicon: {len(names):,} names", err=True)
-
-
-@main.command()
-@click.argument("voices", type=click.Path(path_type=Path, exists=True, file_okay=False))
-def speak(voices: Path) -> None:
-    """Speak the sentences that have no audio file, and write the manifests."""
-    import soundfile
-
-    sys.path.insert(0, str(HERE.parent / "music/natural"))
-    from speak import RATE, Speakers
-
-    speakers = Speakers(voices)
-    (DATA / "audio").mkdir(exist_ok=True)
-    for split in SPOKEN:
-        rows = [
-            json.loads(line) for line in (DATA / f"{split}.sentences.jsonl").read_text(encoding="utf-8").splitlines()
-        ]
-        for row in rows:
-            row |= {"audio": f"audio/{row['id']}.ogg", "voice": VOICE}
-            if not (DATA / row["audio"]).exists():
-                samples = speakers.say(row["text"], row["voice"], random.Random(row["id"]).uniform(0.9, 1.15))
-                soundfile.write(
-                    DATA / row["audio"], samples, RATE, format="OGG", subtype="OPUS", compression_level=0.95
-                )
-        (DATA / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 if __name__ == "__main__":

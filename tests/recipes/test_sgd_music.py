@@ -1,4 +1,4 @@
-"""The recipe of dialogues on music and films: what `make.py text` writes of a small corpus, and the recipe with it."""
+"""The recipe of dialogues on music and films: what `make.py` writes of a small corpus, and the recipe with it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TURNS = [
 
 @pytest.fixture
 def made(tmp_path, monkeypatch) -> Path:
-    """The folder of the recipe, with what `make.py text` has written."""
+    """The folder of the recipe, with what `make.py` has written."""
     (tmp_path / "music").symlink_to(RECIPES / "music")
     folder = Path(shutil.copytree(RECIPES / "sgd-music", tmp_path / "sgd-music", ignore=shutil.ignore_patterns("data")))
     with gzip.open(tmp_path / "turns.jsonl.gz", "wt") as file:
@@ -47,7 +47,7 @@ def made(tmp_path, monkeypatch) -> Path:
     spec = importlib.util.spec_from_file_location("sgd_make", folder / "make.py")
     make = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(make)
-    result = CliRunner().invoke(make.main, ["text", str(tmp_path / "turns.jsonl.gz")])
+    result = CliRunner().invoke(make.main, [str(tmp_path / "turns.jsonl.gz")])
     assert result.exit_code == 0, result.output
     return folder
 
@@ -56,12 +56,10 @@ def test_sets_hold_what_users_ask_and_the_text_does_not(made):
     assert (made / "data/text.txt").read_text().splitlines() == ["play the wheels please", "what about rae dunn"]
     names = [(entry.written, entry.type) for entry in read_lexicon(made / "data/lexicon.tsv").entries]
     assert names == [("dogs", "film"), ("long day", "film"), ("rae dunn", "artist"), ("the wheels", "track")]
-    spoken = [json.loads(row) for row in (made / "data/test.sentences.jsonl").read_text().splitlines()]
-    entities = [{"text": "long day", "type": "film"}]
-    assert spoken == [{"id": "test-000", "text": "i want to see long day", "entities": entities}]
+    spoken = [json.loads(row) for row in (made / "data/test.jsonl").read_text().splitlines()]
+    row = {"id": "test-000", "text": "i want to see long day", "entities": [{"text": "long day", "type": "film"}]}
+    assert spoken == [{**row, "audio": "audio/test-000.ogg", "voice": "piper en_US-joe"}]
 
 
 def test_the_recipe_loads_once_its_data_is_made(made):
-    for name in ("dev", "test"):
-        shutil.copy(made / f"data/{name}.sentences.jsonl", made / f"data/{name}.jsonl")
     assert load_recipe(Recipe, made).name == "sgd-music"
