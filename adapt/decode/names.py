@@ -11,12 +11,14 @@ import copy
 import random
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 
 from adapt.decode.beam_search import generate
 from adapt.decode.ctc import collapse, log_probability
 from adapt.decode.first_pass import fused_tokens
 from adapt.decode.parts import OwnPhrases
+from adapt.model.heard import Listed, heard_after_lists
 from adapt.model.speech_llm import SpeechLLM
 from adapt.text.lexicon import Entry, Lexicon
 from adapt.text.retrieval import NameIndex
@@ -42,15 +44,28 @@ class NamesInPrompt:
 
         phrases: those of each utterance, which count as names of its own, or None.
         """
-        return [self._names(text, own or ()) for text, own in zip(hypotheses, phrases, strict=True)]
+        return [self._names(text, own or (), self.count) for text, own in zip(hypotheses, phrases, strict=True)]
 
-    def _names(self, hypothesis: str, phrases: Sequence[str]) -> tuple[str, ...]:
-        found = self._index.find(hypothesis, self.count)
+    def second_lists(self, text: str, phrases: Sequence[str] | None, first: Sequence[str]) -> list[tuple[str, ...]]:
+        """Two lists for an utterance whose transcript after its first list is `text`.
+
+        One holds the names that sound most like that transcript, which may be nearer to what was said. The other holds
+        the names of the first list that it contains, and then those that come after that list. phrases: as for `lists`,
+        of this utterance.
+        """
+        names = self._names(text, phrases or (), 3 * self.count)
+        used = [name for name in first if self.letters_used(text, [name], "")]
+        others = (*used, *(name for name in names if name not in first))
+        return [names[: self.count], others[: self.count]]
+
+    def _names(self, hypothesis: str, phrases: Sequence[str], count: int) -> tuple[str, ...]:
+        """The `count` names that sound most like a hypothesis, as the model writes them."""
+        found = self._index.find(hypothesis, count)
         if phrases:
-            found += NameIndex(map(Entry, phrases), self.normalise).find(hypothesis, self.count)
+            found += NameIndex(map(Entry, phrases), self.normalise).find(hypothesis, count)
             found.sort(key=lambda one: -one.similarity)
         names = dict.fromkeys(self._written(one.entry) for one in found)
-        return tuple(filter(None, names))[: self.count]
+        return tuple(filter(None, names))[:count]
 
     def _written(self, entry: Entry) -> str:
         """An entry as the model writes it: Whisper names in capitals, the toolkit's own decoders normalised text."""
@@ -129,6 +144,46 @@ def first_hypotheses(
         return [collapse(p.indices.tolist(), p.values.exp().tolist(), alphabet).text for p in paths]
     prompts = [speech_llm.prompt(slot) for slot in slots]
     return [speech_llm.decode(best) for best, *_ in generate(speech_llm, prompts, 1, most)]
+
+
+def heard_with_names(
+    speech_llm: SpeechLLM,
+    samples: Sequence[np.ndarray],
+    heard: Sequence[torch.Tensor],
+    first: Sequence[str],
+    lists: Sequence[Sequence[str]],
+    phrases: OwnPhrases,
+    names: NamesInPrompt,
+) -> dict[int, Listed]:
+    """What an encoder that transcribes heard of each recording after the best list of names, by its place in `samples`.
+
+    Recordings are left out whose transcript after no list is believed. Each is transcribed after its list of `lists`,
+    and after the two lists that the result leads to; the transcript with the most evidence counts. heard: as in
+    `adapt.model.heard`. first: the hypotheses without a list. phrases: as in `NamesInPrompt.lists`.
+    """
+    best: dict[int, Listed] = {}
+
+    def read(trials: Sequence[tuple[int, Sequence[str]]]) -> list[str]:
+        """The transcript of each recording after a list."""
+        if not trials:
+            return []
+        inputs = ((samples[i], heard[i], own) for i, own in trials)
+        after = heard_after_lists(speech_llm, *zip(*inputs, strict=True))
+        texts = first_hypotheses(speech_llm, [], [listed.heard for listed in after], 0)
+        for (i, own), listed, text in zip(trials, after, texts, strict=True):
+            if names.are_borne(text, own, first[i], listed.evidence):
+                best[i] = max(best.get(i, listed), listed, key=lambda one: one.evidence)
+        return texts
+
+    trials = [(i, own) for i, own in enumerate(lists) if own]
+    second = {
+        (i, new): None
+        for (i, own), text in zip(trials, read(trials), strict=True)
+        for new in names.second_lists(text, phrases[i], own)
+        if new and new != tuple(own)
+    }
+    read(list(second))
+    return best
 
 
 def borne_by_ctc(speech_llm: SpeechLLM, posteriors: torch.Tensor, text: str, without: str) -> bool:

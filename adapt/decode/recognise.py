@@ -15,12 +15,12 @@ from adapt.decode.ctc import CtcFusion, greedy_transcripts
 from adapt.decode.first_pass import favouring_copy, fused_tokens
 from adapt.decode.fusion import Fusion
 from adapt.decode.hypothesis import Hypothesis
-from adapt.decode.names import NamesInPrompt, borne_by_ctc, first_hypotheses
+from adapt.decode.names import NamesInPrompt, borne_by_ctc, first_hypotheses, heard_with_names
 from adapt.decode.parts import Batch, OwnPhrases
 from adapt.decode.rescore import Rescorer
 from adapt.decode.weights import Weights
 from adapt.model.features import SAMPLE_RATE
-from adapt.model.heard import embeddings_and_heard, heard_after_lists
+from adapt.model.heard import embeddings_and_heard
 from adapt.model.speech_llm import SpeechLLM
 from adapt.text.normalise import none
 
@@ -118,11 +118,8 @@ def _heard(
     if names:
         first = first_hypotheses(speech_llm, slots, heard, most)
         lists = names.lists(first, phrases)
-    if speech_llm.transcribes and (places := [i for i, own in enumerate(lists) if own]):
-        after = heard_after_lists(speech_llm, *([values[i] for i in places] for values in (samples, heard, lists)))
-        texts = first_hypotheses(speech_llm, [], [listed.heard for listed in after], most)
-        for i, listed, text in zip(places, after, texts, strict=True):
-            if names.are_borne(text, lists[i], first[i], listed.evidence):
+        if speech_llm.transcribes:
+            for i, listed in heard_with_names(speech_llm, samples, heard, first, lists, phrases, names).items():
                 slots[i], heard[i] = listed.slot, listed.heard
     return slots, heard, lists
 

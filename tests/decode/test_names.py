@@ -44,6 +44,19 @@ def test_names_are_those_that_sound_like_the_hypothesis_as_the_decoder_writes_th
     assert NamesInPrompt(tiny, None, 2, basic).lists(["play prins"], [["Prince"]]) == [("prince",)]
 
 
+def test_second_lists_hold_what_the_transcript_leads_to_and_what_the_first_list_had_no_room_for(tiny):
+    lexicon = Lexicon("x", "", tuple(map(Entry, ("Adele", "Adler", "Odell", "Abdul", "Kraftwerk"))))
+    names = NamesInPrompt(tiny, lexicon, 2, basic)
+    assert names.lists(["play adell"], [None]) == [("adele", "odell")]
+    fresh, others = names.second_lists("play odell by craftwork", None, ("adele", "odell"))
+    assert fresh == ("odell", "kraftwerk"), "the names that sound most like the new transcript"
+    assert others == ("odell", "kraftwerk"), "the name that was used, and those that were not listed"
+    assert names.second_lists("play adul", None, ("adele", "odell"))[1] == ("abdul",), (
+        "those that were not used make room"
+    )
+    assert names.second_lists("who is this", None, ()) == [(), ()]
+
+
 @pytest.mark.parametrize(
     ("text", "leaks"),
     [("Adele, AC/DC", True), ("adele ac dc adele", True), ("adele", False), ("adele and ac dc", False), ("", False)],
