@@ -167,8 +167,7 @@ def heard_with_names(
         """The transcript of each recording after a list."""
         if not trials:
             return []
-        inputs = ((samples[i], heard[i], own) for i, own in trials)
-        after = heard_after_lists(speech_llm, *zip(*inputs, strict=True))
+        after = heard_after_lists(speech_llm, samples, heard, trials)
         texts = first_hypotheses(speech_llm, [], [listed.heard for listed in after], 0)
         for (i, own), listed, text in zip(trials, after, texts, strict=True):
             if names.are_borne(text, own, first[i], listed.evidence):

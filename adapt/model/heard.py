@@ -56,17 +56,18 @@ def heard_after_lists(
     speech_llm: SpeechLLM,
     samples: Sequence[np.ndarray],
     heard: Sequence[torch.Tensor],
-    lists: Sequence[Sequence[str]],
+    lists: Sequence[tuple[int, Sequence[str]]],
 ) -> list[Listed]:
-    """What an encoder that transcribes heard of each recording after a list of names.
+    """What an encoder that transcribes heard of recordings after lists of names.
 
-    heard: what it heard without, of `embeddings_and_heard`.
+    heard: what it heard of each without, of `embeddings_and_heard`. lists: the place of a recording, and names; one
+    recording may have several lists, or none.
     """
 
     def hear() -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         model = speech_llm.model
         inputs, mask = CtcEncoder.inputs(model.encoder, *(x.to(speech_llm.device) for x in pad(samples)))
-        tokens = list(map(model.projector.list_tokens, lists))
+        tokens = [(place, model.projector.list_tokens(names)) for place, names in lists]
         plain = [[best for (best, _), *_ in model.first_pass_choices(row, 0.0)] for row in heard]
         frames, lengths, evidence = model.encoder.encoder.frames_after(inputs, mask.sum(-1), tokens, plain)
         rows = _spoken_tokens(speech_llm, frames, lengths)
@@ -77,12 +78,12 @@ def heard_after_lists(
     return [Listed(slot, row, float(evidence)) for slot, row, evidence in found]
 
 
-def _key(samples: Sequence[np.ndarray], lists: Sequence[Sequence[str]] = ()) -> bytes:
-    """A batch of recordings and the names before each, as a key of what is remembered.
+def _key(samples: Sequence[np.ndarray], lists: Sequence[tuple[int, Sequence[str]]] = ()) -> bytes:
+    """A batch of recordings and the lists of names before them, as a key of what is remembered.
 
     Recordings are not remembered one by one: their batch has an effect on the last bits.
     """
-    digest = hashlib.sha256(json.dumps([list(map(len, samples)), list(map(list, lists))]).encode())
+    digest = hashlib.sha256(json.dumps([list(map(len, samples)), [[place, *names] for place, names in lists]]).encode())
     for recording in samples:
         digest.update(np.ascontiguousarray(recording).data)
     return digest.digest()

@@ -28,6 +28,7 @@ SILENCE = 100  # the least silence after a recording
 REPEATED = 6  # tokens that a transcript does not repeat in the same order: Whisper sometimes goes round in circles
 
 Transcribed = tuple[torch.Tensor, torch.Tensor]  # states and attention of a transcript
+Encoded = tuple[list[int], torch.Tensor, torch.Tensor]  # places of recordings, output of the encoder, counts of frames
 
 
 class TranscribingWhisper(WhisperPreTrainedModel):
@@ -42,6 +43,7 @@ class TranscribingWhisper(WhisperPreTrainedModel):
         with_weights = copy.deepcopy(config)
         with_weights._attn_implementation = "eager"  # fused kernels return no attention weights
         self.decoder = WhisperDecoder(with_weights)
+        self._encoded: tuple[torch.Tensor, torch.Tensor, list[Encoded]] | None = None  # the last recordings, and that
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -67,29 +69,45 @@ class TranscribingWhisper(WhisperPreTrainedModel):
         self,
         features: torch.Tensor,
         recorded: torch.Tensor,
-        lists: Sequence[Sequence[int]],
+        lists: Sequence[tuple[int, Sequence[int]]],
         plain: Sequence[Sequence[int]],
     ) -> tuple[torch.Tensor, torch.Tensor, list[float]]:
-        """As `frames`, where Whisper takes a text for what was said before each recording, such as a list of names.
+        """As `frames`, where Whisper takes a text for what was said before a recording, such as a list of names.
 
-        lists: tokens of these texts. plain: tokens of the transcripts without them. The third result is, for each
-        recording, how much it speaks for the transcript after its list, in nats: the log odds of it against the plain
+        lists: the place of a recording, and the tokens of a text before it; a recording may have several, or none. The
+        results have a row for each. plain: tokens of the transcript of each recording without them. The third result
+        is how much a recording speaks for the transcript after its list, in nats: the log odds of it against the plain
         one, where Whisper reads the list, plus the same where it does not.
         """
-        rows: list[torch.Tensor | None] = [None] * len(recorded)
-        evidence = [0.0] * len(recorded)
+        rows: list[torch.Tensor | None] = [None] * len(lists)
+        evidence = [0.0] * len(lists)
         for places, heard, counts in self._heard(features, recorded):
-            transcribed = self._transcribed(heard, counts, [lists[place] for place in places])
-            own = [([*plain[place], self.config.first_pass["end"]], lists[place]) for place in places]
-            speaks = self._evidence(heard, [states for states, _ in transcribed], *zip(*own, strict=True))
-            for i, (place, count) in enumerate(zip(places, counts.tolist(), strict=True)):
-                rows[place], evidence[place] = _joined(heard[i, :count], *transcribed[i]), speaks[i]
-        return pad_sequence(rows, batch_first=True), self._counts(recorded), evidence
+            mine = [(n, places.index(place)) for n, (place, _) in enumerate(lists) if place in places]
+            if not mine:
+                continue
+            numbers, at = map(list, zip(*mine, strict=True))
+            heard, counts, texts = heard[at], counts[at], [lists[n][1] for n in numbers]
+            transcribed = self._transcribed(heard, counts, texts)
+            without = [[*plain[lists[n][0]], self.config.first_pass["end"]] for n in numbers]
+            speaks = self._evidence(heard, [states for states, _ in transcribed], without, texts)
+            for i, (n, count) in enumerate(zip(numbers, counts.tolist(), strict=True)):
+                rows[n], evidence[n] = _joined(heard[i, :count], *transcribed[i]), speaks[i]
+        return pad_sequence(rows, batch_first=True), self._counts(recorded)[[place for place, _ in lists]], evidence
 
-    def _heard(
-        self, features: torch.Tensor, recorded: torch.Tensor
-    ) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
-        """The encoder's output for all recordings with equal windows: their places, output and counts of frames."""
+    def _heard(self, features: torch.Tensor, recorded: torch.Tensor) -> list[Encoded]:
+        """The encoder's output for recordings, of which those with equal windows are together.
+
+        That of the last recordings is kept, because lists are read before them again and again.
+        """
+        kept = self._encoded
+        if kept and kept[0].device == features.device and all(map(torch.equal, kept, (features, recorded))):
+            return kept[2]
+        found = list(self._newly_heard(features, recorded))
+        self._encoded = features, recorded, found
+        return found
+
+    def _newly_heard(self, features: torch.Tensor, recorded: torch.Tensor) -> Iterator[Encoded]:
+        """As `_heard`."""
         longest = 2 * self.config.max_source_positions
         windows = ((recorded + SILENCE + GRID - 1) // GRID * GRID).clamp(SHORTEST, longest)
         counts = self._counts(recorded)

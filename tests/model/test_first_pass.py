@@ -87,9 +87,12 @@ def test_whisper_reads_a_list_of_names_before_a_recording(speech_llm, whisper, n
     tokenizer = transformers.AutoTokenizer.from_pretrained(whisper)
     assert lists == [tokenizer.encode(text, add_special_tokens=False) for text in (" Mariah, FBI.", " FBI.", " U2.")]
     plain = [[5, 6, 7], [8], []]
-    frames, counts, evidence = encoder.encoder.frames_after(inputs, mask.sum(-1), lists, plain)
-    alone, _, same = encoder.encoder.frames_after(inputs[2:], mask[2:].sum(-1), lists[2:], plain[2:])
+    frames, counts, evidence = encoder.encoder.frames_after(inputs, mask.sum(-1), [*enumerate(lists)], plain)
+    alone, _, same = encoder.encoder.frames_after(inputs[2:], mask[2:].sum(-1), [(0, lists[2])], plain[2:])
     torch.testing.assert_close(alone[0], frames[2, : len(alone[0])], atol=1e-4, rtol=1e-4)
+    twice, _, odds = encoder.encoder.frames_after(inputs, mask.sum(-1), [(2, lists[0]), (2, lists[2])], plain)
+    torch.testing.assert_close(twice[1, : len(alone[0])], alone[0], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(odds[1], same[0], atol=1e-3, rtol=1e-4)
     torch.testing.assert_close(same, evidence[2:], atol=1e-3, rtol=1e-4)
 
     @torch.no_grad()
@@ -138,7 +141,7 @@ def test_what_whisper_heard_after_a_list_replaces_the_rest_where_its_names_are_b
 
     def best(i):
         tried = [lists[i], *second]
-        after = heard_after_lists(speech_llm, [noise[i]] * len(tried), [plain[i]] * len(tried), tried)
+        after = heard_after_lists(speech_llm, noise, plain, [(i, own) for own in tried])
         return max(after, key=lambda one: one.evidence).heard
 
     expected = [best(0), plain[1], best(2)]
@@ -150,7 +153,7 @@ def test_what_whisper_heard_after_a_list_replaces_the_rest_where_its_names_are_b
 def test_what_was_heard_is_kept_up_to_a_size(speech_llm, noise, monkeypatch, tmp_path):
     def heard(samples):
         slots, rows = embeddings_and_heard(speech_llm, samples)
-        (listed,) = heard_after_lists(speech_llm, samples[:1], rows[:1], [("Mariah",)])
+        (listed,) = heard_after_lists(speech_llm, samples, rows, [(0, ("Mariah",))])
         return [*slots, *rows, listed.slot, listed.heard, torch.tensor(listed.evidence)]
 
     expected = heard(noise[:2])
