@@ -120,8 +120,9 @@ def prompt(recipe: str, overrides: tuple[str, ...], out: Path | None, device: st
     """Stage 1: learn the soft prompt.
 
     Everything else is frozen, and the loss is that of the next token of the domain text. The soft prompt takes the
-    place of audio embeddings in the slot while the decoder is tuned (stage 2); it is not used at inference. Its keys
-    are in the section `prompt` of recipe.yaml.
+    place of audio embeddings in the slot while the decoder is tuned (stage 2); it is not used at inference. With
+    `prompt.length: auto` soft prompts of several lengths are learned, and the best one is kept. The keys are in the
+    section `prompt` of recipe.yaml.
     """
     from adapt import pipeline
     from adapt.stages import plan
@@ -148,6 +149,8 @@ def decoder(recipe: str, overrides: tuple[str, ...], out: Path | None, device: s
     soft-prompt+simulate  the soft prompt, followed by the simulated slot
     mixed                 for each sentence at random one of these two
     denoise               the tokens of the sentence, with noise in its letters (2601.20900)
+    upsample-mask         its tokens, repeated to the length of audio and partly masked
+                          (2204.03409, 2210.07353)
     speech                audio of the sentence, by the command decoder.speak
     empty                 nothing; the prompt around the slot stays
     none                  no prompt at all

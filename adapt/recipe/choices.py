@@ -8,6 +8,7 @@ DTYPES = ("auto", "fp32", "bf16", "fp16")
 PRECISIONS = ("auto", "fp32", "bf16")
 QUANTISE_BITS: dict[str, int | None] = {"none": None, "8-bit": 8, "4-bit": 4}
 PROMPT_INITS = ("audio", "stats", "text", "random")
+PROMPT_LENGTHS = (5, 10, 20, 50, 100)  # of which `prompt.length: auto` keeps one
 PROJECT_METHODS = ("none", "tokens", "mlp", "residual")
 PSEUDO_AUDIO = (
     "auto",
@@ -16,6 +17,7 @@ PSEUDO_AUDIO = (
     "soft-prompt+simulate",
     "mixed",
     "denoise",
+    "upsample-mask",
     "speech",
     "empty",
     "none",

@@ -4,6 +4,7 @@ A field of a recipe or of one of its sections is a key if its metadata has `help
 Other metadata, all optional:
 
 - `low`, `high`: the smallest and largest number allowed; `above`: a number that the value must exceed
+- `auto`: True for a number that may also be the word auto
 - `choices`: the texts allowed
 - `pattern`, `pattern_help`: a regular expression that a text must match, and the same in words
 - `model`: True for the name of a model, which may also be a folder, written with ./ ../ ~ or / in front
@@ -70,7 +71,8 @@ def in_words(kind: object, limits: Mapping) -> str:
         return "one of " + ", ".join(limits["choices"])
     if "pattern_help" in limits:
         return limits["pattern_help"]
-    words = {int: "a whole number", float: "a number", str: "text"}.get(kind, "a path")
+    auto = "auto, or " if "auto" in limits else ""
+    words = auto + {int: "a whole number", float: "a number", str: "text"}.get(kind, "a path")
     words += f" or {FORM}" if "hub" in limits else ""
     if "low" in limits and "high" in limits:
         return f"{words} from {limits['low']} to {limits['high']}"

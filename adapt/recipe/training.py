@@ -16,7 +16,15 @@ class Prompt:
     start: Path | None = field(
         default=None, metadata={"help": "file of a soft prompt to use as it is; stage 1 then trains nothing"}
     )
-    length: int = field(default=30, metadata={"help": "length of the soft prompt, in vectors", "low": 1})
+    length: int | str = field(
+        default=30,
+        metadata={
+            "help": "length of the soft prompt, in vectors; auto: one of each length "
+            f"{', '.join(map(str, choices.PROMPT_LENGTHS))} is learned, and that with the lowest development loss kept",
+            "low": 1,
+            "auto": True,
+        },
+    )
     init: str = field(
         default="audio",
         metadata={
@@ -105,16 +113,18 @@ class Decoder:
         metadata={
             "help": "pseudo audio embeddings: the soft prompt (soft-prompt), a slot simulated for each sentence "
             "(simulate), the soft prompt before the simulated slot (soft-prompt+simulate), one of the two at random "
-            "(mixed), the tokens of the sentence with noise in its letters (denoise), audio of the sentence by the "
-            "command `decoder.speak` (speech), an empty slot (empty), or no prompt at all (none); auto: simulate if "
-            "the base has a CTC head or transcribes, else soft-prompt",
+            "(mixed), the tokens of the sentence with noise in its letters (denoise), its tokens repeated to the "
+            "length of audio and partly masked (upsample-mask), audio of the sentence by the command `decoder.speak` "
+            "(speech), an empty slot (empty), or no prompt at all (none); auto: simulate if the base has a CTC head "
+            "or transcribes, else soft-prompt",
             "choices": choices.PSEUDO_AUDIO,
         },
     )
     noise: float = field(
         default=0.12,
         metadata={
-            "help": "mean share of the letters that are changed at random, by simulate and denoise",
+            "help": "mean share of the letters that are changed at random, by simulate and denoise, and of the tokens "
+            "that are masked, by upsample-mask",
             "low": 0,
             "high": 1,
         },

@@ -50,6 +50,8 @@ def value_of(raw: RawValue, spec: dc.Field, kind: object, folder: Path) -> objec
         if optional:
             return None
         raise ValueError(f"no value; write {allowed}, or remove the line")
+    if "auto" in limits and raw.text == "auto":
+        return raw.text
     if kind in _NUMBERS:
         return _number(raw, kind, limits, default)
     if "hub" in limits and raw.text.startswith("hf:"):

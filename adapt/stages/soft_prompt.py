@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 from adapt.errors import ModelError, RecipeError
-from adapt.run import write_json
+from adapt.recipe.choices import PROMPT_LENGTHS
+from adapt.run import read_json, write_json
 from adapt.stages import plan
 from adapt.stages.context import Run
 from adapt.stages.log import checkpoint_note
@@ -34,9 +36,18 @@ def soft_prompt(run: Run) -> None:
         inputs,
         outputs,
         lambda scratch: work(run, scratch),
-        lambda: checkpoint_note(run, LOG),
+        lambda: _note(run),
         shared=work is _learn,
     )
+
+
+def _note(run: Run) -> str:
+    """The checkpoint that was kept and, if the length was chosen, the development loss of each length."""
+    note, losses = checkpoint_note(run, LOG), read_json(run.path(LOG)).get("dev_losses")
+    if not losses:
+        return note
+    by_length = ", ".join(f"{loss:.3f} with {length}" for length, loss in losses.items())
+    return f"{min(losses, key=losses.get)} vectors, {note}; dev {by_length}"
 
 
 def _copy(run: Run, scratch: Path) -> None:
@@ -49,8 +60,14 @@ def _copy(run: Run, scratch: Path) -> None:
 
 
 def _learn(run: Run, scratch: Path) -> None:
-    """Train the soft prompt. Raises RecipeError for an initial value from audio embeddings if there are none."""
+    """Train the soft prompt, or one of each of PROMPT_LENGTHS, of which that with the lowest development loss is kept.
+
+    Each length has its own folder in `scratch`, so that a killed stage continues with the length that it was at. Of
+    equally good lengths the shortest is kept. Raises RecipeError for an initial value from audio embeddings if there
+    are none.
+    """
     from adapt.model.soft_prompt import slot_examples
+    from adapt.train.common import best_row
     from adapt.train.soft_prompt import learn_soft_prompt
 
     recipe, source = run.recipe, run.source_audio("source_replay")
@@ -63,16 +80,27 @@ def _learn(run: Run, scratch: Path) -> None:
             problem = f"{recipe.prompt.init!r} needs audio embeddings of real audio, and {recipe.base} comes with none"
             way_out = "name data.source_replay in the recipe, or set prompt.init to text"
             raise RecipeError(f"recipe.yaml: prompt.init: {problem}; {way_out}") from error
-    result = learn_soft_prompt(
-        speech_llm,
-        training_text(run),
-        run.lines(plan.DEV),
-        recipe.prompt,
-        examples=examples,
-        folder=scratch,
-        out=run.path(plan.SOFT_PROMPT),
-        seed=recipe.seed,
-        precision=recipe.precision,
-    )
+    train, dev, chooses = training_text(run), run.lines(plan.DEV), recipe.prompt.length == "auto"
+    results = {}
+    for length in PROMPT_LENGTHS if chooses else (recipe.prompt.length,):
+        results[length] = learn_soft_prompt(
+            speech_llm,
+            train,
+            dev,
+            dataclasses.replace(recipe.prompt, length=length),
+            examples=examples,
+            folder=scratch / str(length),
+            out=scratch / f"{length}.safetensors",
+            seed=recipe.seed,
+            precision=recipe.precision,
+            label=f"prompt {length}" if chooses else "prompt",
+        )
+    losses = {length: best_row(result.log)["dev_loss"] for length, result in results.items()}
+    best = min(losses, key=losses.get)
     if run.folder.ranks.is_first:
-        write_json(run.path(LOG), dataclasses.asdict(result))
+        run.path(plan.SOFT_PROMPT).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(scratch / f"{best}.safetensors", run.path(plan.SOFT_PROMPT))
+        outcome = dataclasses.asdict(results[best])
+        if chooses:
+            outcome["dev_losses"] = losses
+        write_json(run.path(LOG), outcome)

@@ -71,7 +71,8 @@ def tune_decoder(
     model = adapter.add_lora(speech_llm, settings.rank, settings.alpha, settings.dropout)
     if settings.activations == "recomputed":
         speech_llm.model.get_decoder().gradient_checkpointing_enable({"use_reentrant": False})
-    inputs = PseudoAudioInputs(speech_llm, settings.noise, soft_prompt, inventory, settings.misheard, spoken)
+    slots = _slots_per_token(replayed) if replayed else PseudoAudioInputs.slots_per_token
+    inputs = PseudoAudioInputs(speech_llm, settings.noise, soft_prompt, inventory, settings.misheard, spoken, slots)
     base_logits = _base_logits(speech_llm, model, replayed, cached) if has_anchor else None
     evaluate = _evaluation(model, inputs, dev, guard, settings, folder, seed)
     with speech_llm.plain_attention():
@@ -99,6 +100,12 @@ def tune_decoder(
     if launched().is_first:
         adapter.save_adapter(out, model, metadata, soft_prompt, speech_llm)
     return TrainingResult(log, best["step"])
+
+
+def _slots_per_token(replayed: PairedAudio) -> float:
+    """The mean number of audio embeddings for a token of a transcript, its end of sentence not counted."""
+    tokens = sum(len(target) - 1 for target in replayed.targets)
+    return sum(map(len, replayed.embeddings)) / max(1, tokens)
 
 
 def _replayed_rows(settings: Decoder, replayed: PairedAudio | None) -> int:

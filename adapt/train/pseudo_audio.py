@@ -24,11 +24,12 @@ from adapt.train.unit_selection import UnitInventory
 class PseudoAudioInputs:
     """Inputs of the functions of PSEUDO_AUDIO.
 
-    noise: mean share of the letters of a simulated slot that are changed at random, 0 to 1. soft_prompt: `[length,
-    hidden]`; None for kinds that use none. inventory: for unit selection; None simulates with the embeddings of
-    single-letter tokens, one or two frames a letter. For an encoder that transcribes, it is a `mishearing_inventory`;
-    None simulates transcripts without errors. misheard: mean share of the words of a simulated transcript that are
-    misheard. spoken: the audio embeddings of each sentence, for `speech`.
+    noise: mean share of the letters that are changed at random, or of the tokens that are masked, 0 to 1. soft_prompt:
+    `[length, hidden]`; None for kinds that use none. inventory: for unit selection; None simulates with the embeddings
+    of single-letter tokens, one or two frames a letter. For an encoder that transcribes, it is a
+    `mishearing_inventory`; None simulates transcripts without errors. misheard: mean share of the words of a simulated
+    transcript that are misheard. spoken: the audio embeddings of each sentence, for `speech`. slots_per_token: mean
+    number of audio embeddings for a token of the sentence, for `upsample-mask`.
     """
 
     speech_llm: SpeechLLM
@@ -37,6 +38,7 @@ class PseudoAudioInputs:
     inventory: UnitInventory | None = None
     misheard: float = 0.0
     spoken: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    slots_per_token: float = 2.0
 
 
 def with_noise(text: str, alphabet: str, noise: float, rng: random.Random) -> str:
@@ -159,6 +161,21 @@ def denoise(inputs: PseudoAudioInputs, text: str, rng: random.Random) -> torch.T
     return llm.embed(transcript_ids(llm, noisy))[:, : llm.hidden].detach()
 
 
+def upsample_mask(inputs: PseudoAudioInputs, text: str, rng: random.Random) -> torch.Tensor:
+    """The tokens of the sentence, repeated to the length of audio, some of them masked (2204.03409, 2210.07353).
+
+    A token has half to one and a half times `slots_per_token` copies, at least one. A masked token is zeros in all of
+    them: with a copy left, the decoder would have no gap to fill. The share of masked tokens is drawn for each
+    sentence, between 0 and twice `noise`.
+    """
+    llm, share = inputs.speech_llm, 2 * inputs.noise * rng.random()
+    tokens = llm.embed(transcript_ids(llm, text))[:, : llm.hidden].detach()
+    masked = [rng.random() < share for _ in tokens]
+    copies = [max(1, round(inputs.slots_per_token * rng.uniform(0.5, 1.5))) for _ in tokens]
+    masked, copies = torch.tensor([masked, copies], dtype=torch.long, device=tokens.device)
+    return tokens.masked_fill(masked.bool()[:, None], 0.0).repeat_interleave(copies, dim=0)
+
+
 def speech(inputs: PseudoAudioInputs, text: str, rng: random.Random) -> torch.Tensor:
     """The audio embeddings of the sentence as a speech synthesiser has spoken it."""
     return inputs.spoken[text]
@@ -180,6 +197,7 @@ PSEUDO_AUDIO: dict[str, Callable[[PseudoAudioInputs, str, random.Random], torch.
     "soft-prompt+simulate": soft_prompt_and_simulate,
     "mixed": mixed,
     "denoise": denoise,
+    "upsample-mask": upsample_mask,
     "speech": speech,
     "empty": empty,
     "none": none,

@@ -37,11 +37,13 @@ def learn_soft_prompt(
     out: Path,
     seed: int,
     precision: str,
+    label: str = "prompt",
 ) -> TrainingResult:
     """Train vectors in the slot on the sentences `train`, and write those with the lowest loss on `dev` to `out`.
 
-    examples: audio embeddings `[slots, hidden]` of real audio, for the `init` choices `audio` and `stats`; () for
-    others. folder: for checkpoints. precision: auto, fp32 or bf16.
+    settings: its `length` is a number, not `auto`. examples: audio embeddings `[slots, hidden]` of real audio, for the
+    `init` choices `audio` and `stats`; () for others. folder: for checkpoints. label: names the training in its
+    progress bar and errors. precision: auto, fp32 or bf16.
     """
     check_share(settings.batch_size, "prompt.batch_size")
     speech_llm.model.requires_grad_(False).eval()
@@ -79,7 +81,7 @@ def learn_soft_prompt(
             folder=folder,
             save_every=min(settings.eval_every, settings.steps),
             evaluate=evaluate,
-            label="prompt",
+            label=label,
             shared=True,
             seed=seed,
             bf16=uses_bf16(precision, speech_llm.device),

@@ -43,6 +43,7 @@ def test_two_processes_write_what_one_writes_and_go_on_after_a_kill(recipe, tiny
 
 def test_two_processes_train_and_transcribe_as_one_does(recipe, tmp_path):
     settings = ("decoder.dropout=0", "decoder.pseudo_audio=mixed", "transcribe.batch_size=1", "precision=fp32")
+    settings += ("prompt.length=auto",)
     options = ["run", recipe, "--device", "cpu", *overrides(*settings), "-o"]
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     single = adapt(*options, alone)

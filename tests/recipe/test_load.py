@@ -61,6 +61,14 @@ def test_each_way_to_write_a_number(folder, value):
     assert load_recipe(Recipe, folder(DATA), [f"prompt.learning_rate={value}"]).prompt.learning_rate == 1e-4
 
 
+def test_only_the_length_of_the_soft_prompt_may_be_auto(folder):
+    home = folder(DATA)
+    assert [load_recipe(Recipe, home, [f"prompt.length={v}"]).prompt.length for v in ("auto", "7")] == ["auto", 7]
+    length, steps = problems(home, "prompt.length=Auto", "prompt.steps=auto")
+    assert length.startswith("-s prompt.length=Auto: expected auto, or a whole number, at least 1, got 'Auto'; write")
+    assert steps.startswith("-s prompt.steps=auto: expected a whole number, at least 1, got 'auto'")
+
+
 def test_all_problems_are_one_error_in_order_of_lines(folder):
     home = folder(
         "langauge: en\n"  # 1
@@ -210,8 +218,8 @@ def test_describe_is_a_recipe_of_all_defaults(folder):
     lines = text.splitlines()
     keys = [i for i, line in enumerate(lines) if line and "#" not in line]
     assert all(lines[i - 1].lstrip().startswith("#") for i in keys)
-    help_of_noise = "mean share of the letters that are changed at random, by simulate and denoise"
-    assert f"  # {help_of_noise} (a number from 0 to 1)\n  noise: 0.12" in text
+    help_of_dropout = "share of LoRA's inputs that are dropped in training"
+    assert f"  # {help_of_dropout} (a number from 0 to 0.9)\n  dropout: 0.0" in text
 
 
 def test_describe_of_a_base_recipe_loads_as_its_defaults(folder):

@@ -47,6 +47,7 @@ def test_defaults_lie_in_their_own_range(kind):
     ("kind", "limits", "words"),
     [
         (int, {"low": 1}, "a whole number, at least 1"),
+        (int, {"low": 1, "auto": True}, "auto, or a whole number, at least 1"),
         (float, {"low": 0, "high": 1}, "a number from 0 to 1"),
         (float, {"above": 0}, "a number above 0"),
         (str, {"choices": ("a", "b")}, "one of a, b"),

@@ -7,7 +7,7 @@ import pytest
 from adapt.errors import RecipeError
 from adapt.stages import plan
 
-KINDS = ("simulate", "soft-prompt", "soft-prompt+simulate", "mixed", "empty", "none")
+KINDS = ("simulate", "soft-prompt", "soft-prompt+simulate", "mixed", "denoise", "upsample-mask", "empty", "none")
 
 
 @pytest.fixture

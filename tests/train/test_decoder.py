@@ -16,6 +16,7 @@ from adapt.train import decoder as decoding
 from adapt.train import fit as fitting
 from adapt.train.common import PairedAudio
 from adapt.train.decoder import tune_decoder
+from adapt.train.pseudo_audio import PseudoAudioInputs
 
 TEXT = ["play the song", "stop the music now", "what is it", "louder please", "play it again", "tell me what"] * 3
 SETTINGS = Decoder(
@@ -56,6 +57,24 @@ def tune(speech_llm, noise, folder, *, guard=None, precision="auto", lists=None,
         seed=1,
         precision=precision,
     )
+
+
+def test_the_replayed_audio_tells_how_many_slots_a_token_has(tiny, noise, tmp_path, monkeypatch):
+    slots = {}
+
+    def filled(kind, inputs, texts, rng):
+        found = fill_slots(kind, inputs, texts, rng)
+        slots.update(zip(texts, found, strict=True))
+        return found
+
+    fill_slots = decoding.fill_slots
+    monkeypatch.setattr(decoding, "fill_slots", filled)
+    audio, said = tiny.audio_embeddings(noise), sum(len(tiny.target_ids(t)) - 1 for t in TEXT[:3])
+    expected = sum(map(len, audio)) / said
+    assert expected != pytest.approx(PseudoAudioInputs.slots_per_token, rel=0.2), "another than without audio"
+    tune(tiny, noise, tmp_path, pseudo_audio="upsample-mask", steps=3)
+    tokens = sum(len(tiny.target_ids(text)) - 1 for text in slots)
+    assert sum(map(len, slots.values())) / tokens == pytest.approx(expected, rel=0.2)
 
 
 def weights_in(folder) -> dict[str, torch.Tensor]:

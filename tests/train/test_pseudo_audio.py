@@ -44,6 +44,33 @@ def test_each_kind_fills_the_slot(tiny):
     assert len(filled["mixed"]) in (5, len(filled["simulate"]))
 
 
+def test_tokens_are_repeated_to_the_length_of_audio_and_masked_with_all_their_copies(tiny):
+    text = "play it now"
+    tokens = tiny.embed(tiny.tokenizer.encode(text, add_special_tokens=False))
+    assert len(tokens.unique(dim=0)) == len(tokens), "of repeated tokens, copies could not be counted"
+
+    def slots(slots_per_token: float, noise: float) -> list[torch.Tensor]:
+        inputs = PseudoAudioInputs(tiny, noise, slots_per_token=slots_per_token)
+        return fill_slots("upsample-mask", inputs, [text] * 300, random.Random(0))
+
+    for slots_per_token, fewest, most in ((4.0, 2, 6), (2.0, 1, 3), (0.3, 1, 1)):
+        copies = []
+        for slot in slots(slots_per_token, 0.0):
+            kept, counts = slot.unique_consecutive(dim=0, return_counts=True)
+            assert torch.equal(kept, tokens) and not slot.requires_grad
+            copies += counts.tolist()
+        assert {*copies} == {*range(fewest, most + 1)}
+        assert sum(copies) / len(copies) == pytest.approx(max(1, slots_per_token), rel=0.05)
+
+    lost = []
+    for slot in slots(2.0, 0.3):
+        left = (slot[:, None] == tokens).all(2)
+        assert torch.equal(left.any(1), slot.any(1)), "what is not masked is a token, and masks are zeros"
+        lost.append((~left.any(0)).float().mean().item())
+    assert sum(lost) / len(lost) == pytest.approx(0.3, abs=0.03), "the share of tokens without any copy"
+    assert max(lost) > 0.6 and min(lost) == 0, "it is drawn for each sentence"
+
+
 def test_a_ctc_path_has_a_symbol_for_each_frame_and_comes_with_the_audio_embeddings(tiny, noise):
     with torch.no_grad():
         logits, lengths = tiny.model.encoder(*tiny.model.encoder.inputs(*pad(noise)))
