@@ -4,7 +4,7 @@
 
 Neural voices need an environment of their own, because Kokoro needs a newer NumPy than pyctcdecode:
 
-    python -m venv voices-env && voices-env/bin/pip install piper-tts kokoro-onnx click
+    python -m venv voices-env && voices-env/bin/pip install piper-tts kokoro-onnx soundfile soxr click
     voices-env/bin/python recipes/speak.py recipes/medical/*.jsonl --voices VOICES
 
 VOICES holds `en_US-joe-medium.onnx` with its `.onnx.json` (a voice of Piper), and `kokoro.onnx` with `voices.npz`

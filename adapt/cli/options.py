@@ -128,17 +128,23 @@ def run_name(recipe: Recipe, overrides: Sequence[str]) -> str:
     return f"{recipe.name}-{above[-1]}-{last}" if last in ("model", "export") and above else f"{recipe.name}-{last}"
 
 
+def refuse_shard(device: str) -> None:
+    """Raises UsageError for the device `shard`, for a command that does more than train on text."""
+    if device == "shard":
+        raise click.UsageError("--device shard: only for adapt prompt and adapt decoder; give --device spread")
+
+
 @contextmanager
 def opened_run(
     recipe: str, overrides: Sequence[str], out: Path | None, device: str = "auto", trains: bool = False
 ) -> Iterator[Run]:
     """Open the `Run` of a recipe, and close its folder at the end. out: None: `runs/NAME`.
 
-    trains: whether the command trains on text and does no more, as the device `shard` demands. Raises UsageError for
-    that device otherwise.
+    trains: whether the command trains on text and does no more, as the device `shard` demands. Raises UsageError as
+    `refuse_shard` otherwise.
     """
-    if device == "shard" and not trains:
-        raise click.UsageError("--device shard: only for adapt prompt and adapt decoder; give --device spread")
+    if not trains:
+        refuse_shard(device)
     from adapt.run import RunFolder
     from adapt.stages.context import Run
 

@@ -19,6 +19,7 @@ from adapt.cli.options import (
     opened_run,
     out_option,
     recipe_argument,
+    refuse_shard,
     run_options,
     set_option,
 )
@@ -385,6 +386,7 @@ def compare(
     from adapt.compare import compare as comparison_of
     from adapt.compare import read_methods
 
+    refuse_shard(device)
     recipes = read_methods(methods, lambda more: domain_recipe(recipe, (*overrides, *more)))
     folder = out or Path("runs") / f"{run_name(recipes[0].recipe, overrides)}-compare"
     comparison = comparison_of(recipes, seeds, folder, device, report)

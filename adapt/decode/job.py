@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from adapt.decode.transcribe import Transcriber
     from adapt.model.speech_llm import SpeechLLM
 
-MANIFESTS = (".jsonl", ".json", ".parquet")  # how the names of manifests end
+MANIFESTS = (".jsonl", ".json", ".parquet")  # how the names of manifests end, in small letters or capitals
 ENGINES = ("local", "ray")  # this process, or actors of Ray
 CHANNELS = ("mix", "each")  # the mean of all channels, or every channel as a recording of its own
 
@@ -105,7 +105,8 @@ def conflict(job: TranscriptionJob) -> str | None:
         return "--ilm subtracts the internal LM of one decoder, but there are several adapters; give one --adapter"
     if job.lm_weight != DomainNgrams.start and not job.lm:
         return "--lm-weight: no LM that it weighs; give --lm too, or leave it out"
-    manifests = any(name.endswith(MANIFESTS) for name in job.audio)  # their utterances may bring phrases to boost
+    # Utterances of manifests may bring phrases to boost.
+    manifests = any(name.lower().endswith(MANIFESTS) for name in job.audio)
     if job.boost is not None and not job.lexicon and not manifests:
         return "--boost: no phrases that it weighs; give --lexicon too, or leave it out"
     if job.boost is not None and job.names not in ("boost", "both"):
@@ -188,7 +189,7 @@ def read_utterances(audio: Sequence[str], channel: str = "mix") -> list[Utteranc
     """
     utterances: list[Utterance] = []
     for name in audio:
-        if name.endswith(MANIFESTS):
+        if name.lower().endswith(MANIFESTS):
             utterances += read_manifest(Path(name), need_text=False)
         else:
             readable = os.fsencode(name).decode("utf-8", "replace")  # a name of a file need not be UTF-8

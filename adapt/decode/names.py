@@ -50,8 +50,8 @@ class NamesInPrompt:
         """Two lists for an utterance whose transcript after its first list is `text`.
 
         One holds the names that sound most like that transcript, which may be nearer to what was said. The other holds
-        the names of the first list that it contains, and then those that come after that list. phrases: as for `lists`,
-        of this utterance.
+        the names of the first list that the transcript contains, and then those that sound most like it and were not in
+        the first list. phrases: as for `lists`, of this utterance.
         """
         names = self._names(text, phrases or (), 3 * self.count)
         used = [name for name in first if self.letters_used(text, [name], "")]
@@ -157,9 +157,9 @@ def heard_with_names(
 ) -> dict[int, Listed]:
     """What an encoder that transcribes heard of each recording after the best list of names, by its place in `samples`.
 
-    Recordings are left out whose transcript after no list is believed. Each is transcribed after its list of `lists`,
-    and after the two lists that the result leads to; the transcript with the most evidence counts. heard: as in
-    `adapt.model.heard`. first: the hypotheses without a list. phrases: as in `NamesInPrompt.lists`.
+    Each recording is transcribed after its list of `lists`, and after the two lists that the result leads to. Of the
+    transcripts that are believed, the one with the most evidence counts; without one, the recording is left out. heard:
+    as in `adapt.model.heard`. first: the hypotheses without a list. phrases: as in `NamesInPrompt.lists`.
     """
     best: dict[int, Listed] = {}
 

@@ -43,7 +43,8 @@ class TranscribingWhisper(WhisperPreTrainedModel):
         with_weights = copy.deepcopy(config)
         with_weights._attn_implementation = "eager"  # fused kernels return no attention weights
         self.decoder = WhisperDecoder(with_weights)
-        self._encoded: tuple[torch.Tensor, torch.Tensor, list[Encoded]] | None = None  # the last recordings, and that
+        # The arguments of `_heard`, what else its result depends on, and the result; None before the first call.
+        self._encoded: tuple[torch.Tensor, torch.Tensor, tuple, list[Encoded]] | None = None
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -99,11 +100,14 @@ class TranscribingWhisper(WhisperPreTrainedModel):
 
         That of the last recordings is kept, because lists are read before them again and again.
         """
-        kept = self._encoded
-        if kept and kept[0].device == features.device and all(map(torch.equal, kept, (features, recorded))):
-            return kept[2]
+        weights = [parameter._version for parameter in self.encoder.parameters()]  # changes in place count them up
+        state = features.device, torch.is_autocast_enabled(features.device.type), weights
+        if self._encoded:
+            *kept, kept_state, found = self._encoded
+            if kept_state == state and all(map(torch.equal, kept, (features, recorded))):
+                return found
         found = list(self._newly_heard(features, recorded))
-        self._encoded = features, recorded, found
+        self._encoded = features, recorded, state, found
         return found
 
     def _newly_heard(self, features: torch.Tensor, recorded: torch.Tensor) -> Iterator[Encoded]:

@@ -22,6 +22,7 @@ DIALECTS: dict[str, dict[str, str]] = {
     "slam-llm": {"id": "key", "audio": "source", "text": "target"},
     "nemo": {"id": "id", "audio": "audio_filepath", "text": "text"},
 }
+LABELS = ("entities", "phrases", "voice", "speaker", "language", "lang", "domain")  # other keys whose values are texts
 
 Row = tuple[int, dict | None, str | None]  # its number from 1, and its values or its problem
 
@@ -113,15 +114,17 @@ def json_rows(lines: Iterable[tuple[int, str]]) -> list[Row]:
     return [(number, *json_row(line)) for number, line in lines]
 
 
-def read_rows(path: str | Path, audio: bool = True) -> list[Row]:
+def read_rows(path: str | Path, audio: bool = True, predictions: Sequence[str] = ()) -> list[Row]:
     """The rows of a manifest, or of a file of hypotheses like one. A row of Parquet has no keys for its nulls.
 
-    audio: whether a Parquet file of recordings, in place of their paths, is an error; False leaves them unread. Raises
-    DataError for a file that cannot be read.
+    audio: whether a Parquet file of recordings, in place of their paths, is an error; False leaves them unread.
+    predictions: keys of hypotheses; a row of Parquet keeps their nulls, as without them its reference would count.
+    Raises DataError for a file that cannot be read.
     """
     if not is_parquet(path):
         return json_rows(read_lines(path, form=str))  # no NFC: the name of a file is its bytes
     keys = {key: kind for dialect in DIALECTS.values() for kind, key in dialect.items()}
+    keys |= dict.fromkeys((*LABELS, *predictions), "text")
 
     def choose(columns: Mapping[str, str]) -> list[str]:
         held = {name: keys.get(name) for name, kind in columns.items() if "binary" in kind}
@@ -136,7 +139,8 @@ def read_rows(path: str | Path, audio: bool = True) -> list[Row]:
         return [name for name in columns if name not in held]
 
     rows: list[Row] = []
-    for number, row in enumerate(map(_without_nulls, parquet_rows(path, choose)), 1):
+    for number, values in enumerate(parquet_rows(path, choose), 1):
+        row = _without_nulls(values) | {key: None for key in predictions if values.get(key, "") is None}
         if (length := len(str(row))) > LONGEST:
             rows.append((number, None, f"a row of {length:,} characters; write rows of at most {LONGEST:,}"))
         else:

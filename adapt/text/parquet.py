@@ -34,5 +34,5 @@ def parquet_rows(path: str | Path, choose: Callable[[Mapping[str, str]], Sequenc
             columns = list(choose({column.name: str(column.type) for column in table.schema_arrow}))
             for batch in table.iter_batches(BATCH, columns=columns):
                 yield from batch.to_pylist()
-        except (ArrowException, OSError, ValueError) as error:
+        except (ArrowException, OSError, ValueError, OverflowError) as error:  # the last for times that Python lacks
             raise DataError(f"{path}: cannot be read as Parquet: {short(error)}; write it again") from None

@@ -64,7 +64,7 @@ def read_hypothesis_texts(path: str | Path) -> dict[str, str]:
     `text` may be the reference, because another key has the name of a prediction.
     """
     if is_parquet(path):
-        return _texts(path, read_rows(path, audio=False))
+        return _texts(path, read_rows(path, audio=False, predictions=PREDICTIONS))
     lines = [(number, line) for number, line in read_lines(path) if not line.startswith(COMMENT)]
     if lines and lines[0][1].startswith("{"):
         return _texts(path, json_rows(lines))

@@ -101,7 +101,7 @@ def test_two_processes_that_divide_the_base_train_as_one_that_holds_it(recipe, t
 
 
 def test_a_base_is_divided_only_where_several_processes_train(recipe, tmp_path):
-    for command in (["run", recipe], ["tune", recipe], ["transcribe", recipe / "test.jsonl"]):
+    for command in (["run", recipe], ["tune", recipe], ["compare", recipe], ["transcribe", recipe / "test.jsonl"]):
         wrong = adapt(*command, "--device", "shard")
         assert wrong.exit_code == 2 and "give --device spread" in wrong.stderr, wrong.output
     wrong = adapt("prompt", recipe, "--device", "shard", "-o", tmp_path / "run")

@@ -35,7 +35,7 @@ def test_a_job_gives_its_transcripts_and_skips_those_that_are_in_its_file(tiny, 
 
 def test_a_manifest_of_parquet_is_transcribed_as_one_of_json_is(tiny, recordings, tmp_path):
     rows = [{"id": f"{i}-{n}", "audio": f"{i}.wav", "offset": n / 10} for i in range(2) for n in range(2)]
-    lines, table = tmp_path / "calls.jsonl", tmp_path / "calls.parquet"
+    lines, table = tmp_path / "calls.jsonl", tmp_path / "CALLS.PARQUET"
     lines.write_text("".join(json.dumps(row) + "\n" for row in rows))
     datasets.Dataset.from_list(rows).to_parquet(table)
     jobs = [TranscriptionJob([str(path)], base=tiny.name, num_beams=1, device="cpu") for path in (lines, table)]

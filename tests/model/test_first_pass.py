@@ -74,6 +74,27 @@ def test_the_transcript_is_that_of_whisper_and_does_not_depend_on_the_batch(whis
         assert found[:length] == ids[:length]
 
 
+def test_lists_share_the_encoders_pass_until_recordings_or_weights_change(speech_llm, noise, monkeypatch):
+    encoder, passes = speech_llm.model.encoder, []
+    whisper = encoder.encoder
+    windowed = whisper.encoder.windowed
+    monkeypatch.setattr(whisper.encoder, "windowed", lambda *args: passes.append(args) or windowed(*args))
+    inputs, mask = encoder.inputs(*pad(noise))
+    recorded, plain = mask.sum(-1), [[] for _ in noise]
+    first, _ = whisper.frames(inputs, recorded)
+    once = len(passes)
+    whisper.frames_after(inputs.clone(), recorded, [(0, [5]), (0, [6])], plain)
+    assert len(passes) == once
+    for changed in ((inputs.flip(0), recorded), (inputs, recorded - 100), (inputs, recorded)):
+        before = len(passes)
+        whisper.frames(*changed)
+        assert len(passes) > before
+    with torch.no_grad():
+        whisper.encoder.layer_norm.weight *= 2
+    again, _ = whisper.frames(inputs, recorded)
+    assert not torch.equal(first, again)
+
+
 def test_whisper_reads_a_list_of_names_before_a_recording(speech_llm, whisper, noise, monkeypatch):
     monkeypatch.setattr(transcribing_whisper, "SHORTEST", 3_000)  # its own windows of 30 s
     theirs = transformers.WhisperForConditionalGeneration.from_pretrained(whisper).eval()

@@ -140,12 +140,11 @@ def test_templates_of_the_sets_differ(domain):
 
 
 def test_no_template_slot_and_no_wrong_article_is_left(domain):
+    wrong = re.compile(r"[{}_|]|\ba (?=[aeio])(?!eu|one\b)|\ban (?![aeiou]|hour\b|honest\b)")
+    own = [name for name in (*domain.lexicon, *domain.nowhere) if {"a", "an"} & set(name.split())]  # as `a c d c`
+    names = re.compile(rf"\b({'|'.join(sorted(own, key=len, reverse=True))})\b")
     lines = [*domain.text, *(row["text"] for rows in domain.spoken.values() for row in rows)]
-    wrong = re.compile(r"[{}_|]|\ba (?=[aeio])(?!eu|one\b)|\ban (?![aeiou])")
-    names = read_lexicon(ROOT / "lexicons" / f"{domain.name}.tsv").entries
-    names = {basic(form) for entry in names for form in (entry.written, *entry.spoken)}
-    odd = [line for line in lines if (m := wrong.search(line)) and not any(m[0] in name for name in names)]
-    assert not odd
+    assert not [line for line in lines if wrong.search(names.sub("", line))]
 
 
 @pytest.mark.parametrize("name", TARGET)

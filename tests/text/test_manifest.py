@@ -6,6 +6,7 @@ import sys
 
 import datasets
 import numpy as np
+import pyarrow.parquet
 import pytest
 import soundfile
 
@@ -278,6 +279,17 @@ def test_bad_rows_of_parquet_have_the_problems_of_bad_lines(tmp_path):
     )
 
 
+def test_a_row_of_parquet_without_a_hypothesis_is_not_its_reference(tmp_path):
+    rows = [{"id": "1", "text": "play it", "pred_text": "lay it"}, {"id": "2", "text": "stop", "pred_text": None}]
+    lines, table = write(tmp_path / "m.jsonl", *rows), parquet(tmp_path / "m.parquet", *rows)
+    for path, place in ((lines, f"{lines}:2"), (table, f"{table}: row 2")):
+        with pytest.raises(DataError) as error:
+            read_hypothesis_texts(path)
+        assert error.value.problems == (f"{place}: `pred_text` is None; write a text in quotes",)
+    with pytest.raises(DataError, match="the column `pred_text` holds bytes"):
+        read_hypothesis_texts(parquet(table, {"id": "1", "text": "play it", "pred_text": b"lay it"}))
+
+
 def test_a_parquet_file_that_is_no_manifest_is_one_problem(tmp_path, monkeypatch):
     path = tmp_path / "m.parquet"
 
@@ -299,5 +311,10 @@ def test_a_parquet_file_that_is_no_manifest_is_one_problem(tmp_path, monkeypatch
     assert [u.text for u in read_references(path)] == ["x", "y"], "where the audio is not used"
     parquet(path, {"id": "1", "text": b"x"})
     assert problem_of() == "the column `text` holds bytes; write texts there"
+    parquet(path, {"id": "1", "text": "x", "phrases": [b"Ann"]})
+    assert problem_of() == "the column `phrases` holds bytes; write texts there"
+    recorded_at = pyarrow.array([2**31 - 1], pyarrow.int32()).cast(pyarrow.date32())
+    pyarrow.parquet.write_table(pyarrow.table({"id": ["1"], "text": ["x"], "recorded_at": recorded_at}), path)
+    assert problem_of().startswith("cannot be read as Parquet: days=")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert problem_of() == "needs the package datasets; pip install 'adapt-asr[datasets]'"
