@@ -140,7 +140,7 @@ def read_rows(path: str | Path, audio: bool = True, predictions: Sequence[str] =
 
     rows: list[Row] = []
     for number, values in enumerate(parquet_rows(path, choose), 1):
-        row = _without_nulls(values) | {key: None for key in predictions if values.get(key, "") is None}
+        row = _as_json(values) | {key: None for key in predictions if values.get(key, "") is None}
         if (length := len(str(row))) > LONGEST:
             rows.append((number, None, f"a row of {length:,} characters; write rows of at most {LONGEST:,}"))
         else:
@@ -148,11 +148,16 @@ def read_rows(path: str | Path, audio: bool = True, predictions: Sequence[str] =
     return rows
 
 
-def _without_nulls(value: object) -> object:
-    """A value of Parquet without the keys whose value is null, which is how a row or a struct lacks them."""
+def _as_json(value: object) -> object:
+    """A value of Parquet as JSON would have it: without keys whose value is null, and with whole numbers as such.
+
+    A null is how a row lacks a key, and in a column of pandas with nulls, whole numbers become floating ones.
+    """
     if isinstance(value, dict):
-        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
-    return list(map(_without_nulls, value)) if isinstance(value, list) else value
+        return {key: _as_json(inner) for key, inner in value.items() if inner is not None}
+    if isinstance(value, list):
+        return list(map(_as_json, value))
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def require_audio(utterances: Iterable[Utterance]) -> list[Utterance]:

@@ -249,6 +249,13 @@ def test_a_manifest_of_parquet_is_what_the_same_lines_of_json_are(tmp_path):
     assert read_hypothesis_texts(table) == read_hypothesis_texts(lines) == {u.id: u.text for u in read}
 
 
+def test_whole_numbers_that_pandas_wrote_are_whole_numbers(tmp_path):
+    (tmp_path / "a.wav").touch()
+    rows = [{"id": 1.0, "audio": "a.wav", "channel": 1.0, "text": "x"}, {"id": 2.0, "audio": "a.wav", "text": "x"}]
+    first, second = read_manifest(parquet(tmp_path / "m.parquet", *rows))
+    assert (first.id, second.id, first.audio.channel, second.audio.channel) == ("1", "2", 1, -1)
+
+
 def test_bad_rows_of_parquet_have_the_problems_of_bad_lines(tmp_path):
     (tmp_path / "a.wav").touch()
     rows = [
