@@ -261,7 +261,7 @@ def test_bad_rows_of_parquet_have_the_problems_of_bad_lines(tmp_path):
     rows = [
         {"id": "1", "audio": "gone.wav", "text": "x"},
         {"id": "2", "adio": "a.wav", "text": "x"},
-        {"id": "2", "audio": "a.wav", "offset": -1.0, "text": "x"},
+        {"id": "2", "audio": "a.wav", "offset": -1.5, "text": "x"},
         {"id": "2", "audio": "a.wav", "entities": ["Abba"], "phrases": "Abba"},
         {"id": "2", "audio": "a.wav", "text": "x"},
     ]
