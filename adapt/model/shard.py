@@ -48,6 +48,7 @@ def shard(speech_llm: SpeechLLM, device: str) -> SpeechLLM:
     for tensor in (*others, *model.buffers()):
         tensor.data = tensor.data.to(device)
     speech_llm.packs = can_pack(speech_llm)  # the only passes that may fail halfway, in all processes at one place
+    speech_llm.caches = False  # processes would make different numbers of passes
     decoder.reset_iter_state()
     return speech_llm
 

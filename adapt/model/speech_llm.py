@@ -59,7 +59,8 @@ class SpeechLLM:
     for none. processor_prompt: the processor's token ids before and after the slot. prompts: the learned prompts of the
     adapters by name, and that of the base under None. heard: the folder of what the functions of
     `adapt.model.heard` found in recordings; None: it is computed anew in each call, as where the encoder is trained.
-    packs: whether texts may share rows (`adapt.model.packing`); None: not known yet.
+    packs: whether texts may share rows (`adapt.model.packing`); None: not known yet. caches: whether they may share the
+    cache of a prompt, in training too; None: not known yet.
     """
 
     name: str
@@ -78,6 +79,7 @@ class SpeechLLM:
     prompts: dict[str | None, PromptAroundSlot] = field(default_factory=dict)
     heard: HeardFolder | None = None
     packs: bool | None = None
+    caches: bool | None = None
 
     def use(self, adapter: str | None) -> None:
         """Switch to one of the attached adapters and its prompt. adapter: its name; None: the base alone."""
@@ -216,6 +218,7 @@ class SpeechLLM:
         places: torch.Tensor,
         mask: torch.Tensor,
         positions: torch.Tensor | None = None,
+        cache: Cache | None = None,
         *,
         through: torch.nn.Module | None = None,
     ) -> torch.Tensor:
@@ -230,7 +233,7 @@ class SpeechLLM:
 
         hook = self._output_layer.register_forward_pre_hook(select)
         try:
-            return self.forward(rows, mask, positions, through=through)[0]
+            return self.forward(rows, mask, positions, cache, through=through)[0]
         finally:
             hook.remove()
 

@@ -36,7 +36,7 @@ from adapt.model.families import (
 from adapt.model.features import resampled
 from adapt.model.learned_prompt import LearnedPrompt, with_learned, with_template
 from adapt.model.load import end_tokens, load_speech_llm, merge_own_lora, missing_logits_scaling
-from adapt.model.packing import can_pack, target_logits
+from adapt.model.packing import can_cache, can_pack, target_logits
 from adapt.model.parts import audio_parameters
 from adapt.model.slot import audio_token_id
 from adapt.model.speech_llm import SpeechLLM, token_loss
@@ -132,7 +132,7 @@ def test_texts_that_share_rows_have_the_logits_and_gradients_of_each_text_alone(
             loss.backward()
         assert all(slot.grad.norm() > 0 for slot in (twice, *others))
         found.append((loss, logits, *(slot.grad for slot in (twice, *others))))
-    assert llm.packs == can_pack(llm) == (llm.model.config.model_type not in STATEFUL)
+    assert llm.packs == can_pack(llm) == (llm.model.config.model_type not in STATEFUL) and can_cache(llm)
     assert llm.model.get_decoder().config._attn_implementation == before
     for ours, alone in zip(*found, strict=True):
         assert_close(ours, alone)
