@@ -26,7 +26,8 @@ from adapt.text.retrieval import NameIndex
 DrawnLists = Callable[[str, random.Random], Sequence[str]]
 
 DOUBT = 15.0  # nats of CTC by which the audio may speak against a name that the prompt listed
-SURE = 4.0  # nats by which letters and evidence of a name exceed 0, so that it is believed
+LETTERS = 4  # of a name that is believed where the evidence is above 0
+LETTER = 2.5  # nats that each letter more adds to the evidence, and each letter less takes from it
 HOMOPHONE = 12  # letters of a name that only changes the spelling
 
 
@@ -95,11 +96,11 @@ class NamesInPrompt:
         """Whether to believe what an encoder wrote after a list of names, rather than what it wrote without one.
 
         A list also changes words that are none of its names, seldom for the better; so one of them must be used. Many
-        short words sound like a short name, few like a long one: each letter counts as 1 nat. evidence: in nats
+        words sound like a short name, few like a long one, so a longer name needs less evidence. evidence: in nats
         (`TranscribingWhisper.frames_after`).
         """
         letters = self.letters_used(text, names, without)
-        return letters > 0 and letters + evidence > SURE
+        return letters > 0 and evidence + LETTER * (letters - LETTERS) > 0
 
     def is_list(self, text: str, names: Sequence[str]) -> bool:
         """Whether a transcript is nothing but two or more of the names in its prompt."""

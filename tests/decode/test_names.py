@@ -81,10 +81,18 @@ def test_the_names_of_a_list_that_are_new(tiny, text, without, letters):
     assert names.letters_used(text, ("adele", "a c d c", "smoky bar", "björk"), without) == letters
 
 
-@pytest.mark.parametrize(("evidence", "borne"), [(-0.5, False), (0.5, True)])
-def test_letters_and_audio_speak_for_a_name(tiny, evidence, borne):
+@pytest.mark.parametrize(
+    ("text", "evidence", "borne"),
+    [
+        ("play adele", -0.5, False),  # 4 letters by sound
+        ("play adele", 0.5, True),
+        ("play björk", -2.4, True),  # 5
+        ("play björk", -2.6, False),
+    ],
+)
+def test_letters_and_audio_speak_for_a_name(tiny, text, evidence, borne):
     names = NamesInPrompt(tiny, LEXICON, 2, basic)
-    assert names.are_borne("play adele", ("adele",), "play a drill", evidence) == borne
+    assert names.are_borne(text, ("adele", "björk"), "play a drill", evidence) == borne
     assert not names.are_borne("play a thrill", ("adele",), "play a drill", 100.0), "it is none of the names"
 
 
