@@ -1,13 +1,16 @@
 """A network that generates the audio embeddings of a sentence from its characters.
 
 It predicts how many slots each character has, and then the embedding in each slot, all at once. What it learns is a
-mean over voices and noise, which is easier to read than real audio. Each generated sentence therefore has the residuals
-of a stretch of real audio added: what the network did not predict of recordings that were kept out of its training.
+mean over voices and noise, which is easier to read than real audio. Residuals of real audio are therefore added to each
+character, drawn among those of the same character: what the network did not predict of recordings that were kept out
+of its training.
 """
 
 from __future__ import annotations
 
+import functools
 import random
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,7 +40,7 @@ class SlotGenerator(torch.nn.Module):
 
     alphabet: the characters that it knows; of another one it knows only the neighbours. mean, deviation: of real audio
     embeddings, `[hidden]`. residuals: of the recordings that were kept out of the training, one after another,
-    `[slots, hidden]`, in deviations.
+    `[slots, hidden]`, in deviations. residual_ids: the character of each, as `ids` numbers them.
     """
 
     def __init__(self, alphabet: str, mean: torch.Tensor, deviation: torch.Tensor, residuals: torch.Tensor):
@@ -46,6 +49,7 @@ class SlotGenerator(torch.nn.Module):
         self.register_buffer("mean", mean)
         self.register_buffer("deviation", deviation)
         self.register_buffer("residuals", residuals)
+        self.register_buffer("residual_ids", torch.zeros(len(residuals), dtype=torch.long, device=mean.device))
         self.characters = torch.nn.Embedding(1 + len(alphabet), WIDTH, padding_idx=0)
         self.before = torch.nn.ModuleList(_Convolution() for _ in range(3))
         self.after = torch.nn.ModuleList(_Convolution() for _ in range(2))
@@ -54,12 +58,13 @@ class SlotGenerator(torch.nn.Module):
         self.prototype = torch.nn.Linear(WIDTH, len(mean))  # of the embeddings of a character, for the alignment
         self.embedding = torch.nn.Linear(WIDTH, len(mean))
 
+    def ids(self, text: str) -> torch.Tensor:
+        """The characters of a text `[characters]`, 0 for one unknown; a space on both sides stands for silence."""
+        return torch.tensor([1 + self.alphabet.find(c) for c in f" {text} "], device=self.mean.device)
+
     def states(self, texts: Sequence[str]) -> list[torch.Tensor]:
-        """States `[characters, WIDTH]` of each text; a space on both sides stands for the silence there."""
-        rows = [
-            torch.tensor([1 + self.alphabet.find(c) for c in f" {text} "], device=self.mean.device) for text in texts
-        ]
-        return _convolved(self.before, [self.characters(row) for row in rows])
+        """States `[characters, WIDTH]` of each text, for the characters that `ids` has."""
+        return _convolved(self.before, [self.characters(self.ids(text)) for text in texts])
 
     def embeddings(self, states: Sequence[torch.Tensor], counts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Embeddings `[slots, hidden]` of each text, in deviations from the mean, without residuals.
@@ -75,15 +80,35 @@ class SlotGenerator(torch.nn.Module):
 
     @torch.no_grad()
     def generate(self, text: str, rng: random.Random) -> torch.Tensor:
-        """Audio embeddings `[slots, hidden]` for a text. Residuals are drawn, and whether a count is rounded up."""
+        """Audio embeddings `[slots, hidden]` for a text. Residuals are drawn, and whether a count is rounded up.
+
+        The residuals may no longer change after the first call.
+        """
         with torch.autocast(self.mean.device.type, enabled=False):
             states = self.states([text])
             counts = [int(count + rng.random()) for count in self.log_count(states[0])[:, 0].exp().tolist()]
             counts[0] = max(1, counts[0])
             (row,) = self.embeddings(states, [torch.tensor(counts, device=self.mean.device)])
-        start = rng.randrange(len(self.residuals))
-        stretch = (start + torch.arange(len(row), device=row.device)) % len(self.residuals)
-        return (row + self.residuals[stretch]) * self.deviation + self.mean
+        drawn = torch.cat([self.residuals, torch.zeros_like(row[:1])])[self._draw(text, counts, rng)]
+        return (row + drawn) * self.deviation + self.mean
+
+    def _draw(self, text: str, counts: Sequence[int], rng: random.Random) -> list[int]:
+        """The residual of each slot: those of one occurrence of its character, evenly; -1 for one that never occurs."""
+        drawn = []
+        for character, count in zip(self.ids(text).tolist(), counts, strict=True):
+            first, length = rng.choice(self._occurrences.get(character, [(-1, 1)]))
+            drawn += [first + nth * length // count for nth in range(count)]
+        return drawn
+
+    @functools.cached_property
+    def _occurrences(self) -> dict[int, list[tuple[int, int]]]:
+        """First residual and number of residuals of each occurrence, by character."""
+        found, first = defaultdict(list), 0
+        ids, lengths = self.residual_ids.unique_consecutive(return_counts=True)
+        for character, length in zip(ids.tolist(), lengths.tolist(), strict=True):
+            found[character].append((first, length))
+            first += length
+        return found
 
     def save(self, path: Path) -> None:
         """Write the network and its residuals to a safetensors file."""

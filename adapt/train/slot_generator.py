@@ -72,6 +72,9 @@ def learn_slot_generator(
         counts = [_counts(model.prototype(row), target) for row, target in zip(states, targets, strict=True)]
         predicted = torch.cat(model.embeddings(states, counts))
         model.residuals = torch.cat(targets) - predicted
+        model.residual_ids = torch.cat(
+            [model.ids(texts[i]).repeat_interleave(count) for i, count in zip(held_out, counts, strict=True)]
+        )
         similar = F.cosine_similarity(predicted * deviation + mean, unheard).mean()
         row = {"step": step, "dev_loss": model.residuals.square().mean().item(), "cosine": similar.item()}
         if best_row([*log, row]) is row and ranks.is_first:

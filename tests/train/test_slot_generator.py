@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +84,17 @@ def test_the_seed_decides_what_is_generated_and_what_is_learned(learned, tmp_pat
         again.append(generated(load_slot_generator(out, torch.device("cpu")), 3))
     assert torch.equal(again[0], again[1])
     assert len(again[0]) != len(again[2]) or not torch.allclose(again[0], again[2])
+
+
+def test_each_slot_has_a_residual_of_its_character(learned):
+    text, plain = "when does the coach leave", copy.deepcopy(learned.generator)
+    plain.residuals.zero_()
+    expected, slots = (generator.generate(text, random.Random(3)) for generator in (plain, learned.generator))
+    distances = torch.cdist((slots - expected) / plain.deviation, learned.generator.residuals)
+    assert distances.amin(1).max() < 0.05 * distances.mean()
+    found = learned.generator.residual_ids[distances.argmin(1)].unique_consecutive().tolist()
+    of_text = iter(learned.generator.ids(text).tolist())
+    assert len(found) > 10 and all(character in of_text for character in found), "in the order of the text"
 
 
 def test_unknown_characters_and_no_characters_leave_a_slot(learned):
