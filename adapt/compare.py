@@ -111,11 +111,14 @@ def _cell(figure: dict | None, key: str) -> str:
 def read_methods(names: Sequence[str], load: Callable[[Sequence[str]], Recipe]) -> list[Method]:
     """The methods of --method: `KIND`, or `KIND,KEY=VALUE,...` with keys of the section `decoder`.
 
-    names: empty: each kind that the base can do, `speech` only if the recipe has `decoder.speak`. load: loads the
-    recipe with overrides. Raises RecipeError for an unknown kind, and as `load` does.
+    names: empty: each kind that the base can do, `speech` only if the recipe has `decoder.speak`, and `generate` only
+    if it has `data.source_replay`. load: loads the recipe with overrides. Raises RecipeError for an unknown kind, and
+    as `load` does.
     """
     recipe, methods = load(()), []
-    impossible = () if has_ctc(recipe.base) or transcribes(recipe.base) else plan.SIMULATES
+    transcribing = transcribes(recipe.base)
+    impossible = () if has_ctc(recipe.base) or transcribing else plan.SIMULATES
+    impossible += ("generate",) if transcribing or not recipe.data.source_replay else ()
     impossible += () if recipe.decoder.speak else ("speech",)
     for name in dict.fromkeys(names or [kind for kind in METHODS if kind not in impossible]):
         kind, *settings = name.split(",")
@@ -183,7 +186,7 @@ def _trials(method: Method, seed: int, out: Path, shared: Run) -> list[Trial]:
         pipeline.score(run)
         rows = {(row["set"], row["system"]): row for row in read_json(run.path("scores/metrics.json"))["rows"]}
         stages = read_stages(run.path("run.json"))
-        seconds = sum(stages[name]["seconds"] for name in ("prompt", "decoder") if name in stages)
+        seconds = sum(stages[name]["seconds"] for name in ("prompt", "generator", "decoder") if name in stages)
         parameters = _parameters(run)
     trials = []
     for name, system in systems(run).items():

@@ -17,6 +17,7 @@ from adapt.stages.decoder import decoder
 from adapt.stages.lm import lm
 from adapt.stages.project import project
 from adapt.stages.score import score
+from adapt.stages.slot_generator import slot_generator
 from adapt.stages.soft_prompt import soft_prompt
 from adapt.stages.speech import speech
 from adapt.stages.systems import reads_ngrams, systems
@@ -46,6 +47,8 @@ def prepare(run: Run) -> None:
         speech(run)
     if plan.learns_from_pairs(run.recipe):
         project(run)
+    if plan.pseudo_audio(run.recipe) == "generate":
+        slot_generator(run)
 
 
 def estimate_lms(run: Run) -> None:

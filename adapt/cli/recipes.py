@@ -152,6 +152,8 @@ def decoder(recipe: str, overrides: tuple[str, ...], out: Path | None, device: s
     denoise               the tokens of the sentence, with noise in its letters (2601.20900)
     upsample-mask         its tokens, repeated to the length of audio and partly masked
                           (2204.03409, 2210.07353)
+    generate              audio embeddings of the sentence by a small network, which is first
+                          trained on data.source_replay (needs no CTC head)
     speech                audio of the sentence, by the command decoder.speak
     empty                 nothing; the prompt around the slot stays
     none                  no prompt at all

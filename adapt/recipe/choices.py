@@ -18,6 +18,7 @@ PSEUDO_AUDIO = (
     "mixed",
     "denoise",
     "upsample-mask",
+    "generate",
     "speech",
     "empty",
     "none",

@@ -55,7 +55,7 @@ class DomainData:
         default=None,
         metadata={
             "help": "manifest of the source domain, paired audio that is replayed while the decoder is tuned and that "
-            "slots are simulated from"
+            "slots are simulated or generated from"
         },
     )
     source_dev: Path | None = field(

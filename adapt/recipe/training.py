@@ -114,9 +114,10 @@ class Decoder:
             "help": "pseudo audio embeddings: the soft prompt (soft-prompt), a slot simulated for each sentence "
             "(simulate), the soft prompt before the simulated slot (soft-prompt+simulate), one of the two at random "
             "(mixed), the tokens of the sentence with noise in its letters (denoise), its tokens repeated to the "
-            "length of audio and partly masked (upsample-mask), audio of the sentence by the command `decoder.speak` "
-            "(speech), an empty slot (empty), or no prompt at all (none); auto: simulate if the base has a CTC head "
-            "or transcribes, else soft-prompt",
+            "length of audio and partly masked (upsample-mask), audio embeddings by a network trained on "
+            "`data.source_replay` (generate), audio of the sentence by the command `decoder.speak` (speech), an empty "
+            "slot (empty), or no prompt at all (none); auto: simulate if the base has a CTC head or transcribes, else "
+            "soft-prompt",
             "choices": choices.PSEUDO_AUDIO,
         },
     )

@@ -32,8 +32,10 @@ def decoder(run: Run) -> None:
     recipe = run.recipe
     settings = dataclasses.replace(recipe.decoder, pseudo_audio=plan.pseudo_audio(recipe))
     soft_prompt = plan.SOFT_PROMPT if settings.pseudo_audio in plan.NEEDS_SOFT_PROMPT else None
+    generator = plan.GENERATOR if settings.pseudo_audio == "generate" else None
 
     def work(scratch: Path) -> None:
+        from adapt.model.slot_generator import load_slot_generator
         from adapt.model.soft_prompt import load_soft_prompt
         from adapt.train.decoder import tune_decoder
 
@@ -53,6 +55,7 @@ def decoder(run: Run) -> None:
             soft_prompt=vectors,
             inventory=_inventory(run) if settings.pseudo_audio in plan.SIMULATES else None,
             spoken=embeddings,
+            generator=load_slot_generator(run.path(generator), speech_llm.device) if generator else None,
             lists=_lists(run, speech_llm) if plan.lists_names(recipe) else None,
             replayed=replayed,
             guard=guard,
@@ -73,7 +76,7 @@ def decoder(run: Run) -> None:
         "precision": recipe.precision,
     }
     sentences = SENTENCES if settings.pseudo_audio == "speech" else None
-    inputs = run.paths(*FILES, soft_prompt, sentences, plan.projected(recipe))
+    inputs = run.paths(*FILES, soft_prompt, generator, sentences, plan.projected(recipe))
     inputs += run.manifests.files(recipe.data.source_replay, recipe.data.source_dev)
     inputs += [recipe.data.lexicon] if plan.lists_names(recipe) else []
     run.stage("decoder", record, inputs, [plan.ADAPTER, LOG], work, lambda: checkpoint_note(run, LOG), shared=True)

@@ -34,6 +34,7 @@ SCORED = ("target", "source")  # only `adapt tune` and `adapt prompts` use the d
 # Files of a run folder that more than one stage reads or writes.
 TRAIN, COPIES, DEV, LEAKS, TERMS = (f"text/{name}.txt" for name in ("train", "copies", "dev", "leaks", "terms"))
 SOFT_PROMPT = "prompt/soft_prompt.safetensors"
+GENERATOR = "generator/generator.safetensors"  # if slots are generated
 LEARNED_PROMPT = "project/prompt.safetensors"  # if `project` learns a prompt alone
 TRAINED_BASE = "project/model"  # if `project` trains parts of the base; a learned prompt is in it
 ADAPTER = "adapter"
@@ -100,11 +101,18 @@ def pseudo_audio(recipe: Recipe) -> str:
     """The kind of pseudo audio of the recipe.
 
     `auto` becomes `simulate` for a base whose encoder has a CTC head or transcribes, else `soft-prompt`. Raises
-    RecipeError if slots are to be simulated for another base, or if sentences are to be spoken and no command is there.
+    RecipeError if slots are to be simulated for another base, if they are to be generated for one that transcribes or
+    without `data.source_replay`, or if sentences are to be spoken and no command is there.
     """
     chosen, simulates = recipe.decoder.pseudo_audio, has_ctc(recipe.base) or transcribes(recipe.base)
     if chosen in SIMULATES and not simulates:
         problem = f"{chosen!r} needs a base with a CTC head, and {recipe.base} has none; write soft-prompt"
+        raise RecipeError(f"recipe.yaml: decoder.pseudo_audio: {problem}")
+    if chosen == "generate" and transcribes(recipe.base):
+        problem = f"{chosen!r} makes audio embeddings, but the slot of {recipe.base} holds a transcript; write simulate"
+        raise RecipeError(f"recipe.yaml: decoder.pseudo_audio: {problem}")
+    if chosen == "generate" and not recipe.data.source_replay:
+        problem = f"{chosen!r} learns from data.source_replay, which is missing; name a manifest, or write soft-prompt"
         raise RecipeError(f"recipe.yaml: decoder.pseudo_audio: {problem}")
     if chosen == "speech" and "{out}" not in (recipe.decoder.speak or ""):
         problem = "names no command with {out}"

@@ -11,6 +11,7 @@ import torch
 
 from adapt.model import adapter
 from adapt.model.packing import target_logits
+from adapt.model.slot_generator import SlotGenerator
 from adapt.model.speech_llm import SpeechLLM
 from adapt.ranks import launched
 from adapt.recipe.domain import Decoder
@@ -45,6 +46,7 @@ def tune_decoder(
     soft_prompt: torch.Tensor | None,
     inventory: UnitInventory | None,
     spoken: Mapping[str, torch.Tensor],
+    generator: SlotGenerator | None = None,
     lists: Lists | None = None,
     replayed: PairedAudio | None,
     guard: PairedAudio | None,
@@ -56,13 +58,13 @@ def tune_decoder(
 ) -> TrainingResult:
     """Train a LoRA of the decoder on the sentences `train`, and write it to `out` as an adapter called `name`.
 
-    dev: sentences. settings: its `pseudo_audio` is a key of PSEUDO_AUDIO, not `auto`. soft_prompt, inventory, spoken:
-    inputs of that kind of pseudo audio; None and {} if it has no such input. lists: draws the names in the prompt of a
-    sentence of `train`; None: there are none. replayed: source audio for the share
-    `replay` of each batch; on it, the KL divergence from the base, with the weight `anchor`, is added to the loss.
-    guard: source audio; None: no guard set. The checkpoint with the lowest loss on `dev` is kept, among those that
-    raise the loss on `guard` by at most `guard_tolerance`; step 0, the base itself, is one of them. folder: for
-    checkpoints. precision: auto, fp32 or bf16.
+    dev: sentences. settings: its `pseudo_audio` is a key of PSEUDO_AUDIO, not `auto`. soft_prompt, inventory, spoken,
+    generator: inputs of that kind of pseudo audio; None and {} if it has no such input. lists: draws the names in the
+    prompt of a sentence of `train`; None: there are none. replayed: source audio for the share `replay` of each batch;
+    on it, the KL divergence from the base, with the weight `anchor`, is added to the loss. guard: source audio; None:
+    no guard set. The checkpoint with the lowest loss on `dev` is kept, among those that raise the loss on `guard` by at
+    most `guard_tolerance`; step 0, the base itself, is one of them. folder: for checkpoints. precision: auto, fp32 or
+    bf16.
     """
     check_share(settings.batch_size, "decoder.batch_size")
     has_anchor = bool(replayed and settings.anchor and _replayed_rows(settings, replayed))
@@ -72,7 +74,9 @@ def tune_decoder(
     if settings.activations == "recomputed":
         speech_llm.model.get_decoder().gradient_checkpointing_enable({"use_reentrant": False})
     slots = _slots_per_token(replayed) if replayed else PseudoAudioInputs.slots_per_token
-    inputs = PseudoAudioInputs(speech_llm, settings.noise, soft_prompt, inventory, settings.misheard, spoken, slots)
+    inputs = PseudoAudioInputs(
+        speech_llm, settings.noise, soft_prompt, inventory, settings.misheard, spoken, slots, generator
+    )
     base_logits = _base_logits(speech_llm, model, replayed, cached) if has_anchor else None
     evaluate = _evaluation(model, inputs, dev, guard, settings, folder, seed)
     with speech_llm.plain_attention():

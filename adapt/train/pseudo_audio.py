@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from adapt.errors import ModelError
 from adapt.model.encoders import BLANK
+from adapt.model.slot_generator import SlotGenerator
 from adapt.model.speech_llm import SpeechLLM
 from adapt.train.mishearing import misheard
 from adapt.train.unit_selection import UnitInventory
@@ -29,7 +30,7 @@ class PseudoAudioInputs:
     of single-letter tokens, one or two frames a letter. For an encoder that transcribes, it is a
     `mishearing_inventory`; None simulates transcripts without errors. misheard: mean share of the words of a simulated
     transcript that are misheard. spoken: the audio embeddings of each sentence, for `speech`. slots_per_token: mean
-    number of audio embeddings for a token of the sentence, for `upsample-mask`.
+    number of audio embeddings for a token of the sentence, for `upsample-mask`. generator: for `generate`.
     """
 
     speech_llm: SpeechLLM
@@ -39,6 +40,7 @@ class PseudoAudioInputs:
     misheard: float = 0.0
     spoken: Mapping[str, torch.Tensor] = field(default_factory=dict)
     slots_per_token: float = 2.0
+    generator: SlotGenerator | None = None
 
 
 def with_noise(text: str, alphabet: str, noise: float, rng: random.Random) -> str:
@@ -176,6 +178,11 @@ def upsample_mask(inputs: PseudoAudioInputs, text: str, rng: random.Random) -> t
     return tokens.masked_fill(masked.bool()[:, None], 0.0).repeat_interleave(copies, dim=0)
 
 
+def generate(inputs: PseudoAudioInputs, text: str, rng: random.Random) -> torch.Tensor:
+    """Audio embeddings that a network generates for the sentence, with residuals of real audio."""
+    return inputs.generator.generate(text, rng)
+
+
 def speech(inputs: PseudoAudioInputs, text: str, rng: random.Random) -> torch.Tensor:
     """The audio embeddings of the sentence as a speech synthesiser has spoken it."""
     return inputs.spoken[text]
@@ -198,6 +205,7 @@ PSEUDO_AUDIO: dict[str, Callable[[PseudoAudioInputs, str, random.Random], torch.
     "mixed": mixed,
     "denoise": denoise,
     "upsample-mask": upsample_mask,
+    "generate": generate,
     "speech": speech,
     "empty": empty,
     "none": none,

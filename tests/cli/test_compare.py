@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from adapt import compare
+from adapt.recipe.domain import Recipe
+from adapt.recipe.load import load_recipe
 from adapt.train import decoder
 
 from ..session import adapt
@@ -64,6 +66,15 @@ def test_means_and_deviations_are_over_seeds():
     (row,) = comparison.summaries()
     assert row["figures"] == {"wer": {"mean": pytest.approx(0.15), "deviation": pytest.approx(0.0707, abs=1e-4)}}
     assert "15.0 ± 7.1" in comparison.table() and "n/a" in comparison.table()
+
+
+def test_without_a_choice_each_kind_that_the_recipe_allows_is_compared(recipe):
+    def kinds(*settings: str) -> set[str]:
+        methods = compare.read_methods((), lambda more: load_recipe(Recipe, recipe, [*settings, *more]))
+        return {method.name for method in methods}
+
+    assert kinds() == {*compare.METHODS} - {"speech"}
+    assert kinds("data.source_replay=", "decoder.speak=say {out}") == {*compare.METHODS} - {"generate"}
 
 
 @pytest.mark.parametrize(

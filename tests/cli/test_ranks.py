@@ -15,6 +15,7 @@ from adapt.ranks import Ranks
 from adapt.train import common
 from adapt.train import fit as fit_module
 from adapt.train import speech as speech_module
+from adapt.train.slot_generator import learn_slot_generator
 from adapt.train.speech import Speech, Spoken
 
 from ..session import adapt, launched
@@ -60,6 +61,28 @@ def test_two_processes_train_and_transcribe_as_one_does(recipe, tmp_path):
         assert (shared / "hyps" / hyps.name).read_bytes() == hyps.read_bytes(), hyps.name
     again = adapt(*options, shared)
     assert again.exit_code == 0 and again.stderr.count("as before") == single.stderr.count(" s\n"), again.stderr
+
+
+# Trains the generator of slots for four steps.
+SHORT = """
+from adapt.cli import main
+from adapt.train.slot_generator import learn_slot_generator
+learn_slot_generator.__kwdefaults__["steps"] = 4
+main()
+"""
+
+
+def test_two_processes_learn_the_generator_that_one_learns(recipe, tmp_path, monkeypatch):
+    monkeypatch.setitem(learn_slot_generator.__kwdefaults__, "steps", 4)
+    settings = ("decoder.pseudo_audio=generate", "decoder.dropout=0", "precision=fp32")
+    options = ["decoder", recipe, "--device", "cpu", *overrides(*settings), "-o"]
+    single = adapt(*options, tmp_path / "alone")
+    assert single.exit_code == 0, single.output
+    done = launched(*options, tmp_path / "shared", program=SHORT)
+    assert done.returncode == 0, done.stderr
+    for weights in ("generator/generator.safetensors", f"adapter/{WEIGHTS}"):
+        ours, theirs = (load_file(tmp_path / run / weights) for run in ("shared", "alone"))
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
 
 
 # Prints how many of the weights in layers the first process holds. The logits of the base are computed in every step.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from adapt.errors import RecipeError
@@ -37,6 +39,18 @@ def test_simulated_slots_without_a_ctc_head_are_an_error(load, without_ctc, kind
         return
     with pytest.raises(RecipeError, match=r"decoder.pseudo_audio: .* has none; write soft-prompt"):
         plan.pseudo_audio(recipe)
+
+
+def test_slots_are_generated_for_any_base_whose_slot_holds_audio(load, folder, without_ctc):
+    generate, replay = "decoder.pseudo_audio=generate", f"data.source_replay={folder / 'test.jsonl'}"
+    for base in ("base=tiny", without_ctc):
+        assert plan.pseudo_audio(load(generate, replay, base)) == "generate"
+    with pytest.raises(RecipeError, match=r"decoder.pseudo_audio: 'generate' learns from data.source_replay, which is"):
+        plan.pseudo_audio(load(generate))
+    config = {"model_type": "adapt_composed", "audio_config": {"first_pass": {"max_tokens": 9}}}
+    (folder / "base/config.json").write_text(json.dumps(config))
+    with pytest.raises(RecipeError, match=r"'generate' makes audio embeddings, .* holds a transcript; write simulate"):
+        plan.pseudo_audio(load(generate, replay, without_ctc))
 
 
 @pytest.mark.parametrize("kind", KINDS)

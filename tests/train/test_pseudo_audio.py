@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from adapt.model.features import pad
+from adapt.model.slot_generator import SlotGenerator
 from adapt.recipe.domain import Decoder
 from adapt.stages.plan import NEEDS_SOFT_PROMPT, SIMULATES
 from adapt.train.pseudo_audio import PSEUDO_AUDIO, PseudoAudioInputs, fill_slots, simulate, symbol_ids
@@ -18,26 +19,34 @@ def test_the_table_has_the_choices_of_the_recipe():
     assert {*PSEUDO_AUDIO, "auto"} == set(field.metadata["choices"])
 
 
+@pytest.fixture
+def generator(tiny) -> SlotGenerator:
+    """An untrained generator."""
+    real = torch.randn(9, tiny.hidden)
+    return SlotGenerator("ailpty ", real.mean(0), real.std(0), real).eval()
+
+
 @pytest.mark.parametrize("kind", PSEUDO_AUDIO)
-def test_the_plan_knows_what_each_kind_needs(kind, tiny):
+def test_the_plan_knows_what_each_kind_needs(kind, tiny, generator):
     soft, units = torch.full((5, tiny.hidden), 7.0), torch.full((3, tiny.hidden), 8.0)
     recordings = [Recording("\na\n", [(0, 3)])]
-    source = PseudoAudioInputs(
-        tiny, 0.0, soft, UnitInventory({"a": [(0, 0)]}, recordings, units), spoken={"aa": units[:0]}
-    )
+    inventory = UnitInventory({"a": [(0, 0)]}, recordings, units)
+    source = PseudoAudioInputs(tiny, 0.0, soft, inventory, spoken={"aa": units[:0]}, generator=generator)
     filled = fill_slots(kind, source, ["aa"] * 20, random.Random(0))
     rows = torch.cat([row for row in filled if row is not None] or [tiny.empty_slot])
     assert bool((rows == 7.0).all(1).any()) == (kind in NEEDS_SOFT_PROMPT), "a soft prompt"
     assert bool((rows == 8.0).all(1).any()) == (kind in SIMULATES), "units, which a CTC head provides"
 
 
-def test_each_kind_fills_the_slot(tiny):
-    source = PseudoAudioInputs(tiny, 0.0, torch.ones(5, 32), spoken={"play it": torch.zeros(4, 32)})
+def test_each_kind_fills_the_slot(tiny, generator):
+    spoken = {"play it": torch.zeros(4, 32)}
+    source = PseudoAudioInputs(tiny, 0.0, torch.ones(5, 32), spoken=spoken, generator=generator)
     filled = {kind: fill_slots(kind, source, ["play it"], random.Random(0))[0] for kind in PSEUDO_AUDIO}
     assert filled["none"] is None and len(tiny.prompt(None)) == 1, "none: no prompt but the beginning of sentence"
     assert len(filled["empty"]) == 0 and len(tiny.prompt(filled["empty"])) == 2, "empty: a prompt without slots"
     assert len(filled["soft-prompt"]) == 5
     assert torch.equal(filled["denoise"], tiny.embed(tiny.tokenizer.encode("play it", add_special_tokens=False)))
+    assert torch.equal(filled["generate"], generator.generate("play it", random.Random(0)))
     assert torch.equal(filled["speech"], torch.zeros(4, 32))
     assert len(filled["simulate"]) >= len("play it")
     assert len(filled["soft-prompt+simulate"]) >= 5 + len("play it")
