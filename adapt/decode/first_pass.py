@@ -32,7 +32,11 @@ def fused_tokens(
     raises the score most. The encoder's probabilities are those after the tokens that it wrote itself. A transcript
     with words keeps some, and one without gets none.
     """
-    model, choices = speech_llm.model, speech_llm.model.first_pass_choices(heard, LEAST)
+    model = speech_llm.model
+    written = model.first_pass_tokens(heard)
+    if not fusion or not model.transcript_ids(written):
+        return written
+    choices = model.first_pass_choices(heard, LEAST)
     best = (0,) * len(choices)
     texts: dict[tuple[int, ...], float] = {(): -math.inf}
 
@@ -46,8 +50,6 @@ def fused_tokens(
         encoder = (sum(choices[i][k][1] for i, k in enumerate(transcript)) for transcript in transcripts)
         return [score + texts[row] for score, row in zip(encoder, ids, strict=True)]
 
-    if not fusion or not model.transcript_ids(tokens_of(best)):
-        return tokens_of(best)
     (score,) = scores([best])
     for _ in range(CHANGES):
         places = ((i, k) for i, row in enumerate(choices) for k in range(len(row)) if k != best[i])

@@ -207,6 +207,11 @@ class ComposedForSpeechRecognition(PreTrainedModel, GenerationMixin):
         """`FirstPass.choices` of one recording. heard: `FirstPass.spoken_tokens`, `[tokens, width]`."""
         return self.projector.choices(heard, self._tables()[0], least)
 
+    @torch.no_grad()
+    def first_pass_tokens(self, heard: torch.Tensor) -> list[int]:
+        """The encoder's tokens of its transcript of one recording. heard: as in `first_pass_choices`."""
+        return self.projector.tokens(heard, self._tables()[0])
+
     def transcript_ids(self, tokens: Sequence[int]) -> list[int]:
         """The LLM's tokens of a transcript in tokens of the encoder."""
         return self.projector.ids_of(tokens)
@@ -217,8 +222,8 @@ class ComposedForSpeechRecognition(PreTrainedModel, GenerationMixin):
         return self.projector(heard, *self._tables(), tokens)
 
     def _tables(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The token embeddings of the encoder and of the LM, without gradients."""
-        return self.encoder.encoder.get_input_embeddings().weight.detach(), self.get_input_embeddings().weight.detach()
+        """The token embeddings of the encoder (`TranscribingWhisper.readout`) and of the LM, without gradients."""
+        return self.encoder.encoder.readout(), self.get_input_embeddings().weight.detach()
 
     def slots(self, stacks: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """The audio embeddings that the LLM gets, of those for each stack of frames: all of them, or one for a unit."""

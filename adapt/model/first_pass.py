@@ -156,9 +156,13 @@ class FirstPass(nn.Module):
                 rows.append(F.embedding(ids, table).float() + term)
         return torch.cat(rows)
 
+    def tokens(self, frames: torch.Tensor, readout: torch.Tensor) -> list[int]:
+        """Whisper's tokens of the transcript."""
+        return self._written(self.spoken_tokens(frames).chunk(2, -1)[1], readout)
+
     def ids(self, frames: torch.Tensor, readout: torch.Tensor) -> list[int]:
         """The LLM's tokens of the transcript, one for each embedding of `forward`."""
-        return self.ids_of(self._written(self.spoken_tokens(frames).chunk(2, -1)[1], readout))
+        return self.ids_of(self.tokens(frames, readout))
 
     def ids_of(self, tokens: Sequence[int]) -> list[int]:
         """The LLM's tokens of a transcript in tokens of Whisper."""

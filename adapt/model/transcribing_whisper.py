@@ -45,10 +45,21 @@ class TranscribingWhisper(WhisperPreTrainedModel):
         self.decoder = WhisperDecoder(with_weights)
         # The arguments of `_heard`, what else its result depends on, and the result; None before the first call.
         self._encoded: tuple[torch.Tensor, torch.Tensor, tuple, list[Encoded]] | None = None
+        self._readout: tuple[tuple, torch.Tensor] | None = None  # what `readout` depends on, and its result
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
         return self.decoder.embed_tokens
+
+    def readout(self) -> torch.Tensor:
+        """The embeddings of the tokens of text and of the end, in float32 and without gradients, `[tokens, hidden]`."""
+        weight = self.get_input_embeddings().weight
+        if weight.dtype == torch.float32:
+            return weight.detach()[: self.config.first_pass["end"] + 1]
+        state = weight.data_ptr(), weight._version, weight.dtype
+        if self._readout is None or self._readout[0] != state:
+            self._readout = state, weight.detach()[: self.config.first_pass["end"] + 1].float()
+        return self._readout[1]
 
     @torch.no_grad()
     def frames(self, features: torch.Tensor, recorded: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -135,23 +146,23 @@ class TranscribingWhisper(WhisperPreTrainedModel):
         lists: Sequence[Sequence[int]],
     ) -> list[float]:
         """The evidence of `frames_after` for each row. states: of the transcripts after lists. plain: with the end."""
-        settings, readout = self.config.first_pass, self.decoder.embed_tokens.weight.float()
-        logs = [written_logits(row, readout, settings).log_softmax(-1) for row in states]
-        listed = [row.argmax(-1).tolist() for row in logs]
+        settings, readout = self.config.first_pass, self.readout()
+        best = [written_logits(row, readout, settings).log_softmax(-1).max(-1) for row in states]
+        listed = [row.indices.tolist() for row in best]
         changed = [i for i, tokens in enumerate(listed) if tokens != list(plain[i])]
         prompt, evidence = settings["prompt"], [0.0] * len(states)
         texts = []
         for i in changed:
             after = [settings["previous"], *lists[i], *prompt]
             texts += [(i, prompt, listed[i]), (i, prompt, plain[i]), (i, after, plain[i])]
-        scores = iter(self._log_probabilities(heard, texts, readout))
+        scores = iter(self._log_probabilities(heard, texts))
         for i in changed:
             listed_alone, plain_alone, plain_after = next(scores), next(scores), next(scores)
-            evidence[i] = listed_alone - plain_alone + float(logs[i].max(-1).values.sum()) - plain_after
+            evidence[i] = listed_alone - plain_alone + float(best[i].values.sum()) - plain_after
         return evidence
 
     def _log_probabilities(
-        self, heard: torch.Tensor, texts: Sequence[tuple[int, Sequence[int], Sequence[int]]], readout: torch.Tensor
+        self, heard: torch.Tensor, texts: Sequence[tuple[int, Sequence[int], Sequence[int]]]
     ) -> list[float]:
         """The log probability of each text: (row of `heard`, prompt, tokens)."""
         if not texts:
@@ -159,7 +170,7 @@ class TranscribingWhisper(WhisperPreTrainedModel):
         inputs = [torch.tensor([*prompt, *tokens[:-1]], device=heard.device) for _, prompt, tokens in texts]
         padded = pad_sequence(inputs, batch_first=True, padding_value=self.config.first_pass["end"])
         states = self.decoder(padded, encoder_hidden_states=heard[[row for row, _, _ in texts]]).last_hidden_state
-        scores = []
+        scores, readout = [], self.readout()
         for (_, prompt, tokens), row in zip(texts, states, strict=True):
             forced = row[len(prompt) - 1 : len(prompt) - 1 + len(tokens)]
             logs = written_logits(forced, readout, self.config.first_pass).log_softmax(-1)
@@ -174,7 +185,7 @@ class TranscribingWhisper(WhisperPreTrainedModel):
         heard: the encoder's output. counts: frames of each row, `[batch]`. lists: as in `frames_after`; () for none.
         """
         limits = (counts // 8 + 10).minimum(counts - 1)  # tokens without the end
-        settings, readout = self.config.first_pass, self.decoder.embed_tokens.weight.float()
+        settings, readout = self.config.first_pass, self.readout()
         prompts = [[*([settings["previous"], *own] if own else ()), *settings["prompt"]] for own in lists]
         width = max(map(len, prompts))
         padded = [[settings["end"]] * (width - len(prompt)) + prompt for prompt in prompts]

@@ -268,6 +268,7 @@ def test_fusion_in_the_first_pass_chooses_among_the_alternatives(speech_llm, whi
     assert len({a, b, c, dot, theirs.unk_token_id}) == 5
     choices = [[(a, -0.1)], [(b, -0.3), (c, -1.4)], [(c, -0.1), (a, -5.5)]]
     monkeypatch.setattr(speech_llm.model, "first_pass_choices", lambda heard, least: choices)
+    monkeypatch.setattr(speech_llm.model, "first_pass_tokens", lambda heard: [row[0][0] for row in choices])
 
     class Prefers:
         """A fusion that scores the text of these tokens by 4, and others by 0."""
@@ -303,10 +304,21 @@ def test_choices_are_likely_tokens_and_a_slot_is_that_of_the_tokens_chosen(speec
         for logs in [[log for _, log in row]]
     )
     written = [row[0][0] for row in choices]
+    assert speech_llm.model.first_pass_tokens(heard) == written
     torch.testing.assert_close(speech_llm.model.first_pass_slot(heard, written), slots[0])
     other = [token + 1 for token in written]
     slot = speech_llm.model.first_pass_slot(heard, other)
     torch.testing.assert_close(slot, speech_llm.embed(speech_llm.model.transcript_ids(other)))
+
+
+def test_what_is_kept_in_float32_follows_the_weights(whisper):
+    encoder = pretrained(str(whisper), ALPHABET, first_pass="en").encoder.bfloat16()
+    weight, end = encoder.get_input_embeddings().weight, encoder.config.first_pass["end"]
+    assert encoder.readout() is encoder.readout()
+    with torch.no_grad():
+        weight.mul_(2)
+    assert encoder.readout().equal(weight[: end + 1].float())
+    assert encoder.float().readout().equal(weight[: end + 1].float())
 
 
 def test_a_transcript_ends_before_it_repeats_itself(whisper, noise, monkeypatch):
