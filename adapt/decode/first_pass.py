@@ -33,7 +33,7 @@ def fused_tokens(
     with words keeps some, and one without gets none.
     """
     model = speech_llm.model
-    written = model.first_pass_tokens(heard)
+    (written,) = model.first_pass_tokens([heard])
     if not fusion or not model.transcript_ids(written):
         return written
     choices = model.first_pass_choices(heard, LEAST)

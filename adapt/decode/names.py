@@ -16,7 +16,6 @@ import torch
 
 from adapt.decode.beam_search import generate
 from adapt.decode.ctc import collapse, log_probability
-from adapt.decode.first_pass import fused_tokens
 from adapt.decode.parts import OwnPhrases
 from adapt.model.heard import Listed, heard_after_lists
 from adapt.model.speech_llm import SpeechLLM
@@ -137,7 +136,7 @@ def first_hypotheses(
     heard: as in `adapt.model.heard`; () without a CTC head. most: tokens of a hypothesis.
     """
     if speech_llm.transcribes:
-        tokens = [fused_tokens(speech_llm, row, None, None) for row in heard]
+        tokens = speech_llm.model.first_pass_tokens(heard)
         return [speech_llm.tokenizer.decode(speech_llm.model.transcript_ids(own)).strip() for own in tokens]
     if speech_llm.has_ctc:
         alphabet = speech_llm.model.config.alphabet

@@ -191,26 +191,27 @@ class ComposedForSpeechRecognition(PreTrainedModel, GenerationMixin):
         Of an encoder that transcribes, one for each token.
         """
         if isinstance(self.projector, FirstPass):
-            tables = self._tables()
-            return [self.projector(row[:n], *tables) for row, n in zip(frames, lengths.tolist(), strict=True)]
+            rows = [row[:n] for row, n in zip(frames, lengths.tolist(), strict=True)]
+            tokens = self.first_pass_tokens(rows)
+            return [self.projector(*pair, self._table()) for pair in zip(rows, tokens, strict=True)]
         stack = self.config.stack
         counts = lengths // stack if self.config.whole_stacks else -(-lengths // stack)
         return [row[:count] for row, count in zip(self.projector(frames), counts.tolist(), strict=True)]
 
     def first_pass(self, frames: torch.Tensor, lengths: torch.Tensor) -> list[list[int]]:
         """The LLM's tokens in the encoder's transcript of each utterance, one for each audio embedding."""
-        tables = self._tables()[:1]
-        return [self.projector.ids(row[:n], *tables) for row, n in zip(frames, lengths.tolist(), strict=True)]
+        rows = [row[:n] for row, n in zip(frames, lengths.tolist(), strict=True)]
+        return list(map(self.transcript_ids, self.first_pass_tokens(rows)))
 
     @torch.no_grad()
     def first_pass_choices(self, heard: torch.Tensor, least: float) -> list[list[tuple[int, float]]]:
         """`FirstPass.choices` of one recording. heard: `FirstPass.spoken_tokens`, `[tokens, width]`."""
-        return self.projector.choices(heard, self._tables()[0], least)
+        return self.projector.choices(heard, self.encoder.encoder.readout(), least)
 
     @torch.no_grad()
-    def first_pass_tokens(self, heard: torch.Tensor) -> list[int]:
-        """The encoder's tokens of its transcript of one recording. heard: as in `first_pass_choices`."""
-        return self.projector.tokens(heard, self._tables()[0])
+    def first_pass_tokens(self, heard: Sequence[torch.Tensor]) -> list[list[int]]:
+        """The encoder's tokens of its transcript of each recording. heard: as in `first_pass_choices`, or frames."""
+        return self.projector.tokens(heard, self.encoder.encoder.readout())
 
     def transcript_ids(self, tokens: Sequence[int]) -> list[int]:
         """The LLM's tokens of a transcript in tokens of the encoder."""
@@ -219,11 +220,11 @@ class ComposedForSpeechRecognition(PreTrainedModel, GenerationMixin):
     @torch.no_grad()
     def first_pass_slot(self, heard: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
         """Audio embeddings `[slots, LM hidden]` of one recording with these tokens in place of the encoder's own."""
-        return self.projector(heard, *self._tables(), tokens)
+        return self.projector(heard, tokens, self._table())
 
-    def _tables(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The token embeddings of the encoder (`TranscribingWhisper.readout`) and of the LM, without gradients."""
-        return self.encoder.encoder.readout(), self.get_input_embeddings().weight.detach()
+    def _table(self) -> torch.Tensor:
+        """The token embeddings of the LM, without gradients."""
+        return self.get_input_embeddings().weight.detach()
 
     def slots(self, stacks: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """The audio embeddings that the LLM gets, of those for each stack of frames: all of them, or one for a unit."""

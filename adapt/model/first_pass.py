@@ -21,7 +21,7 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from adapt.errors import ModelError
 from adapt.model.byte_pairs import encode
-from adapt.model.transcribing_whisper import written_logits
+from adapt.model.transcribing_whisper import written_logits, written_tokens
 
 MISHEARINGS = "mishearings.json"  # in the folder of a base: what it mishears (`adapt.train.mishearing`)
 
@@ -136,16 +136,12 @@ class FirstPass(nn.Module):
         self.norm = nn.LayerNorm(hidden)
         self.linear2 = nn.Linear(hidden, out)
 
-    def forward(
-        self, frames: torch.Tensor, readout: torch.Tensor, table: torch.Tensor, tokens: Sequence[int] | None = None
-    ) -> torch.Tensor:
+    def forward(self, frames: torch.Tensor, tokens: Sequence[int], table: torch.Tensor) -> torch.Tensor:
         """Embeddings `[tokens, out]` of the frames `[frames, width]` of one recording.
 
-        readout: the embeddings of Whisper's tokens, `[vocabulary, width / 2]`. table: those of the LLM's. tokens: of
-        Whisper, in place of those that it wrote, as many; None: those.
+        tokens: of Whisper, those that it wrote or as many others. table: the embeddings of the LLM's tokens.
         """
         heard, states = self.spoken_tokens(frames).chunk(2, -1)
-        tokens = self._written(states, readout) if tokens is None else tokens
         rows, words = [table[:0].float()], self._words(tokens)
         if words:
             inputs = torch.cat([F.layer_norm(half.float(), half.shape[-1:]) for half in (heard, states)], -1)
@@ -156,16 +152,17 @@ class FirstPass(nn.Module):
                 rows.append(F.embedding(ids, table).float() + term)
         return torch.cat(rows)
 
-    def tokens(self, frames: torch.Tensor, readout: torch.Tensor) -> list[int]:
-        """Whisper's tokens of the transcript."""
-        return self._written(self.spoken_tokens(frames).chunk(2, -1)[1], readout)
+    def tokens(self, frames: Sequence[torch.Tensor], readout: torch.Tensor) -> list[list[int]]:
+        """Whisper's tokens of the transcript of each recording, of which the end is left out.
 
-    def ids(self, frames: torch.Tensor, readout: torch.Tensor) -> list[int]:
-        """The LLM's tokens of the transcript, one for each embedding of `forward`."""
-        return self.ids_of(self.tokens(frames, readout))
+        frames: of each, `[frames, width]`. readout: the embeddings of Whisper's tokens, `[vocabulary, width / 2]`.
+        """
+        states = [self.spoken_tokens(row).chunk(2, -1)[1][:-1] for row in frames]
+        tokens = written_tokens(torch.cat(states), readout, self.settings)
+        return [own.tolist() for own in tokens.split([len(own) for own in states])]
 
     def ids_of(self, tokens: Sequence[int]) -> list[int]:
-        """The LLM's tokens of a transcript in tokens of Whisper."""
+        """The LLM's tokens of a transcript in tokens of Whisper, one for each embedding of `forward`."""
         return [token for word in self._words(tokens) for token in self.encode(word.text)]
 
     def list_tokens(self, names: Sequence[str]) -> list[int]:
@@ -199,10 +196,6 @@ class FirstPass(nn.Module):
             zip(ids, row, strict=True) for ids, row in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         )
         return [[pair for k, pair in enumerate(row) if k == 0 or pair[1] >= least] for row in rows]
-
-    def _written(self, states: torch.Tensor, readout: torch.Tensor) -> list[int]:
-        """The tokens that Whisper writes in `states`, of which the last outputs the end."""
-        return written_logits(states[:-1], readout, self.settings)[:, :-1].argmax(-1).tolist()
 
     def _words(self, tokens: Sequence[int]) -> list[Word]:
         return spoken_words(bytes(self.letters[token].tolist()).rstrip(b"\0") for token in tokens)

@@ -68,7 +68,7 @@ def heard_after_lists(
         model = speech_llm.model
         inputs, mask = CtcEncoder.inputs(model.encoder, *(x.to(speech_llm.device) for x in pad(samples)))
         tokens = [(place, model.projector.list_tokens(names)) for place, names in lists]
-        plain = [model.first_pass_tokens(row) for row in heard]
+        plain = model.first_pass_tokens(heard)
         frames, lengths, evidence = model.encoder.encoder.frames_after(inputs, mask.sum(-1), tokens, plain)
         rows = _spoken_tokens(speech_llm, frames, lengths)
         odds = torch.tensor(evidence, dtype=torch.float64)

@@ -8,14 +8,16 @@ said before.
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedConfig
+from transformers import DynamicCache, EncoderDecoderCache, PreTrainedConfig
 from transformers.models.whisper.modeling_whisper import WhisperDecoder, WhisperPreTrainedModel
 
 from adapt.model.whisper import MARGIN, WindowedWhisper
@@ -27,8 +29,31 @@ GRID = 500  # recordings whose windows have the same length are transcribed toge
 SILENCE = 100  # the least silence after a recording
 REPEATED = 6  # tokens that a transcript does not repeat in the same order: Whisper sometimes goes round in circles
 
+AT_ONCE = 16  # texts whose log probability is computed together
+STATES_AT_ONCE = 256  # whose logits are computed together
+
 Transcribed = tuple[torch.Tensor, torch.Tensor]  # states and attention of a transcript
-Encoded = tuple[list[int], torch.Tensor, torch.Tensor]  # places of recordings, output of the encoder, counts of frames
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Recordings whose windows have the same length.
+
+    places: in the batch. heard: the output of the encoder, `[recordings, frames, hidden]`. attended: keys and values of
+    cross-attention to it. counts: of frames, `[recordings]`, without those of the rest of the window.
+    """
+
+    places: list[int]
+    heard: torch.Tensor
+    attended: DynamicCache
+    counts: torch.Tensor
+
+    def rows(self, at: Sequence[int]) -> tuple[torch.Tensor, EncoderDecoderCache]:
+        """`heard` of the recordings `at`, of which one may occur several times, and a cache to decode them with."""
+        attended = DynamicCache()
+        for number, layer in enumerate(self.attended.layers):
+            attended.update(layer.keys[at], layer.values[at], number)
+        return self.heard[at], EncoderDecoderCache(DynamicCache(), attended)
 
 
 class TranscribingWhisper(WhisperPreTrainedModel):
@@ -70,10 +95,11 @@ class TranscribingWhisper(WhisperPreTrainedModel):
         token, the end.
         """
         rows: list[torch.Tensor | None] = [None] * len(recorded)
-        for places, heard, counts in self._heard(features, recorded):
-            transcribed = self._transcribed(heard, counts, [()] * len(heard))
-            for place, row, count, transcript in zip(places, heard, counts.tolist(), transcribed, strict=True):
-                rows[place] = _joined(row[:count], *transcript)
+        for one in self._heard(features, recorded):
+            everyone = list(range(len(one.places)))
+            transcribed = self._transcribed(one, everyone, [()] * len(everyone))
+            for i, count in zip(everyone, one.counts.tolist(), strict=True):
+                rows[one.places[i]] = _joined(one.heard[i, :count], *transcribed[i])
         return pad_sequence(rows, batch_first=True), self._counts(recorded)
 
     @torch.no_grad()
@@ -93,17 +119,17 @@ class TranscribingWhisper(WhisperPreTrainedModel):
         """
         rows: list[torch.Tensor | None] = [None] * len(lists)
         evidence = [0.0] * len(lists)
-        for places, heard, counts in self._heard(features, recorded):
-            mine = [(n, places.index(place)) for n, (place, _) in enumerate(lists) if place in places]
+        for one in self._heard(features, recorded):
+            mine = [(n, one.places.index(place)) for n, (place, _) in enumerate(lists) if place in one.places]
             if not mine:
                 continue
             numbers, at = map(list, zip(*mine, strict=True))
-            heard, counts, texts = heard[at], counts[at], [lists[n][1] for n in numbers]
-            transcribed = self._transcribed(heard, counts, texts)
+            texts = [lists[n][1] for n in numbers]
+            transcribed = self._transcribed(one, at, texts)
             without = [[*plain[lists[n][0]], self.config.first_pass["end"]] for n in numbers]
-            speaks = self._evidence(heard, [states for states, _ in transcribed], without, texts)
-            for i, (n, count) in enumerate(zip(numbers, counts.tolist(), strict=True)):
-                rows[n], evidence[n] = _joined(heard[i, :count], *transcribed[i]), speaks[i]
+            speaks = self._evidence(one, at, [states for states, _ in transcribed], without, texts)
+            for i, (n, count) in enumerate(zip(numbers, one.counts[at].tolist(), strict=True)):
+                rows[n], evidence[n] = _joined(one.heard[at[i], :count], *transcribed[i]), speaks[i]
         return pad_sequence(rows, batch_first=True), self._counts(recorded)[[place for place, _ in lists]], evidence
 
     def _heard(self, features: torch.Tensor, recorded: torch.Tensor) -> list[Encoded]:
@@ -128,11 +154,10 @@ class TranscribingWhisper(WhisperPreTrainedModel):
         counts = self._counts(recorded)
         for window in windows.unique().tolist():
             places = (windows == window).nonzero()[:, 0]
-            yield (
-                places.tolist(),
-                self.encoder.windowed(features[places][..., :window], windows[places]),
-                counts[places],
-            )
+            heard = self.encoder.windowed(features[places][..., :window], windows[places])
+            first = torch.full((len(places), 1), self.config.first_pass["end"], device=heard.device)
+            cache = self.decoder(first, encoder_hidden_states=heard, use_cache=True).past_key_values
+            yield Encoded(places.tolist(), heard, cache.cross_attention_cache, counts[places])
 
     def _counts(self, recorded: torch.Tensor) -> torch.Tensor:
         """The number of frames of recordings of `recorded` features, `[batch]`."""
@@ -140,12 +165,16 @@ class TranscribingWhisper(WhisperPreTrainedModel):
 
     def _evidence(
         self,
-        heard: torch.Tensor,
+        recordings: Encoded,
+        at: Sequence[int],
         states: Sequence[torch.Tensor],
         plain: Sequence[Sequence[int]],
         lists: Sequence[Sequence[int]],
     ) -> list[float]:
-        """The evidence of `frames_after` for each row. states: of the transcripts after lists. plain: with the end."""
+        """The evidence of `frames_after` for each list.
+
+        at: the recording of each. states: of the transcripts after lists. plain: with the end.
+        """
         settings, readout = self.config.first_pass, self.readout()
         best = [written_logits(row, readout, settings).log_softmax(-1).max(-1) for row in states]
         listed = [row.indices.tolist() for row in best]
@@ -154,42 +183,44 @@ class TranscribingWhisper(WhisperPreTrainedModel):
         texts = []
         for i in changed:
             after = [settings["previous"], *lists[i], *prompt]
-            texts += [(i, prompt, listed[i]), (i, prompt, plain[i]), (i, after, plain[i])]
-        scores = iter(self._log_probabilities(heard, texts))
+            texts += [(at[i], prompt, listed[i]), (at[i], prompt, plain[i]), (at[i], after, plain[i])]
+        together = [texts[first : first + AT_ONCE] for first in range(0, len(texts), AT_ONCE)]
+        scores = itertools.chain.from_iterable(self._log_probabilities(recordings, some) for some in together)
         for i in changed:
             listed_alone, plain_alone, plain_after = next(scores), next(scores), next(scores)
             evidence[i] = listed_alone - plain_alone + float(best[i].values.sum()) - plain_after
         return evidence
 
     def _log_probabilities(
-        self, heard: torch.Tensor, texts: Sequence[tuple[int, Sequence[int], Sequence[int]]]
+        self, recordings: Encoded, texts: Sequence[tuple[int, Sequence[int], Sequence[int]]]
     ) -> list[float]:
-        """The log probability of each text: (row of `heard`, prompt, tokens)."""
-        if not texts:
-            return []
+        """The log probability of each text: (its recording, prompt, tokens)."""
+        heard, cache = recordings.rows([row for row, _, _ in texts])
         inputs = [torch.tensor([*prompt, *tokens[:-1]], device=heard.device) for _, prompt, tokens in texts]
         padded = pad_sequence(inputs, batch_first=True, padding_value=self.config.first_pass["end"])
-        states = self.decoder(padded, encoder_hidden_states=heard[[row for row, _, _ in texts]]).last_hidden_state
-        scores, readout = [], self.readout()
-        for (_, prompt, tokens), row in zip(texts, states, strict=True):
-            forced = row[len(prompt) - 1 : len(prompt) - 1 + len(tokens)]
-            logs = written_logits(forced, readout, self.config.first_pass).log_softmax(-1)
-            scores.append(float(logs.gather(1, torch.tensor(tokens, device=heard.device)[:, None]).sum()))
-        return scores
+        states = self.decoder(padded, encoder_hidden_states=heard, past_key_values=cache).last_hidden_state
+        forced = [
+            row[len(prompt) - 1 : len(prompt) - 1 + len(tokens)]
+            for (_, prompt, tokens), row in zip(texts, states, strict=True)
+        ]
+        logs = written_logits(torch.cat(forced), self.readout(), self.config.first_pass).log_softmax(-1)
+        written = torch.tensor([token for _, _, tokens in texts for token in tokens], device=heard.device)
+        of_texts = logs.gather(1, written[:, None])[:, 0].split([len(tokens) for _, _, tokens in texts])
+        return [float(of_text.sum()) for of_text in of_texts]
 
-    def _transcribed(
-        self, heard: torch.Tensor, counts: torch.Tensor, lists: Sequence[Sequence[int]]
-    ) -> list[Transcribed]:
-        """States `[tokens, hidden]` and attention `[tokens, frames]` of each row's greedy transcript with its end.
+    def _transcribed(self, recordings: Encoded, at: Sequence[int], lists: Sequence[Sequence[int]]) -> list[Transcribed]:
+        """States `[tokens, hidden]` and attention `[tokens, frames]` of greedy transcripts with their ends.
 
-        heard: the encoder's output. counts: frames of each row, `[batch]`. lists: as in `frames_after`; () for none.
+        at: the recording of each. lists: what Whisper reads before it, as in `frames_after`; () for nothing.
         """
+        counts = recordings.counts[at]
+        heard, cache = recordings.rows(at)
         limits = (counts // 8 + 10).minimum(counts - 1)  # tokens without the end
         settings, readout = self.config.first_pass, self.readout()
         prompts = [[*([settings["previous"], *own] if own else ()), *settings["prompt"]] for own in lists]
         width = max(map(len, prompts))
         padded = [[settings["end"]] * (width - len(prompt)) + prompt for prompt in prompts]
-        inputs, cache = torch.tensor(padded, device=heard.device), None
+        inputs = torch.tensor(padded, device=heard.device)
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=heard.device)
         states, attention, lengths, tokens = [], [], limits.to(heard.device) + 1, inputs[:, :0]
         for place in range(int(limits.max()) + 1):
@@ -206,7 +237,6 @@ class TranscribingWhisper(WhisperPreTrainedModel):
             heads = [output.cross_attentions[layer][:, head, -1] for layer, head in settings["heads"]]
             states.append(output.last_hidden_state[:, -1])
             attention.append(torch.stack(heads).float().mean(0))
-            cache = output.past_key_values
             logits = written_logits(states[-1], readout, settings)
             if place == 0:
                 logits[:, settings["never_first"]] = -torch.inf
@@ -242,6 +272,13 @@ def written_logits(states: torch.Tensor, readout: torch.Tensor, settings: dict) 
         logits = F.linear(states.float(), readout[: settings["end"] + 1].float())  # without languages, tasks and times
     logits[..., settings["never"]] = -torch.inf
     return logits
+
+
+def written_tokens(states: torch.Tensor, readout: torch.Tensor, settings: dict) -> torch.Tensor:
+    """The likeliest token of text for each of `[states, hidden]`."""
+    return torch.cat(
+        [written_logits(some, readout, settings)[:, :-1].argmax(-1) for some in states.split(STATES_AT_ONCE)]
+    )
 
 
 def monotonic_path(scores: np.ndarray) -> np.ndarray:

@@ -223,8 +223,9 @@ def test_the_slot_holds_the_words_that_whisper_writes(speech_llm, whisper, leadi
     frames = torch.cat([torch.ones(len(states) + 1, 32), torch.cat([states, states[:1] * 0])], 1)
     table = speech_llm.model.get_input_embeddings().weight
     expected = tokenizer.encode(" mariah quits the f b i", add_special_tokens=False)
-    assert projector.ids(frames, readout) == expected
-    torch.testing.assert_close(projector(frames, readout, table), table[expected])
+    written, nothing = projector.tokens([frames, frames[-1:]], readout)
+    assert projector.ids_of(written) == expected and nothing == []
+    torch.testing.assert_close(projector(frames, written, table), table[expected])
 
 
 def test_tokens_are_written_as_normalised_transcripts_are():
@@ -268,7 +269,7 @@ def test_fusion_in_the_first_pass_chooses_among_the_alternatives(speech_llm, whi
     assert len({a, b, c, dot, theirs.unk_token_id}) == 5
     choices = [[(a, -0.1)], [(b, -0.3), (c, -1.4)], [(c, -0.1), (a, -5.5)]]
     monkeypatch.setattr(speech_llm.model, "first_pass_choices", lambda heard, least: choices)
-    monkeypatch.setattr(speech_llm.model, "first_pass_tokens", lambda heard: [row[0][0] for row in choices])
+    monkeypatch.setattr(speech_llm.model, "first_pass_tokens", lambda heard: [[row[0][0] for row in choices]])
 
     class Prefers:
         """A fusion that scores the text of these tokens by 4, and others by 0."""
@@ -304,7 +305,7 @@ def test_choices_are_likely_tokens_and_a_slot_is_that_of_the_tokens_chosen(speec
         for logs in [[log for _, log in row]]
     )
     written = [row[0][0] for row in choices]
-    assert speech_llm.model.first_pass_tokens(heard) == written
+    assert speech_llm.model.first_pass_tokens([heard]) == [written]
     torch.testing.assert_close(speech_llm.model.first_pass_slot(heard, written), slots[0])
     other = [token + 1 for token in written]
     slot = speech_llm.model.first_pass_slot(heard, other)
@@ -329,8 +330,10 @@ def test_a_transcript_ends_before_it_repeats_itself(whisper, noise, monkeypatch)
         return F.one_hot(torch.full((len(states),), next(written)), settings["end"] + 1).float()
 
     monkeypatch.setattr(transcribing_whisper, "written_logits", logits)
-    heard = torch.zeros(1, 500, encoder.encoder.config.hidden_size)
-    ((states, attention),) = encoder.encoder._transcribed(heard, torch.tensor([40]), [()])
+    monkeypatch.setattr(encoder.encoder, "_counts", lambda recorded: torch.tensor([40]))
+    bins = encoder.encoder.config.num_mel_bins
+    (silence,) = encoder.encoder._newly_heard(torch.zeros(1, bins, 3000), torch.tensor([900]))
+    ((states, attention),) = encoder.encoder._transcribed(silence, [0], [()])
     assert len(states) == len(attention) == 8, "the states of seven tokens and of the end"
 
 
