@@ -180,6 +180,8 @@ def _trials(method: Method, seed: int, out: Path, shared: Run) -> list[Trial]:
         pipeline.prepare(run)
         if plan.learns_soft_prompt(run.recipe):
             pipeline.soft_prompt(training)
+        if plan.pseudo_audio(run.recipe) == "generate":
+            pipeline.slot_generator(run)  # once for all seeds
         pipeline.decoder(training)
         pipeline.estimate_lms(run)
         pipeline.transcribe(run)
@@ -202,9 +204,10 @@ def _trials(method: Method, seed: int, out: Path, shared: Run) -> list[Trial]:
 
 
 def _parameters(run: Run) -> int:
-    """The number of trained parameters: of the adapter and, if one was learned, of the soft prompt."""
+    """The number of trained parameters: of the adapter and, if they were learned, of soft prompt or slot generator."""
     files = [*run.path(plan.ADAPTER).glob("adapter_model*.safetensors")]
     files += [run.path(plan.SOFT_PROMPT)] if plan.learns_soft_prompt(run.recipe) else []
+    files += [run.path(plan.GENERATOR)] if plan.pseudo_audio(run.recipe) == "generate" else []
     return sum(weights.numel() for file in files for weights in load_file(file).values())
 
 

@@ -34,6 +34,8 @@ def adapt(run: Run) -> None:
     prepare(run)
     if learns_soft_prompt:
         soft_prompt(run)
+    if plan.pseudo_audio(run.recipe) == "generate":
+        slot_generator(run)
     decoder(run)
 
 
@@ -47,8 +49,6 @@ def prepare(run: Run) -> None:
         speech(run)
     if plan.learns_from_pairs(run.recipe):
         project(run)
-    if plan.pseudo_audio(run.recipe) == "generate":
-        slot_generator(run)
 
 
 def estimate_lms(run: Run) -> None:

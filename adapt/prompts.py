@@ -186,7 +186,7 @@ def _trial(run: Run, data: _Data, candidate: Candidate) -> Trial:
         "prompt": {"template": candidate.template, "method": candidate.method, "seed": candidate.seed},
         "base": plan.base_record(recipe),
         "transcribe": recipe.transcribe.search(),
-        **plan.normaliser_record(recipe),
+        **plan.transcripts_record(recipe),
         "recordings": run.folder.digest(run.manifests.files(recipe.data.dev)),
     }
     if candidate.kind != "plain":

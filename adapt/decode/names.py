@@ -27,7 +27,7 @@ DrawnLists = Callable[[str, random.Random], Sequence[str]]
 DOUBT = 15.0  # nats of CTC by which the audio may speak against a name that the prompt listed
 LETTERS = 4  # of a name that is believed where the evidence is above 0
 LETTER = 2.5  # nats that each letter more adds to the evidence, and each letter less takes from it
-HOMOPHONE = 12  # letters of a name that only changes the spelling
+MOST_LETTERS = 12  # of a name that count; a name that only changes the spelling has as many
 
 
 class NamesInPrompt:
@@ -78,7 +78,7 @@ class NamesInPrompt:
     def letters_used(self, text: str, names: Sequence[str], without: str) -> int:
         """The letters, by sound, of the longest of the names that a transcript contains and `without` does not.
 
-        A name that `without` contains in another spelling counts HOMOPHONE letters. 0: there is no such name.
+        MOST_LETTERS at most, as for a name that `without` contains in another spelling. 0: there is no such name.
         """
         before, after = (f" {self.normalise(one)} " for one in (without, text))
         sounds, sounded = self._index.runs(text), self._index.runs(without)
@@ -86,8 +86,8 @@ class NamesInPrompt:
         def letters(form: str) -> int:
             sound, written = self._index.letters(form), f" {self.normalise(form)} "
             if sound in sounds and sound not in sounded:
-                return len(sound)
-            return HOMOPHONE if written in after and written not in before else 0
+                return min(len(sound), MOST_LETTERS)
+            return MOST_LETTERS if written in after and written not in before else 0
 
         return max((letters(form) for name in names for form in (name, *self._spoken.get(name, ()))), default=0)
 

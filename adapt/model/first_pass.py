@@ -155,7 +155,7 @@ class FirstPass(nn.Module):
     def tokens(self, frames: Sequence[torch.Tensor], readout: torch.Tensor) -> list[list[int]]:
         """Whisper's tokens of the transcript of each recording, of which the end is left out.
 
-        frames: of each, `[frames, width]`. readout: the embeddings of Whisper's tokens, `[vocabulary, width / 2]`.
+        frames: of each, `[frames, width]`. readout: that of `TranscribingWhisper.readout`, `[tokens, width / 2]`.
         """
         states = [self.spoken_tokens(row).chunk(2, -1)[1][:-1] for row in frames]
         tokens = written_tokens(torch.cat(states), readout, self.settings)

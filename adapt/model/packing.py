@@ -95,9 +95,10 @@ def logits_of(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """As `target_logits`."""
     longest = max(len(text.shared) + text.length for text in texts)
-    rows = _cheapest(texts, speech_llm.hidden) if _packs(speech_llm, longest) else _alone(texts)
-    if speech_llm.packs:
-        logits = _logits(speech_llm, texts, rows, through)
+    if _packs(speech_llm, longest):
+        logits = _logits(speech_llm, texts, _cheapest(texts, speech_llm.hidden), through)
+    elif speech_llm.packs:
+        logits = _logits(speech_llm, texts, _alone(texts), through)
     else:
         logits = _logits_of_groups(speech_llm, texts, through)
     tokens = [token for text in texts for token in text.target]

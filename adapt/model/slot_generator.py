@@ -80,20 +80,18 @@ class SlotGenerator(torch.nn.Module):
 
     @torch.no_grad()
     def generate(self, text: str, rng: random.Random) -> torch.Tensor:
-        """Audio embeddings `[slots, hidden]` for a text. Residuals are drawn, and whether a count is rounded up.
-
-        The residuals may no longer change after the first call.
-        """
+        """Audio embeddings `[slots, hidden]` for a text. Residuals are drawn, and whether a count is rounded up."""
         with torch.autocast(self.mean.device.type, enabled=False):
             states = self.states([text])
             counts = [int(count + rng.random()) for count in self.log_count(states[0])[:, 0].exp().tolist()]
             counts[0] = max(1, counts[0])
             (row,) = self.embeddings(states, [torch.tensor(counts, device=self.mean.device)])
-        drawn = torch.cat([self.residuals, torch.zeros_like(row[:1])])[self._draw(text, counts, rng)]
-        return (row + drawn) * self.deviation + self.mean
+        drawn = torch.tensor(self._draw(text, counts, rng), device=row.device)
+        residuals = self.residuals[drawn].masked_fill(drawn[:, None] < 0, 0.0)
+        return (row + residuals) * self.deviation + self.mean
 
     def _draw(self, text: str, counts: Sequence[int], rng: random.Random) -> list[int]:
-        """The residual of each slot: those of one occurrence of its character, evenly; -1 for one that never occurs."""
+        """The residual of each slot: those of one stretch of its character, evenly; -1 for one that never occurs."""
         drawn = []
         for character, count in zip(self.ids(text).tolist(), counts, strict=True):
             first, length = rng.choice(self._occurrences.get(character, [(-1, 1)]))
@@ -102,7 +100,10 @@ class SlotGenerator(torch.nn.Module):
 
     @functools.cached_property
     def _occurrences(self) -> dict[int, list[tuple[int, int]]]:
-        """First residual and number of residuals of each occurrence, by character."""
+        """First residual and number of residuals of each stretch with the same character, by character.
+
+        The residuals may no longer change.
+        """
         found, first = defaultdict(list), 0
         ids, lengths = self.residual_ids.unique_consecutive(return_counts=True)
         for character, length in zip(ids.tolist(), lengths.tolist(), strict=True):

@@ -35,24 +35,28 @@ STATES_AT_ONCE = 256  # whose logits are computed together
 Transcribed = tuple[torch.Tensor, torch.Tensor]  # states and attention of a transcript
 
 
-@dataclass(frozen=True)
+@dataclass
 class Encoded:
     """Recordings whose windows have the same length.
 
-    places: in the batch. heard: the output of the encoder, `[recordings, frames, hidden]`. attended: keys and values of
-    cross-attention to it. counts: of frames, `[recordings]`, without those of the rest of the window.
+    places: in the batch. heard: the output of the encoder, `[recordings, frames, hidden]`. counts: of frames,
+    `[recordings]`, without those of the rest of the window. attended: keys and values of cross-attention to `heard`;
+    None until several texts are read for a recording.
     """
 
     places: list[int]
     heard: torch.Tensor
-    attended: DynamicCache
     counts: torch.Tensor
+    attended: DynamicCache | None = None
 
-    def rows(self, at: Sequence[int]) -> tuple[torch.Tensor, EncoderDecoderCache]:
+    def rows(self, at: Sequence[int]) -> tuple[torch.Tensor, EncoderDecoderCache | None]:
         """`heard` of the recordings `at`, of which one may occur several times, and a cache to decode them with."""
+        if self.attended is None:
+            return self.heard[at], None
         attended = DynamicCache()
-        for number, layer in enumerate(self.attended.layers):
-            attended.update(layer.keys[at], layer.values[at], number)
+        attended.layers = [copy.copy(layer) for layer in self.attended.layers]
+        for layer in attended.layers:
+            layer.keys, layer.values = layer.keys[at], layer.values[at]
         return self.heard[at], EncoderDecoderCache(DynamicCache(), attended)
 
 
@@ -68,7 +72,7 @@ class TranscribingWhisper(WhisperPreTrainedModel):
         with_weights = copy.deepcopy(config)
         with_weights._attn_implementation = "eager"  # fused kernels return no attention weights
         self.decoder = WhisperDecoder(with_weights)
-        # The arguments of `_heard`, what else its result depends on, and the result; None before the first call.
+        # The arguments of `_encode`, what else its result depends on, and the result; None before the first call.
         self._encoded: tuple[torch.Tensor, torch.Tensor, tuple, list[Encoded]] | None = None
         self._readout: tuple[tuple, torch.Tensor] | None = None  # what `readout` depends on, and its result
         self.post_init()
@@ -77,7 +81,10 @@ class TranscribingWhisper(WhisperPreTrainedModel):
         return self.decoder.embed_tokens
 
     def readout(self) -> torch.Tensor:
-        """The embeddings of the tokens of text and of the end, in float32 and without gradients, `[tokens, hidden]`."""
+        """The embeddings of the tokens of text and of the end, in float32 and without gradients, `[tokens, hidden]`.
+
+        Those of languages, tasks and times are left out.
+        """
         weight = self.get_input_embeddings().weight
         if weight.dtype == torch.float32:
             return weight.detach()[: self.config.first_pass["end"] + 1]
@@ -95,7 +102,7 @@ class TranscribingWhisper(WhisperPreTrainedModel):
         token, the end.
         """
         rows: list[torch.Tensor | None] = [None] * len(recorded)
-        for one in self._heard(features, recorded):
+        for one in self._encode(features, recorded):
             everyone = list(range(len(one.places)))
             transcribed = self._transcribed(one, everyone, [()] * len(everyone))
             for i, count in zip(everyone, one.counts.tolist(), strict=True):
@@ -119,10 +126,13 @@ class TranscribingWhisper(WhisperPreTrainedModel):
         """
         rows: list[torch.Tensor | None] = [None] * len(lists)
         evidence = [0.0] * len(lists)
-        for one in self._heard(features, recorded):
+        for one in self._encode(features, recorded):
             mine = [(n, one.places.index(place)) for n, (place, _) in enumerate(lists) if place in one.places]
             if not mine:
                 continue
+            if one.attended is None:
+                end = torch.full((len(one.places), 1), self.config.first_pass["end"], device=one.heard.device)
+                one.attended = self.decoder(end, encoder_hidden_states=one.heard).past_key_values.cross_attention_cache
             numbers, at = map(list, zip(*mine, strict=True))
             texts = [lists[n][1] for n in numbers]
             transcribed = self._transcribed(one, at, texts)
@@ -132,32 +142,30 @@ class TranscribingWhisper(WhisperPreTrainedModel):
                 rows[n], evidence[n] = _joined(one.heard[at[i], :count], *transcribed[i]), speaks[i]
         return pad_sequence(rows, batch_first=True), self._counts(recorded)[[place for place, _ in lists]], evidence
 
-    def _heard(self, features: torch.Tensor, recorded: torch.Tensor) -> list[Encoded]:
-        """The encoder's output for recordings, of which those with equal windows are together.
+    def _encode(self, features: torch.Tensor, recorded: torch.Tensor) -> list[Encoded]:
+        """Recordings as the encoder hears them; those with equal windows are together.
 
-        That of the last recordings is kept, because lists are read before them again and again.
+        The last ones are kept, because lists are read before them again and again.
         """
-        weights = [parameter._version for parameter in self.encoder.parameters()]  # changes in place count them up
+        weights = [parameter._version for parameter in self.parameters()]  # changes in place count them up
         state = features.device, torch.is_autocast_enabled(features.device.type), weights
         if self._encoded:
             *kept, kept_state, found = self._encoded
             if kept_state == state and all(map(torch.equal, kept, (features, recorded))):
                 return found
-        found = list(self._newly_heard(features, recorded))
+        found = list(self._newly_encoded(features, recorded))
         self._encoded = features, recorded, state, found
         return found
 
-    def _newly_heard(self, features: torch.Tensor, recorded: torch.Tensor) -> Iterator[Encoded]:
-        """As `_heard`."""
+    def _newly_encoded(self, features: torch.Tensor, recorded: torch.Tensor) -> Iterator[Encoded]:
+        """As `_encode`."""
         longest = 2 * self.config.max_source_positions
         windows = ((recorded + SILENCE + GRID - 1) // GRID * GRID).clamp(SHORTEST, longest)
         counts = self._counts(recorded)
         for window in windows.unique().tolist():
             places = (windows == window).nonzero()[:, 0]
             heard = self.encoder.windowed(features[places][..., :window], windows[places])
-            first = torch.full((len(places), 1), self.config.first_pass["end"], device=heard.device)
-            cache = self.decoder(first, encoder_hidden_states=heard, use_cache=True).past_key_values
-            yield Encoded(places.tolist(), heard, cache.cross_attention_cache, counts[places])
+            yield Encoded(places.tolist(), heard, counts[places])
 
     def _counts(self, recorded: torch.Tensor) -> torch.Tensor:
         """The number of frames of recordings of `recorded` features, `[batch]`."""
@@ -233,7 +241,7 @@ class TranscribingWhisper(WhisperPreTrainedModel):
                 use_cache=True,
                 output_attentions=True,
             )
-            mask = F.pad(mask, (0, 1), value=1)
+            cache, mask = output.past_key_values, F.pad(mask, (0, 1), value=1)
             heads = [output.cross_attentions[layer][:, head, -1] for layer, head in settings["heads"]]
             states.append(output.last_hidden_state[:, -1])
             attention.append(torch.stack(heads).float().mean(0))
@@ -265,11 +273,11 @@ def _repeats(tokens: torch.Tensor) -> torch.Tensor:
 def written_logits(states: torch.Tensor, readout: torch.Tensor, settings: dict) -> torch.Tensor:
     """Logits in float32, `[..., tokens]`, of the tokens of text and, last, the end; -inf for those never written.
 
-    settings: `first_pass_settings`. What is chosen from them does not change with the batch or the data type, as it
-    might with logits in half precision.
+    readout: that of `TranscribingWhisper.readout`. settings: `first_pass_settings`. What is chosen from them does not
+    change with the batch or the data type, as it might with logits in half precision.
     """
     with torch.autocast(states.device.type, enabled=False):
-        logits = F.linear(states.float(), readout[: settings["end"] + 1].float())  # without languages, tasks and times
+        logits = F.linear(states.float(), readout)
     logits[..., settings["never"]] = -torch.inf
     return logits
 

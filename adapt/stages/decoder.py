@@ -69,7 +69,7 @@ def decoder(run: Run) -> None:
             write_json(run.path(LOG), dataclasses.asdict(result))
 
     record = {
-        **plan.normaliser_record(recipe),
+        **plan.transcripts_record(recipe),
         "decoder": dataclasses.asdict(settings),
         "base": plan.base_record(recipe),
         "seed": recipe.seed,

@@ -199,6 +199,11 @@ def normaliser_record(recipe: Recipe) -> dict[str, dict]:
     return {"data": {"normaliser": recipe.data.normaliser}}
 
 
+def transcripts_record(recipe: Recipe) -> dict[str, dict]:
+    """The record of a stage that trains on transcripts (`Run.transcribed`)."""
+    return {"data": {"normaliser": recipe.data.normaliser, "unwritable": recipe.data.unwritable}}
+
+
 def fusion_weights(recipe: Recipe) -> dict[str, float]:
     """The weights of the recipe's fusion section by part."""
     return {key: value for key, value in dataclasses.asdict(recipe.fusion).items() if key != "ilm_slot"}

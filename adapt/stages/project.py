@@ -127,7 +127,7 @@ def _record(run: Run) -> dict:
         "base": plan.base_record(recipe),
         "seed": recipe.seed,
         "precision": recipe.precision,
-        **plan.normaliser_record(recipe),
+        **plan.transcripts_record(recipe),
     }
     if "llm" in parts:
         record["lora"] = {"rank": recipe.decoder.rank, "alpha": recipe.decoder.alpha}

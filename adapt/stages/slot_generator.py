@@ -15,18 +15,19 @@ LOG = "generator/log.json"
 
 
 def slot_generator(run: Run) -> None:
-    """Write `generator/generator.safetensors`. Raises DataError if `data.source_replay` has only one recording."""
+    """Write `generator/generator.safetensors`. Raises DataError if fewer than two recordings can be used."""
     recipe = run.recipe
 
     def work(scratch: Path) -> None:
         from adapt.train.slot_generator import learn_slot_generator
 
         texts = [u.text for u in run.transcribed("source_replay")]
-        if len(texts) < 2:
-            problem = "has one recording, and the generator needs some to learn from and one to be checked on"
-            raise DataError(f"{recipe.data.source_replay}: {problem}; give more")
-        embeddings, out = run.source_audio("source_replay").embeddings, run.path(plan.GENERATOR)
-        result = learn_slot_generator(texts, embeddings, folder=scratch, out=out, seed=recipe.seed)
+        embeddings = run.source_audio("source_replay").embeddings
+        pairs = [pair for pair in zip(texts, embeddings, strict=True) if len(pair[1])]
+        if len(pairs) < 2:
+            raise DataError(f"{recipe.data.source_replay}: the generator needs two recordings with words; give more")
+        out = run.path(plan.GENERATOR)
+        result = learn_slot_generator(*zip(*pairs, strict=True), folder=scratch, out=out, seed=recipe.seed)
         if run.folder.ranks.is_first:
             write_json(run.path(LOG), dataclasses.asdict(result))
 
@@ -35,6 +36,6 @@ def slot_generator(run: Run) -> None:
         cosine = next(row["cosine"] for row in result["log"] if row["step"] == result["best_step"] and "cosine" in row)
         return f"{checkpoint_note(run, LOG)}, cosine to real audio {cosine:.2f}"
 
-    record = {**plan.normaliser_record(recipe), "base": plan.base_record(recipe), "seed": recipe.seed}
+    record = {**plan.transcripts_record(recipe), "base": plan.base_record(recipe), "seed": recipe.seed}
     inputs = run.paths(plan.projected(recipe)) + run.manifests.files(recipe.data.source_replay)
     run.stage("generator", record, inputs, [plan.GENERATOR, LOG], work, note, shared=True)

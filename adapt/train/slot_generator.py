@@ -19,7 +19,7 @@ from adapt.ranks import launched
 from adapt.train.common import TrainingResult, best_row, by_length, draw
 from adapt.train.fit import fit
 
-HELD_OUT = 8  # each eighth recording is kept out of the training
+HELD_OUT, MOST = 8, 256  # each eighth recording is kept out of the training, and no more than these
 STEPS, BATCH, RATE, EVAL_EVERY = 400, 16, 2e-3, 50
 DIAGONAL = 16.0  # weight, at step 0, of an alignment in which all characters have the same number of slots
 
@@ -35,16 +35,17 @@ def learn_slot_generator(
 ) -> TrainingResult:
     """Train a SlotGenerator on transcripts and their audio embeddings `[slots, hidden]`, and write it to `out`.
 
-    Of the recordings, at least two, each HELD_OUT-th is kept out, and the checkpoint with the lowest loss on those is
-    kept. In the log, `dev_loss` is their mean squared error in deviations, and `cosine` the mean cosine of predicted
-    and real embeddings, both without residuals and with the durations of the recording. folder: for checkpoints.
+    Of the recordings, at least two, each HELD_OUT-th is kept out, MOST at most, and the checkpoint with the lowest loss
+    on those is kept. In the log, `dev_loss` is their mean squared error in deviations, and `cosine` the mean cosine of
+    predicted and real embeddings, both without residuals and with the durations of the recording. folder: for
+    checkpoints.
     """
     torch.manual_seed(seed)
     rows = [row.float() for row in embeddings]
-    held_out = range(0, len(rows), HELD_OUT)
+    held_out = range(0, len(rows), HELD_OUT)[:MOST]
     train = [i for i in range(len(rows)) if i not in held_out]
     real, unheard = torch.cat([rows[i] for i in train]), torch.cat([rows[i] for i in held_out])
-    mean, deviation = real.mean(0), real.std(0).clamp_min(1e-6)
+    mean, deviation = real.mean(0), real.std(0, correction=0).clamp_min(1e-6)
     alphabet = "".join(sorted({" ", *"".join(texts[i] for i in train)}))
     model = SlotGenerator(alphabet, mean, deviation, torch.zeros_like(unheard)).to(real.device)
     standard = [(row - mean) / deviation for row in rows]

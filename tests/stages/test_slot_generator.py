@@ -37,6 +37,6 @@ def test_too_little_source_audio_is_one_line(recipe, tmp_path):
     source = recipe / "source.jsonl"
     source.write_text(source.read_text().splitlines()[0] + "\n")
     one = adapt("decoder", recipe, "-o", tmp_path / "b", *SHORT, *overrides("data.source_dev=", "data.source_test="))
-    assert one.exit_code == 1 and "source.jsonl: has one recording" in one.stderr, one.output
+    assert one.exit_code == 1 and "source.jsonl: the generator needs two recordings" in one.stderr, one.output
     for failed in (without, one):
         assert "Traceback" not in failed.output and failed.stderr.strip().count("\n") <= 1, failed.output
