@@ -74,5 +74,5 @@ def test_short_windows_give_nearly_the_frames_of_full_ones_with_real_weights():
             (short,), (full,) = (
                 [row[:n] for row, n in zip(*e.frames(*e.inputs(*samples)), strict=True)] for e in encoders
             )
-        cosines.append(torch.nn.functional.cosine_similarity(short, full, dim=-1))
+        cosines.append(torch.nn.functional.cosine_similarity(short[: len(full)], full, dim=-1))  # without the margin
     assert torch.cat(cosines).mean() > 0.9, "the frames differ, but little"
