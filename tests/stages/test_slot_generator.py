@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from adapt.stages.context import Run
 from adapt.train.slot_generator import learn_slot_generator
 
 from ..cli.conftest import overrides
@@ -29,6 +30,26 @@ def test_the_generator_is_learned_once_and_the_decoder_with_it(recipe, tmp_path)
     lines = {line.split()[0]: line for line in again.output.splitlines() if line}
     assert again.exit_code == 0 and "as before" in lines["generator"], again.output
     assert "decoder.steps changed: 2 -> 3" in again.output
+
+
+def test_a_recording_without_slots_is_left_out_and_a_changed_manifest_is_learned_anew(recipe, tmp_path, monkeypatch):
+    heard = Run.audio_embeddings
+
+    def first_is_silent(*args) -> list:
+        first, *others = heard(*args)
+        return [first[:0], *others]
+
+    monkeypatch.setattr(Run, "audio_embeddings", first_is_silent)
+    source = recipe / "source.jsonl"
+    rows = [json.loads(line) for line in source.read_text().splitlines()]
+    rows = [row | {"id": f"{row['id']}-{copy}"} for copy in range(3) for row in rows]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = adapt("decoder", recipe, "-o", tmp_path / "run", *SHORT)
+    assert done.exit_code == 0, done.output
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows[1:]))
+    again = adapt("decoder", recipe, "-o", tmp_path / "run", *SHORT)
+    lines = {line.split()[0]: line for line in again.output.splitlines() if line}
+    assert again.exit_code == 0 and "as before" not in lines["generator"], again.output
 
 
 def test_too_little_source_audio_is_one_line(recipe, tmp_path):
