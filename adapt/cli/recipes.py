@@ -360,7 +360,10 @@ def robustness(
 @click.command()
 @run_options
 @click.option(
-    "--method", "methods", multiple=True, help="KIND or KIND,KEY=VALUE,...  [default: every kind that the base can do]"
+    "--method",
+    "methods",
+    multiple=True,
+    help="KIND or KIND,KEY=VALUE,...  [default: every kind that base and recipe allow]",
 )
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="Trainings of each method.")
 @json_option

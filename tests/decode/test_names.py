@@ -19,6 +19,7 @@ from adapt.text.manifest import read_manifest
 from adapt.text.normalise import basic
 
 UTTERANCES = read_manifest(Path(__file__).parents[2] / "recipes/music/dev.jsonl")[:4]
+EMPEROR = "godspeed you black emperor"
 LEXICON = Lexicon("music", "", (Entry("Adele", "artist"), Entry("AC/DC", "artist", ("a c d c",)), Entry("Björk")))
 
 
@@ -74,11 +75,12 @@ def test_an_answer_that_is_the_list_is_recognised(tiny, text, leaks):
         ("play a c d c", "play ace", 4),
         ("play the swallows", "play swallows", 0),
         ("play adele and björk", "play a drill", 5),
+        ("play godspeed you black emperor", "play god", names_module.MOST_LETTERS),
     ],
 )
 def test_the_names_of_a_list_that_are_new(tiny, text, without, letters):
     names = NamesInPrompt(tiny, LEXICON, 2, basic)
-    assert names.letters_used(text, ("adele", "a c d c", "smoky bar", "björk"), without) == letters
+    assert names.letters_used(text, ("adele", "a c d c", "smoky bar", "björk", EMPEROR), without) == letters
 
 
 @pytest.mark.parametrize(
