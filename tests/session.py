@@ -8,11 +8,26 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
 from click.testing import CliRunner, Result
+from transformers import LogitsProcessor
 
 from adapt.cli import main
 
 WORDS = ["play", "stop", "louder", "again", "please", "now", "tell", "what"]
+
+
+class EndsAfter(LogitsProcessor):
+    """Ends each utterance of a batch after its number of tokens. ends: the tokens that end a transcript."""
+
+    def __init__(self, ends: list[int], lengths: list[int]):
+        self.ends, self.lengths = ends, lengths
+
+    def __call__(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        of_utterances = scores.clone().unflatten(0, (len(self.lengths), -1))
+        for row, length in zip(of_utterances, self.lengths, strict=True):
+            row[:, self.ends] += 100 if ids.shape[1] >= length else -100
+        return of_utterances.flatten(0, 1)
 
 
 def adapt(*arguments: object) -> Result:
@@ -39,8 +54,6 @@ def launched(*words: object, program: str | None = None) -> subprocess.Completed
 
 def lora(base: str, folder: Path, seed: int, spread: float = 0.3) -> Path:
     """Write an adapter of random weights, as a run would, and return its folder."""
-    import torch
-
     from adapt.model import adapter
     from adapt.model.load import load_speech_llm
 

@@ -1,4 +1,7 @@
-"""Beam search of transformers after prompts with audio. All beams of an utterance share the cache of its prompt."""
+"""Beam search of transformers after prompts with audio. All beams of an utterance share the cache of its prompt.
+
+Utterances that are finished leave the batch: the decoder computes nothing for them.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from transformers import Cache, LogitsProcessor, LogitsProcessorList
 from transformers.cache_utils import DynamicLayer
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from adapt.model.generator import Generator
 from adapt.model.speech_llm import SpeechLLM
 from adapt.recipe.domain import Transcribe
 
@@ -35,7 +40,7 @@ def generate(
     cache = speech_llm.new_cache()
     speech_llm.forward(embeds[:, :-1], mask[:, :-1], positions[:, :-1], cache, keep=1)
     branch(cache, torch.arange(len(prompts), device=embeds.device).repeat_interleave(num_beams))
-    tokens = speech_llm.generator.generate(
+    tokens = _Batch(speech_llm, len(prompts), num_beams).generate(
         inputs_embeds=embeds,
         attention_mask=mask,
         past_key_values=cache,
@@ -58,6 +63,59 @@ def _left_padded(prompts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.T
     return embeds, (columns >= longest - torch.tensor(lengths, device=embeds.device)[:, None]).long()
 
 
+class _Batch(Generator):
+    """The decoder in one search: `generate` sees the beams of all utterances, the decoder those that are in the cache.
+
+    Leaving copies the cache. So finished utterances leave together, once they are half of those in the cache. Their
+    logits are those of another utterance from then on; whatever they are, the transcripts stay as they are.
+    """
+
+    def __init__(self, speech_llm: SpeechLLM, utterances: int, num_beams: int):
+        super().__init__(speech_llm)
+        self._num_beams = num_beams
+        self._ends = torch.tensor(speech_llm.ends, device=self.device)
+        self._runs = torch.ones(utterances, dtype=torch.bool, device=self.device)
+        self._beams = torch.arange(utterances * num_beams, device=self.device)  # those in the cache, in order
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        **kwargs,
+    ) -> CausalLMOutputWithPast:
+        if input_ids is not None:
+            self._let_leave(input_ids[:, -1], past_key_values)
+        inputs = (input_ids, inputs_embeds, attention_mask, position_ids)
+        kept = (x if x is None else x[self._beams] for x in inputs)
+        output = super().forward(*kept, past_key_values, **kwargs)
+        if len(self._beams) < len(self._runs) * self._num_beams:
+            rows = self._beams.new_zeros(len(self._runs) * self._num_beams)
+            rows[self._beams] = torch.arange(len(self._beams), device=rows.device)
+            output.logits = output.logits[rows]
+        return output
+
+    def _let_leave(self, tokens: torch.Tensor, cache: Cache) -> None:
+        """Remove finished utterances from the cache. tokens: the last of each beam."""
+        self._runs &= ~torch.isin(tokens, self._ends).view(-1, self._num_beams).all(-1)  # greedy search
+        (stay,) = self._runs.repeat_interleave(self._num_beams)[self._beams].nonzero(as_tuple=True)
+        if 0 < len(stay) <= len(self._beams) / 2:
+            branch(cache, stay)
+            self._beams = self._beams[stay]
+
+    def _check_early_stop_heuristic(self, *args, **kwargs) -> torch.Tensor:
+        # Private in transformers. Only here does its beam search say which utterances no running beam can improve.
+        improves = super()._check_early_stop_heuristic(*args, **kwargs)
+        self._runs = improves[:, 0]
+        return improves
+
+    def _reorder_cache(self, cache: Cache, beams: torch.Tensor) -> Cache:
+        cache.reorder_cache(torch.searchsorted(self._beams, beams.long()[self._beams]))
+        return cache
+
+
 class _BeamLayer(DynamicLayer):
     """Keys and values of beams, without the copies of `DynamicLayer`, which copies all of them twice in each step.
 
@@ -68,7 +126,7 @@ class _BeamLayer(DynamicLayer):
     def __init__(self, layer: DynamicLayer, rows: torch.Tensor):
         super().__init__()
         self.lazy_initialization(layer.keys, layer.values)
-        self._prompt = layer.get_seq_length()
+        self._prompt = layer._prompt if isinstance(layer, _BeamLayer) else layer.get_seq_length()
         self._keys, self._values = (x.index_select(0, rows.to(x.device)) for x in (layer.keys, layer.values))
         self.keys, self.values = self._keys, self._values
 
@@ -89,12 +147,12 @@ class _BeamLayer(DynamicLayer):
 
 
 def branch(cache: Cache, rows: torch.Tensor) -> None:
-    """Turn the cache of prompts, one row for each utterance, into that of beams, in place. rows: the row of each beam.
+    """Turn a cache into that of beams, in place. rows: for each beam, the row of its prompt, or of the beam in `cache`.
 
     Layers of full attention become a `_BeamLayer`. Others, such as Mamba's states, stay as they are.
     """
     for i, layer in enumerate(cache.layers):
-        if type(layer) is DynamicLayer and layer.is_initialized:
+        if type(layer) in (DynamicLayer, _BeamLayer) and layer.is_initialized:
             cache.layers[i] = _BeamLayer(layer, rows)
         else:
             layer.reorder_cache(rows)

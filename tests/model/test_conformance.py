@@ -46,6 +46,7 @@ from adapt.train.decoder import tune_decoder
 from adapt.train.project import learn_from_pairs, trainable_audio_weights
 from adapt.train.soft_prompt import learn_soft_prompt
 
+from ..session import EndsAfter
 from .families import BUILDERS, WITHOUT_MODEL, WITHOUT_PROCESSOR
 
 FEW = ("qwen2_audio", "granite_speech", "gemma4", "qwen3_asr", "nemotron_h_omni")
@@ -181,6 +182,14 @@ def test_fused_beams_equal_a_plain_beam_search(llm):
 
     fused = [h[0] for h in generate(llm, prompts, 3, 5, [NgramFusion(automaton, 9.0)])]
     assert fused == [beam_search(llm, prompt, 3, 5, bonus) for prompt in prompts] != plain
+
+
+def test_utterances_that_end_leave_their_batch_and_change_nothing(llm):
+    prompts = [llm.prompt(slot) for slot in random_slots(llm, 3, 9, 5)]
+    lengths = [2, 6, 1]
+    together = generate(llm, prompts, 2, 6, [EndsAfter(llm.ends, lengths)])
+    alone = [generate(llm, [p], 2, 6, [EndsAfter(llm.ends, [n])]) for p, n in zip(prompts, lengths, strict=True)]
+    assert together == [found for (found,) in alone]
 
 
 @pytest.mark.parametrize("seconds", [0.6, 3.3])
