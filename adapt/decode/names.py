@@ -63,7 +63,7 @@ class NamesInPrompt:
         found = self._index.find(hypothesis, count)
         if phrases:
             found += NameIndex(map(Entry, phrases), self.normalise).find(hypothesis, count)
-            found.sort(key=lambda one: -one.similarity)
+            found.sort(key=lambda one: -one.score)
         names = dict.fromkeys(self._written(one.entry) for one in found)
         return tuple(filter(None, names))[:count]
 

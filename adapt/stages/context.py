@@ -176,10 +176,13 @@ class Run:
         from adapt.model.features import read_audio
         from adapt.model.heard import embeddings_and_heard
 
-        embeddings = []
-        for start in range(0, len(utterances), BATCH):
-            batch = [read_audio(u.audio) for u in utterances[start : start + BATCH]]
-            embeddings += embeddings_and_heard(speech_llm, batch)[0]
+        embeddings, hidden = [], not self.folder.ranks.is_first
+        form = "{desc:<10} [{bar:20}] {percentage:3.0f}%  {n_fmt}/{total_fmt} recordings  {remaining} left"
+        with tqdm(total=len(utterances), desc="hearing", bar_format=form, leave=False, disable=hidden) as bar:
+            for start in range(0, len(utterances), BATCH):
+                batch = [read_audio(u.audio) for u in utterances[start : start + BATCH]]
+                embeddings += embeddings_and_heard(speech_llm, batch)[0]
+                bar.update(len(batch))
         return embeddings
 
     def source_audio(self, key: str) -> PairedAudio | None:

@@ -1,8 +1,9 @@
 """Retrieval by sound: which names of a lexicon, however long it is, sound like something in a transcript.
 
 A recogniser that does not know a name writes words that sound like it ("craft work" for Kraftwerk). Names and
-transcript are spelled by sound, and a name is compared with every run of words of the transcript. An index of the
-letter pairs in each name finds those that are worth comparing.
+transcript are spelled by sound, and a name is compared with every run of words of the transcript. Of two names, that
+with more letters in common counts more: a short name is in many words by chance. An index of the letter pairs in each
+name finds those that are worth comparing.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from rapidfuzz.distance import Levenshtein
 from adapt.text.lexicon import Entry
 from adapt.text.words import words_of
 
-LEAST = 0.4  # similarity of a name that is found
+LEAST = 0.55  # similarity of a name that is found
 LONGEST = 7  # words that are compared with one name
-COMPARED = 2_000  # names that are compared with a transcript
+COMPARED = 3_000  # names that are compared with a transcript
 
 # Spellings of English that sound alike. Other scripts stay as they are written.
 _SOUNDS = [
@@ -50,6 +51,7 @@ _SOUNDS = [
         ("(?<=[^aeiou])e$", ""),
     )
 ]
+_CLASSES = str.maketrans("eioutθpgvʃʧjnl", "aaaaddbkfsssmr")  # of sounds that are often taken for each other
 _DIGITS = dict(enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]))
 
 
@@ -67,10 +69,10 @@ def by_sound(word: str) -> str:
 
 
 class Found(NamedTuple):
-    """An entry of the lexicon, and how much it sounds like a part of the transcript: 1 is equal, 0 nothing alike."""
+    """An entry of the lexicon, and how much it sounds like a part of the transcript (`NameIndex.find`)."""
 
     entry: Entry
-    similarity: float
+    score: float
 
 
 class NameIndex:
@@ -109,24 +111,30 @@ class NameIndex:
         return [word for word in map(by_sound, words_of(self._normalise(text))) if word]
 
     def find(self, transcript: str, count: int, compared: int = COMPARED) -> list[Found]:
-        """At most `count` entries of at least the similarity LEAST, the most similar first.
+        """At most `count` entries of more than the similarity LEAST, those with the highest score first.
 
-        The similarity is that of Levenshtein, 1 - distance / letters of the longer. compared: names that are compared,
-        those that share the largest part of their letter pairs with the transcript.
+        The similarity of a name and a run of words is 1 - Levenshtein distance / letters of the longer, in which an
+        edit within a class of sounds counts half. The score is (similarity - LEAST) * letters of the longer: what the
+        letters in common are worth, less those that differ. A name that the transcript contains comes first: its score
+        is infinite. compared: names that are compared, those that share the largest part of their letter pairs with the
+        transcript.
         """
-        runs = self.runs(transcript)
+        runs = sorted(self.runs(transcript))
         if not runs or not self._forms:
             return []
         chosen = self._sharing(self.letters(transcript), compared)
         forms = [self._forms[form] for form in chosen]
-        scorer = Levenshtein.normalized_similarity
-        similar = process.cdist(list(runs), forms, scorer=scorer, score_cutoff=LEAST, dtype=np.float32).max(0)
+        longer = np.maximum.outer(list(map(len, runs)), list(map(len, forms)))
+        of_classes = _similarities([run.translate(_CLASSES) for run in runs], [f.translate(_CLASSES) for f in forms])
+        of_letters = _similarities(runs, forms)
+        scores = longer * ((of_letters + of_classes) / 2 - LEAST)
+        scores = np.where(of_letters == 1, np.inf, scores).max(0)
         found: dict[int, Found] = {}
-        for place in np.argsort(-similar, kind="stable"):
-            if len(found) == count or similar[place] < LEAST:
+        for place in np.argsort(-scores, kind="stable"):
+            if len(found) == count or scores[place] <= 0:
                 break
             owner = int(self._owners[chosen[place]])
-            found.setdefault(owner, Found(self._entries[owner], float(similar[place])))
+            found.setdefault(owner, Found(self._entries[owner], float(scores[place])))
         return list(found.values())
 
     def _sharing(self, letters: str, compared: int) -> Sequence[int]:
@@ -137,6 +145,12 @@ class NameIndex:
         rows = [self._postings[self._starts[n] : self._starts[n + 1]] for n in numbers]
         shared = np.bincount(np.concatenate(rows), minlength=len(self._forms)) if rows else np.zeros(len(self._forms))
         return np.sort(np.argpartition(-(shared / self._pairs), compared)[:compared])
+
+
+def _similarities(runs: Sequence[str], forms: Sequence[str]) -> np.ndarray:
+    """1 - Levenshtein distance / letters of the longer, of each run and form, `[runs, forms]`; 0 for less than 0.3."""
+    scorer = Levenshtein.normalized_similarity
+    return process.cdist(runs, forms, scorer=scorer, score_cutoff=0.3, dtype=np.float32)
 
 
 def _pairs(letters: str) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from unittest.mock import patch
 
 from timing import MUSIC, interleaved
 
@@ -76,12 +77,13 @@ def joint_ctc(utterances: int = 64, beams: int = 4, batch: int = 16) -> dict:
 def transcription(recordings: int = 96, beams: int = 4, longest: int = 120) -> dict:
     """`adapt.decode.transcribe` beside the model's own `generate`, from files to transcripts, without CTC.
 
-    plain: recording by recording, in the order of the manifest; padded: in batches of 8 in that order. rtf: seconds for
-    a second of audio.
+    plain: recording by recording, in the order of the manifest; padded: in batches of 8 in that order; staying: ours,
+    but finished utterances stay in their batch. rtf: seconds for a second of audio.
     """
     import torch
     from torch.nn.utils.rnn import pad_sequence
 
+    from adapt.decode.beam_search import _Batch
     from adapt.decode.transcribe import transcribe
     from adapt.model.features import read_audio
     from adapt.model.load import load_speech_llm
@@ -93,11 +95,15 @@ def transcription(recordings: int = 96, beams: int = 4, longest: int = 120) -> d
     audio_s = sum(durations(spoken).values())
     texts: dict[str, dict[str, str]] = {}
 
-    def ours() -> None:
+    def ours(name: str = "ours") -> None:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "hyps.jsonl"
             transcribe(llm, spoken, out, num_beams=beams, max_new_tokens=longest, ctc_weight=0.0)
-            texts["ours"] = read_hypotheses(out)
+            texts[name] = read_hypotheses(out)
+
+    def staying() -> None:
+        with patch.object(_Batch, "_let_leave", lambda *_: None):
+            ours("staying")
 
     @torch.no_grad()
     def generated(name: str, batch: int) -> None:
@@ -118,14 +124,12 @@ def transcription(recordings: int = 96, beams: int = 4, longest: int = 120) -> d
             )
             texts[name] |= {u.id: llm.decode(row) for u, row in zip(rows, tokens.tolist(), strict=True)}
 
-    ways = (ours, lambda: generated("plain", 1), lambda: generated("padded", 8))
-    seconds = dict(zip(("ours", "plain", "padded"), interleaved(*ways, repetitions=3), strict=True))
+    names = ("ours", "plain", "padded", "staying")
+    ways = (ours, lambda: generated("plain", 1), lambda: generated("padded", 8), staying)
+    seconds = dict(zip(names, interleaved(*ways, repetitions=3), strict=True))
     row = {"name": "transcription", "device": str(llm.device), "audio_s": audio_s}
     row |= {f"{name}_s": taken for name, taken in seconds.items()}
     row |= {f"{name}_rtf": taken / audio_s for name, taken in seconds.items()}
-    row |= {
-        f"{name}_differing": sum(texts["ours"][i] != text for i, text in texts[name].items())
-        for name in ("plain", "padded")
-    }
-    row["padded_ratio"] = seconds["ours"] / seconds["padded"]
+    row |= {f"{name}_differing": sum(texts["ours"][i] != text for i, text in texts[name].items()) for name in names[1:]}
+    row |= {f"{name}_ratio": seconds["ours"] / seconds[name] for name in names[2:]}
     return row | {"ratio": seconds["ours"] / seconds["plain"]}

@@ -7,7 +7,6 @@ import random
 
 import pytest
 
-from adapt.text import retrieval
 from adapt.text.lexicon import Entry
 from adapt.text.normalise import basic
 from adapt.text.retrieval import NameIndex
@@ -47,7 +46,13 @@ def test_a_name_is_found_by_what_it_was_taken_for(transcript, name):
     index = NameIndex([Entry(n, spoken=spoken.get(n, ())) for n in NAMES], basic)
     found = index.find(transcript, 3)
     assert found[0].entry.written == name
-    assert all(a.similarity >= b.similarity >= retrieval.LEAST for a, b in itertools.pairwise(found))
+    assert all(a.score >= b.score > 0 for a, b in itertools.pairwise(found))
+
+
+def test_letters_in_common_count_and_a_name_in_the_transcript_comes_first():
+    index = NameIndex(map(Entry, ("Nas", "Ritz", "Shabu Shabu", "Mozzarella Sticks")), basic)
+    found = [one.entry.written for one in index.find("play nas to the rats in marzoella sticks", 4)]
+    assert found == ["Nas", "Mozzarella Sticks", "Ritz"]
 
 
 def test_what_sounds_like_no_name_finds_none():
