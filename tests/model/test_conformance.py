@@ -139,14 +139,15 @@ def test_texts_that_share_rows_have_the_logits_and_gradients_of_each_text_alone(
         assert_close(ours, alone)
 
 
-def test_greedy_search_takes_the_argmax_and_padding_changes_nothing(llm):
+def test_greedy_search_takes_the_argmax_and_a_batch_changes_nothing(llm):
     prompts = [llm.prompt(slot) for slot in random_slots(llm, 3, 9)]
     together = [h[0] for h in generate(llm, prompts, 1, 6)]
     assert together == [generate(llm, [prompt], 1, 6)[0][0] for prompt in prompts]
     for prompt, tokens in zip(prompts, together, strict=True):
-        with torch.no_grad():
-            best = llm.forward(torch.cat([prompt, llm.embed(tokens)])[None])[0].argmax(-1)
+        best = llm.forward(torch.cat([prompt, llm.embed(tokens)])[None])[0].argmax(-1)
         assert best[len(prompt) - 1 :][: len(tokens)].tolist() == tokens
+    stays = generate(llm, prompts, 2, 6, [EndsAfter(llm.ends, [1, 6])])[1]  # and the other leaves
+    assert stays == generate(llm, prompts[1:], 2, 6, [EndsAfter(llm.ends, [6])])[0]
 
 
 def beam_search(llm: SpeechLLM, prompt: torch.Tensor, num_beams: int, length: int, bonus) -> list[int]:
@@ -182,14 +183,6 @@ def test_fused_beams_equal_a_plain_beam_search(llm):
 
     fused = [h[0] for h in generate(llm, prompts, 3, 5, [NgramFusion(automaton, 9.0)])]
     assert fused == [beam_search(llm, prompt, 3, 5, bonus) for prompt in prompts] != plain
-
-
-def test_utterances_that_end_leave_their_batch_and_change_nothing(llm):
-    prompts = [llm.prompt(slot) for slot in random_slots(llm, 3, 9, 5)]
-    lengths = [2, 6, 1]
-    together = generate(llm, prompts, 2, 6, [EndsAfter(llm.ends, lengths)])
-    alone = [generate(llm, [p], 2, 6, [EndsAfter(llm.ends, [n])]) for p, n in zip(prompts, lengths, strict=True)]
-    assert together == [found for (found,) in alone]
 
 
 @pytest.mark.parametrize("seconds", [0.6, 3.3])
