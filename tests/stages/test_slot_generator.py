@@ -27,7 +27,7 @@ def test_the_generator_is_learned_once_and_the_decoder_with_it(recipe, tmp_path)
     stages = json.loads((tmp_path / "run/run.json").read_text())["stages"]
     assert "generator/generator.safetensors" in stages["decoder"]["inputs"]
     again = adapt("decoder", recipe, "-o", tmp_path / "run", *SHORT, *overrides("decoder.steps=3"))
-    lines = {line.split()[0]: line for line in again.output.splitlines() if line}
+    lines = {line.split()[0]: line for line in again.output.splitlines() if line.strip()}
     assert again.exit_code == 0 and "as before" in lines["generator"], again.output
     assert "decoder.steps changed: 2 -> 3" in again.output
 
@@ -48,7 +48,7 @@ def test_a_recording_without_slots_is_left_out_and_a_changed_manifest_is_learned
     assert done.exit_code == 0, done.output
     source.write_text("".join(json.dumps(row) + "\n" for row in rows[1:]))
     again = adapt("decoder", recipe, "-o", tmp_path / "run", *SHORT)
-    lines = {line.split()[0]: line for line in again.output.splitlines() if line}
+    lines = {line.split()[0]: line for line in again.output.splitlines() if line.strip()}
     assert again.exit_code == 0 and "as before" not in lines["generator"], again.output
 
 
