@@ -19,6 +19,7 @@ from adapt.decode.names import NamesInPrompt, borne_by_ctc, first_hypotheses, he
 from adapt.decode.parts import Batch, OwnPhrases
 from adapt.decode.rescore import Rescorer
 from adapt.decode.weights import Weights
+from adapt.errors import ModelError
 from adapt.model.features import SAMPLE_RATE
 from adapt.model.heard import embeddings_and_heard
 from adapt.model.speech_llm import SpeechLLM
@@ -70,12 +71,33 @@ def _of_audible(recognise: Recogniser, nothing: dict) -> Recogniser:
         audible = [i for i, recording in enumerate(samples) if is_audible(recording)]
         rows = [dict(nothing) for _ in samples]
         if audible:
-            found = recognise([samples[i] for i in audible], [phrases[i] for i in audible])
+            found = _fitting(recognise)([samples[i] for i in audible], [phrases[i] for i in audible])
             for i, row in zip(audible, found, strict=True):
                 rows[i] = row
         return rows
 
     return recognise_audible
+
+
+def _fitting(recognise: Recogniser) -> Recogniser:
+    """The recogniser, which takes recordings by halves where together they do not fit the memory of a GPU.
+
+    Raises ModelError for one that does not fit by itself.
+    """
+
+    def recognise_fitting(samples: Sequence[np.ndarray], phrases: OwnPhrases) -> list[dict]:
+        try:
+            return recognise(samples, phrases)
+        except torch.OutOfMemoryError:
+            if len(samples) == 1:
+                problem = f"a recording of {len(samples[0]) / SAMPLE_RATE:.0f} s does not fit the memory of the GPU"
+                raise ModelError(f"{problem}; lower num_beams or choose a smaller dtype") from None
+        torch.cuda.empty_cache()
+        middle = len(samples) // 2
+        halves = (slice(None, middle), slice(middle, None))
+        return [row for half in halves for row in recognise_fitting(samples[half], phrases[half])]
+
+    return recognise_fitting
 
 
 @dataclass(frozen=True)

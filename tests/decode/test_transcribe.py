@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
+from adapt.decode import recognise
 from adapt.decode.recognise import Search, decoder_recogniser
 from adapt.decode.transcribe import transcribe
-from adapt.errors import DataError
+from adapt.errors import DataError, ModelError
 from adapt.model.features import read_audio, read_segments
 from adapt.model.load import load_speech_llm
 from adapt.text.clip import Clip
@@ -30,6 +32,26 @@ def test_a_killed_transcription_goes_on_to_the_same_lines(tiny, noise, tmp_path)
     killed.write_text(lines[0] + lines[1][:9])
     transcribe(tiny, utterances, killed, batch_size=1, max_new_tokens=8)
     assert killed.read_text() == whole.read_text()
+
+
+def test_recordings_that_do_not_fit_the_memory_together_are_transcribed_by_halves(tiny, noise, tmp_path, monkeypatch):
+    for i, samples in enumerate(noise):
+        soundfile.write(tmp_path / f"{i}.wav", samples, 16_000)
+    utterances = [Utterance(str(i), "", Clip(tmp_path / f"{i}.wav")) for i in range(len(noise))]
+    transcribe(tiny, utterances, tmp_path / "alone.jsonl", batch_size=1, max_new_tokens=8)
+    room, plain = 1, recognise.generate
+
+    def little_room(speech_llm, prompts, *others):
+        if len(prompts) > room:
+            raise torch.OutOfMemoryError
+        return plain(speech_llm, prompts, *others)
+
+    monkeypatch.setattr(recognise, "generate", little_room)
+    transcribe(tiny, utterances, tmp_path / "halves.jsonl", max_new_tokens=8)
+    assert (tmp_path / "halves.jsonl").read_text() == (tmp_path / "alone.jsonl").read_text()
+    room = 0
+    with pytest.raises(ModelError, match="does not fit the memory of the GPU; lower num_beams"):
+        transcribe(tiny, utterances, tmp_path / "none.jsonl", max_new_tokens=8)
 
 
 @pytest.mark.parametrize(
