@@ -119,7 +119,7 @@ class NameIndex:
         is infinite. compared: names that are compared, those that share the largest part of their letter pairs with the
         transcript.
         """
-        runs = sorted(self.runs(transcript))
+        runs = list(self.runs(transcript))
         if not runs or not self._forms:
             return []
         chosen = self._sharing(self.letters(transcript), compared)
