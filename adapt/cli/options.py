@@ -46,7 +46,8 @@ dtype_option = click.option(
     default="auto",
     show_default=True,
     type=click.Choice(DTYPES),
-    help="Precision of the weights. auto: fp32 for models of `adapt base` and on a CPU, else as saved.",
+    help="Precision of the weights. auto: fp32 on a CPU, but bf16 for a large model saved in half precision if the CPU "
+    "computes in it; on a GPU fp32 for models of `adapt base`, and others as saved.",
 )
 language_option = click.option(
     "--language",

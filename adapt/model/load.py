@@ -23,7 +23,7 @@ from transformers.utils import logging
 
 from adapt.errors import ModelError, first_line
 from adapt.model import learned_prompt
-from adapt.model.bases import find_base
+from adapt.model.bases import find_base, parameters, tensors
 from adapt.model.composed import ComposedConfig, ComposedForSpeechRecognition
 from adapt.model.families import FAMILIES, family_of
 from adapt.model.shard import check_shard, shard
@@ -33,6 +33,7 @@ from adapt.model.support import refusal
 from adapt.model.tokenizer import word_ids
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+LARGE = 100_000_000  # parameters from which bf16 makes a model faster on a CPU that computes in it
 MAX_SECONDS = 30.0  # longest recording for models of transformers: encoders of Whisper silently drop the rest
 
 
@@ -43,10 +44,11 @@ def load_speech_llm(
 
     name: a built-in base, a folder, or `owner/name` or `owner/name@revision` on the hub. device: `cpu`, `cuda`,
     `cuda:1`, `mps`; `spread` distributes the model over all devices; `shard` divides its decoder among the processes of
-    a launch (`adapt.model.shard`); `auto` is CUDA where available, else CPU. dtype: `fp32`, `bf16` or `fp16`; `auto` is
-    fp32 for models of `adapt base` and on a CPU or MPS, else the data type of the saved weights. quantise: 8 or 4 bits
-    for the linear layers, by bitsandbytes, on CUDA; None: no quantisation. language: ISO 639-1, for families whose
-    prompt names it.
+    a launch (`adapt.model.shard`); `auto` is CUDA where available, else CPU. dtype: `fp32`, `bf16` or `fp16`; `auto`
+    is, on a CPU that computes in bf16, bf16 for a model of 100 million parameters or more that was saved in half
+    precision; otherwise fp32 on a CPU, on MPS and for models of `adapt base`, else the data type of the saved weights.
+    quantise: 8 or 4 bits for the linear layers, by bitsandbytes, on CUDA; None: no quantisation. language: ISO 639-1,
+    for families whose prompt names it.
 
     Raises `ModelError` if there is no such model, if it cannot be a base, and if weights are missing.
     """
@@ -60,12 +62,14 @@ def load_speech_llm(
         if quantise or device == "spread":
             argument = f"quantise: {quantise} bits" if quantise else "device: 'spread'"
             raise ModelError(f"{argument}: not for models built by `adapt base`, which are small; leave it out")
-        model = _weights(ComposedForSpeechRecognition, path, strict=True, dtype=DTYPES.get(dtype, torch.float32))
+        precision = DTYPES.get(dtype) or _half_on_cpu(path, device) or torch.float32
+        model = _weights(ComposedForSpeechRecognition, path, strict=True, dtype=precision)
         model = model if shards else model.to(device)
         speech_llm = view(name, model.eval(), AutoTokenizer.from_pretrained(path))
         return _with_prompt(shard(speech_llm, device) if shards else speech_llm, path)
     processor = _processor(path, config)
-    arguments: dict[str, object] = {"dtype": DTYPES.get(dtype, torch.float32 if device in ("cpu", "mps") else "auto")}
+    saved = torch.float32 if device in ("cpu", "mps") else "auto"
+    arguments: dict[str, object] = {"dtype": DTYPES.get(dtype) or _half_on_cpu(path, device) or saved}
     if device == "spread":
         arguments["device_map"] = "auto"
     if quantise:
@@ -76,6 +80,23 @@ def load_speech_llm(
     merge_own_lora(model)
     speech_llm = view_with_processor(name, model.eval(), processor, language)
     return _with_prompt(shard(speech_llm, device) if shards else speech_llm, path)
+
+
+def _half_on_cpu(path: Path, device: str) -> torch.dtype | None:
+    """bf16 for a large model saved in half precision, if `device` is a CPU that computes in bf16, else None."""
+    if device != "cpu" or not computes_in_bf16(torch.device(device)):
+        return None
+    try:
+        in_half = not any(kind == "F32" for kind, _ in tensors(path).values())
+        return torch.bfloat16 if in_half and parameters(path) >= LARGE else None
+    except ModelError:  # no safetensors, or broken ones, of which loading itself says what is wrong
+        return None
+
+
+def computes_in_bf16(device: torch.device) -> bool:
+    """Whether the hardware of a CPU or CUDA device computes in bf16."""
+    cuda = device.type == "cuda"
+    return torch.cuda.is_bf16_supported(including_emulation=False) if cuda else torch.cpu._is_avx512_bf16_supported()
 
 
 def _with_prompt(speech_llm: SpeechLLM, path: Path) -> SpeechLLM:

@@ -235,7 +235,8 @@ class Recipe(Common):
     dtype: str = field(
         default="auto",
         metadata={
-            "help": "data type of the weights; auto: fp32 for models of `adapt base` and on a CPU, else as saved",
+            "help": "data type of the weights; auto: fp32 on a CPU, but bf16 for a model of 100 million parameters in "
+            "half precision if the CPU computes in it; on a GPU fp32 for models of `adapt base`, and others as saved",
             "choices": choices.DTYPES,
         },
     )

@@ -89,19 +89,22 @@ class Run:
         """Name of the model that both stages start from: the base, or the folder of the model that `project` wrote."""
         return str(self.path(TRAINED_BASE).resolve()) if trained_parts(self.recipe) else self.recipe.base
 
-    def fresh_speech_llm(self, name: str) -> SpeechLLM:
+    def fresh_speech_llm(self, name: str, exact: bool = False) -> SpeechLLM:
         """A newly loaded model, which the caller may change.
 
-        Raises RecipeError for the device `shard` in a stage that one process does alone: it would wait for the others.
+        exact: for a model that will be saved: `dtype: auto` is fp32 on a CPU, which holds saved weights exactly. Raises
+        RecipeError for the device `shard` in a stage that one process does alone: it would wait for the others.
         """
-        from adapt.model.load import load_speech_llm
+        from adapt.model.load import device_of, load_speech_llm
 
         if self.device == "shard" and self._alone:
             problem = f"device: 'shard' divides the base among processes, but one does the stage {self._alone} alone"
             raise RecipeError(f"{problem}; run this stage first, with another device")
         recipe = self.recipe
         bits = QUANTISE_BITS[recipe.quantise]
-        return load_speech_llm(name, self.device, dtype=recipe.dtype, quantise=bits, language=recipe.language)
+        fp32 = exact and recipe.dtype == "auto" and device_of(self.device) == "cpu"
+        dtype = "fp32" if fp32 else recipe.dtype
+        return load_speech_llm(name, self.device, dtype=dtype, quantise=bits, language=recipe.language)
 
     def speech_llm(self, name: str | None = None) -> SpeechLLM:
         """A model that no caller may change, loaded once. name: None: the base."""

@@ -79,7 +79,7 @@ def _learn(run: Run, scratch: Path) -> None:
 
     recipe, settings, parts = run.recipe, run.recipe.project, plan.trained_parts(run.recipe)
     template = plan.prompt_template(recipe)
-    speech_llm = run.fresh_speech_llm(recipe.base) if parts else run.speech_llm()
+    speech_llm = run.fresh_speech_llm(recipe.base, exact=True) if parts else run.speech_llm()
     try:
         trainable_audio_weights(speech_llm, parts)
     except ModelError as error:

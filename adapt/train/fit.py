@@ -20,6 +20,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
 from adapt.errors import TrainingError
+from adapt.model.load import computes_in_bf16
 from adapt.ranks import launched
 
 EXPLODED = 3.0  # factor of the first loss, or of 1 nat if that is larger, above which a loss has exploded
@@ -148,10 +149,7 @@ def uses_bf16(precision: str, device: torch.device) -> bool:
     >>> uses_bf16("bf16", torch.device("cpu")), uses_bf16("fp32", torch.device("cpu"))
     (True, False)
     """
-    if precision != "auto":
-        return precision == "bf16"
-    cuda = device.type == "cuda"
-    return torch.cuda.is_bf16_supported(including_emulation=False) if cuda else torch.cpu._is_avx512_bf16_supported()
+    return computes_in_bf16(device) if precision == "auto" else precision == "bf16"
 
 
 def warmup_cosine(steps: int, warmup: int) -> Callable[[int], float]:

@@ -12,7 +12,7 @@ from peft import LoraConfig
 from peft.tuners.lora import LoraModel
 
 from adapt.errors import ModelError
-from adapt.model import adapter
+from adapt.model import adapter, load
 from adapt.model.bases import tensors
 from adapt.model.composed import PROJECTORS, ComposedConfig, ComposedForSpeechRecognition
 from adapt.model.features import pad
@@ -60,6 +60,21 @@ def test_reload_is_bit_identical(tiny, noise, tmp_path):
     for before, after in zip(tiny.audio_embeddings(noise), again.audio_embeddings(noise), strict=True):
         assert torch.equal(before, after)
     assert again.target_ids("play it") == tiny.target_ids("play it")
+
+
+@pytest.mark.parametrize(
+    "saved, large, computes", [("half", 0, True), ("float", 0, True), ("half", 1e9, True), ("half", 0, False)]
+)
+def test_a_large_model_in_half_precision_is_bf16_on_a_cpu_that_computes_in_it(
+    tiny, tmp_path, monkeypatch, saved, large, computes
+):
+    monkeypatch.setattr(load, "LARGE", large)
+    monkeypatch.setattr(load, "computes_in_bf16", lambda device: computes)
+    getattr(tiny.model, saved)().save_pretrained(tmp_path)
+    tiny.tokenizer.save_pretrained(tmp_path)
+    wanted = torch.bfloat16 if (saved, large, computes) == ("half", 0, True) else torch.float32
+    assert load_speech_llm(str(tmp_path), "cpu").model.dtype == wanted
+    assert load_speech_llm(str(tmp_path), "cpu", dtype="fp32").model.dtype == torch.float32
 
 
 def test_unknown_models_and_weights_that_do_not_fit_are_errors(tiny, tmp_path):
