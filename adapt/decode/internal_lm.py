@@ -37,19 +37,24 @@ class InternalLM(LogitsProcessor):
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         ids = input_ids[:, self.prompt_length :]
         previous = self._tracker.previous_rows(ids)
-        embed = self.model.get_input_embeddings()
         if previous is None:
             self._cache = DynamicCache(config=self.model.config.get_text_config(decoder=True))
-            inputs = torch.cat([self.prompt.expand(len(ids), -1, -1), embed(ids).to(self.prompt.dtype)], 1)
+            logits = self._logits_after(self.prompt[None])
+            # All rows begin with the same prompt.
+            self._cache.reorder_cache(torch.zeros(len(ids), dtype=torch.long, device=ids.device))
         else:
             self._cache.reorder_cache(previous)
-            inputs = embed(ids[:, -1:])
-        logits = self.model(inputs_embeds=inputs, past_key_values=self._cache, use_cache=True, logits_to_keep=1).logits[
-            :, -1
-        ]
+            ids = ids[:, -1:]
+        if ids.shape[1]:
+            logits = self._logits_after(self.model.get_input_embeddings()(ids))
         subtracted = self.weight * logits.to(scores.dtype).log_softmax(-1)
         subtracted[:, self.special] = 0
         return scores - subtracted
+
+    def _logits_after(self, rows: torch.Tensor) -> torch.Tensor:
+        """Logits of the next token after rows that continue the cache, `[batch, vocabulary]`."""
+        output = self.model(inputs_embeds=rows, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
+        return output.logits[:, -1]
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -155,10 +155,6 @@ class SpeechLLM:
         others = (None,) * (len(inspect.signature(per_layer).parameters) - 1)
         return lambda ids: per_layer(ids, *others).flatten(-2)
 
-    @functools.cached_property
-    def _takes_logits_to_keep(self) -> bool:
-        return "logits_to_keep" in inspect.signature(self.model.forward).parameters
-
     def rows(self, ids: torch.Tensor) -> torch.Tensor:
         """Rows `[..., width]` of token ids."""
         rows = family_of(self.model.config).embed(self.model, ids)
@@ -202,14 +198,13 @@ class SpeechLLM:
                 past = cache.get_seq_length() if cache is not None else 0
                 positions = torch.arange(past, past + rows.shape[1], device=rows.device).expand(len(rows), -1)
             positions = positions.expand(3, *positions.shape)
-        if keep and self._takes_logits_to_keep:
-            arguments["logits_to_keep"] = keep
         if positions is not None:
             arguments["position_ids"] = positions
         if cache is not None:
             arguments["past_key_values"] = cache
-        logits = model(inputs_embeds=rows, attention_mask=mask, use_cache=cache is not None, **arguments).logits
-        logits = logits[:, -keep:] if keep else logits
+        # For rows of states that are not contiguous, torch would copy frozen weights of the output layer for each row.
+        with self._to_output(lambda states: states[:, -keep:].contiguous()) if keep else nullcontext():
+            logits = model(inputs_embeds=rows, attention_mask=mask, use_cache=cache is not None, **arguments).logits
         return logits if self.scale == 1 else logits / self.scale
 
     def logits_at(
@@ -227,21 +222,20 @@ class SpeechLLM:
         No other place reaches the output layer, which for a large vocabulary would take much of the time and most of
         the memory.
         """
-
-        def select(_: torch.nn.Module, states: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-            return (states[0][tuple(places)][None],)
-
-        hook = self._output_layer.register_forward_pre_hook(select)
-        try:
+        with self._to_output(lambda states: states[tuple(places)][None]):
             return self.forward(rows, mask, positions, cache, through=through)[0]
+
+    @contextmanager
+    def _to_output(self, select: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
+        """Let the layer that outputs logits see what `select` returns of the decoder's states."""
+        # Some families only know the output layer of their LLM.
+        models = (module for module in self.model.modules() if isinstance(module, PreTrainedModel))
+        layer = next(layer for model in models if (layer := model.get_output_embeddings()) is not None)
+        hook = layer.register_forward_pre_hook(lambda _, inputs: (select(inputs[0]), *inputs[1:]))
+        try:
+            yield
         finally:
             hook.remove()
-
-    @property
-    def _output_layer(self) -> torch.nn.Module:
-        """The layer that outputs logits; some families only know that of their LLM."""
-        models = (module for module in self.model.modules() if isinstance(module, PreTrainedModel))
-        return next(layer for model in models if (layer := model.get_output_embeddings()) is not None)
 
     @contextmanager
     def plain_attention(self) -> Iterator[None]:

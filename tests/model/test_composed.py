@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -51,6 +52,18 @@ def test_generate_takes_audio_as_in_other_speech_llms(tiny, noise):
     by_ids = tiny.model.generate(ids, input_features=features, feature_attention_mask=mask, **settings)
     by_embeddings = tiny.model.generate(inputs_embeds=tiny.prompt(slots[0])[None], **settings)
     assert by_ids[0, ids.shape[1] :].tolist() == by_embeddings[0].tolist()
+
+
+def test_the_output_layer_sees_the_last_states_alone_and_in_one_block(tiny, noise):
+    rows = torch.stack([tiny.prompt(tiny.audio_embeddings(noise[:1])[0])] * 3)
+    every, seen = tiny.forward(rows), []
+    layer = tiny.model.get_output_embeddings()
+    with torch.no_grad(), patch.object(layer, "forward", lambda states: seen.append(states) or real(states)):
+        real = type(layer).forward.__get__(layer)
+        last = tiny.forward(rows, keep=2)
+    assert [states.shape[:2] for states in seen] == [(3, 2)]
+    assert seen[0].is_contiguous(), "of others, torch copies frozen weights of the layer for each row"
+    torch.testing.assert_close(last, every[:, -2:])
 
 
 def test_reload_is_bit_identical(tiny, noise, tmp_path):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import jiwer
@@ -13,6 +16,7 @@ import soundfile
 
 from adapt.model.features import SAMPLE_RATE, read_audio
 from tests.session import adapt
+from tests.test_kills import contents
 
 WER = 0.3  # above what was measured, so that another machine passes
 NATURAL = Path(__file__).resolve().parents[2] / "recipes/music/natural"
@@ -51,3 +55,44 @@ def test_thirty_seconds_are_recognised_as_their_parts_are_and_silence_is_no_word
     long, silence = transcripts(tmp_path / "long.wav", tmp_path / "silence.wav")
     assert silence == ""
     assert jiwer.wer(" ".join(texts), long) < WER
+
+
+def test_a_run_that_is_killed_in_each_stage_ends_as_one_that_was_left_alone(tmp_path):
+    keys = {"decoder.steps": 6, "decoder.eval_every": 3, "fusion.lm": 0.1}
+    for key, name, count in (("test", "test", 12), ("source_test", "source", 8), ("source_dev", "dev", 4)):
+        rows = [json.loads(line) for line in (NATURAL / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+        lines = [json.dumps(row | {"audio": str(NATURAL / row["audio"])}) + "\n" for row in rows[:count]]
+        manifest = tmp_path / f"{key}.jsonl"
+        manifest.write_text("".join(lines), encoding="utf-8")
+        keys[f"data.{key}"] = manifest
+    keys["data.source_replay"] = keys["data.source_dev"]
+    command = [sys.executable, "-m", "adapt", "run", NATURAL, "-o"]
+    settings = [part for key, value in keys.items() for part in ("-s", f"{key}={value}")]
+
+    def start(out: Path) -> subprocess.Popen:
+        return subprocess.Popen([*command, out, *settings], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+    def seconds(out: Path) -> dict[str, float]:
+        """Those of each stage that is done."""
+        path = out / "run.json"
+        return (
+            {name: s["seconds"] for name, s in json.loads(path.read_text())["stages"].items()} if path.exists() else {}
+        )
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    _, messages = (process := start(whole)).communicate()
+    assert process.returncode == 0, messages.decode()
+    expected, stages = contents(whole), seconds(whole)
+    within = []
+    for number, (stage, length) in enumerate(stages.items()):
+        process = start(killed)
+        while len(seconds(killed)) < number and process.poll() is None:
+            time.sleep(0.05)
+        time.sleep(length / 2)
+        process.kill()
+        process.communicate()
+        within += [stage] if len(seconds(killed)) == number else []
+    assert len(within) > len(stages) / 2, within
+    _, messages = (process := start(killed)).communicate()
+    assert process.returncode == 0, messages.decode()
+    assert contents(killed) == expected
