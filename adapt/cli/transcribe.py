@@ -102,6 +102,19 @@ def _channel(ctx: click.Context, option: click.Option, value: str) -> str:
     help="Most names in a prompt.",
 )
 @click.option(
+    "--text",
+    metavar="TEXT",
+    help="Domain text, for an encoder that transcribes, as that of small: before a recording it reads the sentences "
+    "that sound most like its first transcript.",
+)
+@click.option(
+    "--sentences",
+    default=TranscriptionJob.sentences,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Sentences of --text that it reads.",
+)
+@click.option(
     "--boost",
     type=float,
     callback=weight,

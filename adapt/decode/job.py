@@ -26,6 +26,7 @@ from adapt.text.files import nfc
 from adapt.text.lexicon import read_lexicon
 from adapt.text.manifest import Utterance, read_manifest
 from adapt.text.normalise import NORMALISERS
+from adapt.text.sentences import sentences
 from adapt.text.transcripts import read_hypotheses
 
 if TYPE_CHECKING:
@@ -49,8 +50,10 @@ class TranscriptionJob:
     CHANNELS or a number, from 0. adapters: folders by name; a single one is named `default`, and several are named
     after their domains. prompt: file of a learned prompt of `adapt project`; None: the prompt of the base. ctc_weight:
     None: the default if the base has a CTC head. lm, lexicon, rescore: None: none. boost: None: the default of the
-    chosen `decoder`. names: as the key `transcribe.names`. out: None: a temporary file. quantise: None: none. engine:
-    one of ENGINES. workers: actors of Ray, each with a model of its own; None: as many as the cluster has GPUs, or one.
+    chosen `decoder`. names: as the key `transcribe.names`. text: domain text, as `data.text`, of which an encoder that
+    transcribes reads `sentences` sentences before a recording; None: none. out: None: a temporary file. quantise: None:
+    none. engine: one of ENGINES. workers: actors of Ray, each with a model of its own; None: as many as the cluster has
+    GPUs, or one.
     """
 
     audio: Sequence[str]
@@ -66,6 +69,8 @@ class TranscriptionJob:
     boost: float | None = None
     names: str = Transcribe.names
     names_in_prompt: int = Transcribe.names_in_prompt
+    text: str | None = None
+    sentences: int = 3
     ilm: float = 0.0
     rescore: str | None = None
     rescore_weight: float = 0.1
@@ -115,6 +120,10 @@ def conflict(job: TranscriptionJob) -> str | None:
         return f"--names {job.names}: --decoder ctc has no prompt; leave out one of the two"
     if job.names != Transcribe.names and not job.lexicon and not manifests:
         return f"--names {job.names}: there are no names; give --lexicon too"
+    if job.sentences != TranscriptionJob.sentences and not job.text:
+        return "--sentences: there is no text; give --text too, or leave it out"
+    if job.text and job.decoder == "ctc":
+        return "--text: --decoder ctc has no prompt; leave out one of the two"
     if job.nbest > job.num_beams:
         return f"--nbest {job.nbest}: more than the {job.num_beams} beams; give --num-beams {job.nbest}"
     if job.workers is not None and job.engine != "ray":
@@ -229,6 +238,9 @@ def load(job: TranscriptionJob) -> SpeechLLM:
         raise DataError(f"{needs_ctc}: the base {job.base!r} has no encoder with a CTC head; leave the option out")
     if job.decoder == "first-pass" and not llm.transcribes:
         raise DataError(f"--decoder first-pass: the encoder of the base {job.base!r} writes none; leave the option out")
+    if job.text and not llm.transcribes:
+        problem = f"the encoder of the base {job.base!r} does not transcribe, and reads no sentences"
+        raise DataError(f"--text: {problem}; leave the option out")
     if job.prompt:
         llm = learned_prompt.with_learned(llm, learned_prompt.load_learned_prompt(job.prompt, llm))
     for name, folder in job.adapters.items():
@@ -260,13 +272,16 @@ def job_fusion(job: TranscriptionJob, speech_llm: SpeechLLM, has_phrases: bool) 
 
 
 def names_of(job: TranscriptionJob, speech_llm: SpeechLLM) -> NamesInPrompt | None:
-    """The names that the options put into prompts; None for none."""
+    """The names and sentences that the options put into prompts; None for none."""
     from adapt.decode.names import NamesInPrompt
 
-    if job.names not in ("prompt", "both"):
+    lists = job.names in ("prompt", "both")
+    if not lists and not job.text:
         return None
-    lexicon = read_lexicon(job.lexicon) if job.lexicon else None
-    return NamesInPrompt(speech_llm, lexicon, job.names_in_prompt, NORMALISERS[job.normaliser])
+    lexicon = read_lexicon(job.lexicon) if job.lexicon and lists else None
+    text = sentences(job.text) if job.text else ()
+    count = job.names_in_prompt if lists else 0
+    return NamesInPrompt(speech_llm, lexicon, count, NORMALISERS[job.normaliser], text, job.sentences)
 
 
 def rescorer_of(job: TranscriptionJob, speech_llm: SpeechLLM) -> Rescorer | None:

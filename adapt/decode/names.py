@@ -2,14 +2,15 @@
 
 A long list confuses a speech LLM, so the list of an utterance holds the names that sound like something in a first
 hypothesis (2505.19179 retrieves them likewise). Models sometimes answer with the list itself, or with a name that
-nobody said; such utterances are decoded again without names.
+nobody said; such utterances are decoded again without names. An encoder that transcribes also reads sentences of the
+domain text.
 """
 
 from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from adapt.decode.parts import OwnPhrases
 from adapt.model.heard import Listed, heard_after_lists
 from adapt.model.speech_llm import SpeechLLM
 from adapt.text.lexicon import Entry, Lexicon
-from adapt.text.retrieval import NameIndex
+from adapt.text.retrieval import NameIndex, SentenceIndex
 
 DrawnLists = Callable[[str, random.Random], Sequence[str]]
 
@@ -31,10 +32,23 @@ MOST_LETTERS = 12  # of a name that count; a name that only changes the spelling
 
 
 class NamesInPrompt:
-    """The names that go into prompts. lexicon: None: only the phrases of utterances. count: most names in a prompt."""
+    """The names and sentences that go into prompts.
 
-    def __init__(self, speech_llm: SpeechLLM, lexicon: Lexicon | None, count: int, normalise: Callable[[str], str]):
+    lexicon: None: only the phrases of utterances. count: most names in a prompt. text: of the domain, of which
+    an encoder that transcribes reads `sentences` sentences before a recording; () for none.
+    """
+
+    def __init__(
+        self,
+        speech_llm: SpeechLLM,
+        lexicon: Lexicon | None,
+        count: int,
+        normalise: Callable[[str], str],
+        text: Iterable[str] = (),
+        sentences: int = 0,
+    ):
         self.speech_llm, self.count, self.normalise = speech_llm, count, normalise
+        self._text, self._sentences = SentenceIndex(text, normalise), sentences
         entries = lexicon.entries if lexicon else ()
         self._index = NameIndex(entries, normalise)
         self._spoken = {self._written(entry): entry.spoken for entry in entries if entry.spoken}
@@ -66,6 +80,10 @@ class NamesInPrompt:
             found.sort(key=lambda one: -one.score)
         names = dict.fromkeys(self._written(one.entry) for one in found)
         return tuple(filter(None, names))[:count]
+
+    def sentences_like(self, text: str) -> tuple[str, ...]:
+        """The sentences of the text that sound most like a transcript."""
+        return tuple(self._text.find(text, self._sentences))
 
     def _written(self, entry: Entry) -> str:
         """An entry as the model writes it: Whisper names in capitals, the toolkit's own decoders normalised text."""
@@ -155,34 +173,39 @@ def heard_with_names(
     phrases: OwnPhrases,
     names: NamesInPrompt,
 ) -> dict[int, Listed]:
-    """What an encoder that transcribes heard of each recording after the best list of names, by its place in `samples`.
+    """What an encoder that transcribes heard of each recording after the best list, by its place in `samples`.
 
-    Each recording is transcribed after its list of `lists`, and after the two lists that the result leads to. Of the
-    transcripts that are believed, the one with the most evidence counts; without one, the recording is left out. heard:
-    as in `adapt.model.heard`. first: the hypotheses without a list. phrases: as in `NamesInPrompt.lists`.
+    Each recording is transcribed after its list of `lists`, and after the two lists that the result leads to; also
+    after the sentences that sound most like its first transcript, and after those that sound most like the best one. Of
+    the transcripts that are believed, the one with the most evidence counts; without one, the recording is left out.
+    heard: as in `adapt.model.heard`. first: the hypotheses without a list. phrases: as in `NamesInPrompt.lists`.
     """
-    best: dict[int, Listed] = {}
+    best: dict[int, tuple[Listed, str]] = {}
 
-    def read(trials: Sequence[tuple[int, Sequence[str]]]) -> list[str]:
-        """The transcript of each recording after a list."""
+    def read(trials: Mapping[tuple[int, tuple[str, ...]], bool]) -> list[str]:
+        """The transcript of each recording after a list, which is one of names or else of sentences."""
         if not trials:
             return []
-        after = heard_after_lists(speech_llm, samples, heard, trials)
+        after = heard_after_lists(speech_llm, samples, heard, list(trials))
         texts = first_hypotheses(speech_llm, [], [listed.heard for listed in after], 0)
-        for (i, own), listed, text in zip(trials, after, texts, strict=True):
-            if names.are_borne(text, own, first[i], listed.evidence):
-                best[i] = max(best.get(i, listed), listed, key=lambda one: one.evidence)
+        for ((i, own), are_names), listed, text in zip(trials.items(), after, texts, strict=True):
+            borne = names.are_borne(text, own, first[i], listed.evidence) if are_names else listed.evidence > 0
+            if borne and (i not in best or listed.evidence > best[i][0].evidence):
+                best[i] = listed, text
         return texts
 
-    trials = [(i, own) for i, own in enumerate(lists) if own]
-    second = {
-        (i, new): None
-        for (i, own), text in zip(trials, read(trials), strict=True)
-        for new in names.second_lists(text, phrases[i], own)
-        if new and new != tuple(own)
-    }
-    read(list(second))
-    return best
+    near = list(map(names.sentences_like, first))
+    trials = {(i, tuple(own)): True for i, own in enumerate(lists) if own}
+    trials |= {(i, own): False for i, own in enumerate(near) if own}
+    second = {}
+    for ((i, own), are_names), text in zip(trials.items(), read(trials), strict=True):
+        lists_of_names = names.second_lists(text, phrases[i], own) if are_names else ()
+        second |= {(i, new): True for new in lists_of_names if new and new != own}
+    for i, (_, text) in best.items():
+        if set(nearer := names.sentences_like(text)) != set(near[i]):
+            second[i, nearer] = False
+    read(second)
+    return {i: listed for i, (listed, _) in best.items()}
 
 
 def borne_by_ctc(speech_llm: SpeechLLM, posteriors: torch.Tensor, text: str, without: str) -> bool:

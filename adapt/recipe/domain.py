@@ -175,9 +175,17 @@ class Transcribe(BeamSearch):
         },
     )
     names_in_prompt: int = field(default=10, metadata={"help": "most names in the prompt of an utterance", "low": 1})
+    sentences: int = field(
+        default=0,
+        metadata={
+            "help": "sentences of the domain text, those that sound most like its first transcript, that an encoder "
+            "which transcribes reads before a recording, as that of `small`; 0 for none, 3 for a gain in words",
+            "low": 0,
+        },
+    )
 
     def search(self) -> dict[str, int | float]:
-        """The settings without those of names."""
+        """The settings without those of names and sentences."""
         return {f.name: getattr(self, f.name) for f in dc.fields(BeamSearch)}
 
 

@@ -38,16 +38,17 @@ NEEDS: dict[str, Callable[[Recipe], object]] = {
 class System:
     """A system that is transcribed.
 
-    of: one of NAMES. weights: of the parts of fusion by key; None: no fusion. names: whether its prompt lists names.
+    of: one of NAMES. weights: of the parts of fusion by key; None: no fusion. prompted: whether its prompt holds
+    names or sentences (`plan.in_prompt`).
     """
 
     of: str
     weights: dict[str, float] | None = None
-    names: bool = False
+    prompted: bool = False
 
 
 def systems(run: Run) -> dict[str, System]:
-    """The systems by name: each of NAMES that the run has, followed by the same with names in its prompt and fusion.
+    """The systems by name: each of NAMES that the run has, followed by the same with more in its prompt and fusion.
 
     The weights are those that `adapt tune` found, else those of the recipe. The first system is the baseline, and the
     report shows examples of the last.
@@ -76,9 +77,10 @@ def systems(run: Run) -> dict[str, System]:
             continue
         plain = {of: System(of), **{name: system for name, system in fused.items() if system.of == of}}
         ordered |= plain
-        if run.recipe.transcribe.names in plan.PROMPTS and of != "ctc":
+        if (held := plan.in_prompt(run.recipe)) and of != "ctc":
+            prompted = " + ".join((of, *held))
             ordered |= {
-                name.replace(of, f"{of} + names", 1): dataclasses.replace(system, names=True)
+                name.replace(of, prompted, 1): dataclasses.replace(system, prompted=True)
                 for name, system in plain.items()
             }
     return ordered
@@ -102,9 +104,12 @@ def _inputs_of(run: Run, system: System) -> dict[str, Path]:
 
 
 def fused_files(run: Run, system: System) -> list[Path]:
-    """The input files of the parts of fusion with a weight in the system, and of the names in its prompt."""
-    files = list(_inputs_of(run, system).values())
-    return [*files, run.lexicon] if system.names and run.lexicon not in files else files
+    """The input files of the parts of fusion with a weight in the system, and of what its prompt holds."""
+    held = plan.in_prompt(run.recipe) if system.prompted else ()
+    files = [*_inputs_of(run, system).values()]
+    files += [run.lexicon] if plan.NAMES in held else []
+    files += [run.path(plan.TRAIN)] if plan.SENTENCES in held else []
+    return list(dict.fromkeys(files))
 
 
 def fusion_of(run: Run, system: System) -> Fusion | CtcFusion | None:
@@ -129,14 +134,20 @@ def fusion_of(run: Run, system: System) -> Fusion | CtcFusion | None:
 
 
 def names_of(run: Run, system: System) -> NamesInPrompt | None:
-    """The names for the prompts of a system; None for none."""
+    """The names and sentences for the prompts of a system; None for none."""
     from adapt.decode.names import NamesInPrompt
 
-    if not system.names:
+    if not system.prompted:
         return None
-    recipe, lexicon = run.recipe, read_lexicon(run.lexicon)
-    normalise = NORMALISERS[recipe.data.normaliser]
-    return NamesInPrompt(system_model(run, system.of), lexicon, recipe.transcribe.names_in_prompt, normalise)
+    recipe, counts = run.recipe, plan.in_prompt(run.recipe)
+    return NamesInPrompt(
+        system_model(run, system.of),
+        read_lexicon(run.lexicon) if plan.NAMES in counts else None,
+        counts.get(plan.NAMES, 0),
+        NORMALISERS[recipe.data.normaliser],
+        text=run.lines(plan.TRAIN) if plan.SENTENCES in counts else (),
+        sentences=counts.get(plan.SENTENCES, 0),
+    )
 
 
 def transcribe_command(run: Run) -> str:
@@ -149,11 +160,14 @@ def transcribe_command(run: Run) -> str:
     if system.of == "adapted" and weights.keys() <= {"lm", "ilm", "boost"} and "ilm" not in files:
         words += ["--lm", files["lm"], "--lm-weight", f"{weights['lm']:g}"] if "lm" in weights else []
         words += ["--ilm", f"{weights['ilm']:g}"] if "ilm" in weights else []
-        if "boost" in weights or system.names:
+        held = plan.in_prompt(recipe) if system.prompted else ()
+        if "boost" in weights or plan.NAMES in held:
             words += ["--lexicon", os.path.relpath(run.lexicon)]
         words += ["--boost", f"{weights['boost']:g}"] if "boost" in weights else []
-        if system.names:
+        if plan.NAMES in held:
             words += ["--names", "both" if "boost" in weights else "prompt"]
+        if plan.SENTENCES in held:
+            words += ["--text", run.path(plan.TRAIN), "--sentences", recipe.transcribe.sentences]
     options = {
         "--num-beams": (recipe.transcribe.num_beams, Transcribe.num_beams),
         "--names-in-prompt": (recipe.transcribe.names_in_prompt, Transcribe.names_in_prompt),

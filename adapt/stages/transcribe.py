@@ -70,8 +70,8 @@ def _record(run: Run, system: System) -> dict:
     if system.weights:
         record |= plan.normaliser_record(recipe)
         record["fusion"] = system.weights | {"ilm_slot": recipe.fusion.ilm_slot}
-    if system.names:
-        record |= plan.normaliser_record(recipe) | {"names": recipe.transcribe.names_in_prompt}
+    if system.prompted:
+        record |= plan.normaliser_record(recipe) | plan.in_prompt(recipe)
     return record
 
 

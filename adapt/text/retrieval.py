@@ -1,4 +1,4 @@
-"""Retrieval by sound: which names of a lexicon, however long it is, sound like something in a transcript.
+"""Retrieval by sound: which names of a lexicon, and which sentences of a text, sound like a transcript or a part of it.
 
 A recogniser that does not know a name writes words that sound like it ("craft work" for Kraftwerk). Names and
 transcript are spelled by sound, and a name is compared with every run of words of the transcript. Of two names, that
@@ -8,6 +8,7 @@ name finds those that are worth comparing.
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from array import array
@@ -16,14 +17,16 @@ from typing import NamedTuple
 
 import numpy as np
 from rapidfuzz import process
-from rapidfuzz.distance import Levenshtein
+from rapidfuzz.distance import Indel, Levenshtein
 
 from adapt.text.lexicon import Entry
+from adapt.text.sentences import sample
 from adapt.text.words import words_of
 
 LEAST = 0.55  # similarity of a name that is found
 LONGEST = 7  # words that are compared with one name
 COMPARED = 3_000  # names that are compared with a transcript
+SENTENCES = 100_000  # of a longer text, a random sample is compared
 
 # Spellings of English that sound alike. Other scripts stay as they are written.
 _SOUNDS = [
@@ -55,6 +58,7 @@ _CLASSES = str.maketrans("eioutθpgvʃʧjnl", "aaaaddbkfsssmr")  # of sounds tha
 _DIGITS = dict(enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]))
 
 
+@functools.lru_cache(100_000)
 def by_sound(word: str) -> str:
     """A word of normalised text as it sounds in English, roughly; digits are read one by one.
 
@@ -145,6 +149,30 @@ class NameIndex:
         rows = [self._postings[self._starts[n] : self._starts[n + 1]] for n in numbers]
         shared = np.bincount(np.concatenate(rows), minlength=len(self._forms)) if rows else np.zeros(len(self._forms))
         return np.sort(np.argpartition(-(shared / self._pairs), compared)[:compared])
+
+
+class SentenceIndex:
+    """The sentences of a text, normalised, by sound. normalise: applied to sentences and transcripts."""
+
+    def __init__(self, sentences: Iterable[str], normalise: Callable[[str], str]):
+        self._normalise = normalise
+        kept, _ = sample(dict.fromkeys(filter(None, map(normalise, sentences))), SENTENCES, seed=1)
+        self._sounds = {sentence: self._by_sound(sentence) for sentence in kept}
+
+    def find(self, transcript: str, count: int) -> list[str]:
+        """The `count` sentences that sound most like a transcript, the most similar first.
+
+        The similarity is 1 - insertions and deletions of letters by sound / letters of both. A transcript without words
+        has none.
+        """
+        sound = self._by_sound(transcript)
+        if not sound:
+            return []
+        found = process.extract(sound, self._sounds, scorer=Indel.normalized_similarity, limit=count)
+        return [sentence for _, _, sentence in found]
+
+    def _by_sound(self, text: str) -> str:
+        return " ".join(map(by_sound, words_of(self._normalise(text))))
 
 
 def _similarities(runs: Sequence[str], forms: Sequence[str]) -> np.ndarray:

@@ -47,9 +47,9 @@ def check_tuning(run: Run) -> None:
 def tune(run: Run) -> None:
     """Tune the weights of each system on `data.dev`, and write `lm/tuned.json` for `adapt run`.
 
-    If the recipe puts names into prompts, they are there while the weights are tuned. `data.source_dev`, if the recipe
-    names it, is decoded too, as a guard set. Recordings longer than the base takes at once are left out. Raises errors
-    as `check_tuning` does.
+    If the recipe puts names or sentences into prompts, they are there while the weights are tuned. `data.source_dev`,
+    if the recipe names it, is decoded too, as a guard set. Recordings longer than the base takes at once are left out.
+    Raises errors as `check_tuning` does.
     """
     check_tuning(run)
     recipe = run.recipe
@@ -59,13 +59,12 @@ def tune(run: Run) -> None:
         "transcribe": recipe.transcribe.search(),
         **plan.normaliser_record(recipe),
     }
-    names = recipe.transcribe.names in plan.PROMPTS
-    if names:
-        settings["names"] = recipe.transcribe.names_in_prompt
+    settings |= plan.in_prompt(recipe)
+    prompted = bool(plan.in_prompt(recipe))
     searches = _searches(run)
     settings["searches"] = [[of, *active] for of, active in searches]
     inputs = run.manifests.files(*_manifests(run)) + run.paths(plan.ADAPTER)
-    systems = [System(of, dict.fromkeys(active, 1.0), names) for of, active in searches]
+    systems = [System(of, dict.fromkeys(active, 1.0), prompted) for of, active in searches]
     inputs += dict.fromkeys(path for system in systems for path in fused_files(run, system))
 
     def note() -> str:
@@ -150,7 +149,7 @@ class _DevSet:
     def tuned(self, of: str, active: Sequence[str], advance: Callable[[], object]) -> TunedSystem:
         """Tune the parts `active` of the system `of`."""
         weights = dataclasses.asdict(Weights(**dict.fromkeys(active, 1.0)))
-        system = System(of, weights, of != "ctc" and self.run.recipe.transcribe.names in plan.PROMPTS)
+        system = System(of, weights, of != "ctc" and bool(plan.in_prompt(self.run.recipe)))
         llm, names = system_model(self.run, of), names_of(self.run, system)
         if of == "ctc":
             posteriors = _posteriors(llm, self.utterances)

@@ -53,6 +53,10 @@ def test_a_base_that_transcribes_is_tuned_as_it_is_run(recipe, tmp_path, monkeyp
     names = {name.replace(row["of"], f"{row['of']} + names", 1) for name, row in systems.items()}
     scored = {row["system"] for row in json.loads((tmp_path / "run/scores/metrics.json").read_text())["rows"]}
     assert scored >= {*systems, *names, "first pass + names"}
+    sentences = ["transcribe.names=prompt", "transcribe.sentences=2"]
+    prompt = adapt("run", recipe, "-o", tmp_path / "run", *overrides(*settings[:-1], *sentences))
+    assert prompt.exit_code == 0 and "first pass + names + sentences" in prompt.stdout, prompt.output
+    assert "run/text/train.txt --sentences 2" in prompt.stdout
     prompt = adapt("run", recipe, "-o", tmp_path / "run", *overrides(*settings[:-1], "transcribe.names=prompt"))
     assert prompt.exit_code == 0 and "boost" not in prompt.stdout and "+ LM" in prompt.stdout, prompt.output
 

@@ -53,6 +53,8 @@ def test_a_manifest_of_parquet_is_transcribed_as_one_of_json_is(tiny, recordings
         ({"decoder": "ctc", "ctc_weight": 0.0}, "gives one hypothesis"),
         ({"decoder": "first-pass", "ilm": 0.1}, "gives one hypothesis"),
         ({"ilm": 0.1, "adapters": {"a": Path("x"), "b": Path("y")}}, "several adapters"),
+        ({"text": "text.txt", "decoder": "ctc"}, "--decoder ctc has no prompt"),
+        ({"sentences": 2}, "give --text too"),
         ({"nbest": 5}, "give --num-beams 5"),
         ({"workers": 2}, "give --engine ray too"),
         ({"device": "shard"}, "only trains"),
@@ -63,6 +65,12 @@ def test_options_that_exclude_each_other_are_an_error(options, problem):
     job = TranscriptionJob(["none.wav"], **options)
     assert problem in conflict(job)
     with pytest.raises(RecipeError, match=problem):
+        run_job(job)
+
+
+def test_sentences_are_for_a_base_that_transcribes(tiny, recordings):
+    job = TranscriptionJob([str(recordings[0])], base=tiny.name, text="text.txt", device="cpu")
+    with pytest.raises(DataError, match=r"--text: the encoder of .* does not transcribe, and reads no sentences"):
         run_job(job)
 
 

@@ -7,9 +7,10 @@ import random
 
 import pytest
 
+from adapt.text import retrieval
 from adapt.text.lexicon import Entry
 from adapt.text.normalise import basic
-from adapt.text.retrieval import NameIndex
+from adapt.text.retrieval import NameIndex, SentenceIndex
 
 NAMES = (
     "Kraftwerk",
@@ -73,6 +74,16 @@ def test_the_index_finds_what_an_exhaustive_search_finds():
         found += len(every & {one.entry for one in index.find(heard, 20)})
         total += len(every)
     assert found >= 0.9 * total
+
+
+def test_sentences_are_found_by_what_they_were_taken_for(monkeypatch):
+    text = ["Play craft work, now!", "play kraftwerk now", "stop the music", "", "stop the music"]
+    index = SentenceIndex(text, basic)
+    assert index.find("place craft work now", 5) == ["play craft work now", "play kraftwerk now", "stop the music"]
+    assert index.find("stopped the musik", 1) == ["stop the music"]
+    assert index.find("", 3) == index.find("?!", 3) == SentenceIndex([], basic).find("play", 3) == []
+    monkeypatch.setattr(retrieval, "SENTENCES", 2)
+    assert len(SentenceIndex(text, basic).find("play", 5)) == 2
 
 
 def test_a_name_counts_once_however_many_forms_it_has():
