@@ -28,6 +28,7 @@ DrawnLists = Callable[[str, random.Random], Sequence[str]]
 DOUBT = 15.0  # nats of CTC by which the audio may speak against a name that the prompt listed
 LETTERS = 4  # of a name that is believed where the evidence is above 0
 LETTER = 2.5  # nats that each letter more adds to the evidence, and each letter less takes from it
+SENTENCE = 1.0  # nats of evidence above which a transcript after sentences of the text is believed
 MOST_LETTERS = 12  # of a name that count; a name that only changes the spelling has as many
 
 
@@ -176,11 +177,11 @@ def heard_with_names(
     """What an encoder that transcribes heard of each recording after the best list, by its place in `samples`.
 
     Each recording is transcribed after its list of `lists`, and after the two lists that the result leads to; also
-    after the sentences that sound most like its first transcript, and after those that sound most like the best one. Of
-    the transcripts that are believed, the one with the most evidence counts; without one, the recording is left out.
-    heard: as in `adapt.model.heard`. first: the hypotheses without a list. phrases: as in `NamesInPrompt.lists`.
+    after the sentences that sound most like its first transcript. Of the transcripts that are believed, the one with
+    the most evidence counts; without one, the recording is left out. heard: as in `adapt.model.heard`. first: the
+    hypotheses without a list. phrases: as in `NamesInPrompt.lists`.
     """
-    best: dict[int, tuple[Listed, str]] = {}
+    best: dict[int, Listed] = {}
 
     def read(trials: Mapping[tuple[int, tuple[str, ...]], bool]) -> list[str]:
         """The transcript of each recording after a list, which is one of names or else of sentences."""
@@ -189,23 +190,19 @@ def heard_with_names(
         after = heard_after_lists(speech_llm, samples, heard, list(trials))
         texts = first_hypotheses(speech_llm, [], [listed.heard for listed in after], 0)
         for ((i, own), are_names), listed, text in zip(trials.items(), after, texts, strict=True):
-            borne = names.are_borne(text, own, first[i], listed.evidence) if are_names else listed.evidence > 0
-            if borne and (i not in best or listed.evidence > best[i][0].evidence):
-                best[i] = listed, text
+            borne = names.are_borne(text, own, first[i], listed.evidence) if are_names else listed.evidence > SENTENCE
+            if borne:
+                best[i] = max(best.get(i, listed), listed, key=lambda one: one.evidence)
         return texts
 
-    near = list(map(names.sentences_like, first))
     trials = {(i, tuple(own)): True for i, own in enumerate(lists) if own}
-    trials |= {(i, own): False for i, own in enumerate(near) if own}
+    trials |= {(i, near): False for i, text in enumerate(first) if (near := names.sentences_like(text))}
     second = {}
     for ((i, own), are_names), text in zip(trials.items(), read(trials), strict=True):
         lists_of_names = names.second_lists(text, phrases[i], own) if are_names else ()
         second |= {(i, new): True for new in lists_of_names if new and new != own}
-    for i, (_, text) in best.items():
-        if set(nearer := names.sentences_like(text)) != set(near[i]):
-            second[i, nearer] = False
     read(second)
-    return {i: listed for i, (listed, _) in best.items()}
+    return best
 
 
 def borne_by_ctc(speech_llm: SpeechLLM, posteriors: torch.Tensor, text: str, without: str) -> bool:

@@ -133,25 +133,20 @@ def test_ctc_bears_what_was_said(tiny, samples):
     assert not borne_by_ctc(tiny, heard[0], said * 50, said), "more letters than frames"
 
 
-@pytest.mark.parametrize("evidence", [1.0, -1.0])
+@pytest.mark.parametrize("evidence", [1.1, 0.9])
 def test_sentences_that_sound_like_the_transcript_are_read_where_the_recording_speaks_for_them(
     tiny, monkeypatch, evidence
 ):
-    text = ["stop the music", "play ten mile run", "play ten miles", "ten mile runs"]
-    names = NamesInPrompt(tiny, None, 0, basic, text, 2)
-    heard = {
-        ("play ten miles", "play ten mile run"): ("ten mile run", 5 * evidence),
-        ("ten mile runs", "play ten mile run"): ("the ten mile run", 9 * evidence),
-    }
+    names = NamesInPrompt(tiny, None, 0, basic, ["stop the music", "play ten mile run", "play ten miles"], 2)
+    near = ("play ten miles", "play ten mile run")
     read = []
 
     def after(llm, samples, rows, lists):
         read.extend(lists)
-        return [Listed(torch.zeros(0), *heard[own]) for _, own in lists]
+        return [Listed(torch.zeros(0), "play ten mile run", evidence) for _ in lists]
 
     monkeypatch.setattr(names_module, "heard_after_lists", after)
     monkeypatch.setattr(names_module, "first_hypotheses", lambda llm, slots, rows, most: rows)
     best = heard_with_names(tiny, [], [], ["play ten miles", ""], [(), ()], [None, None], names)
-    found = {0: "the ten mile run"} if evidence > 0 else {}
-    assert {i: listed.heard for i, listed in best.items()} == found
-    assert [i for i, _ in read] == ([0, 0] if evidence > 0 else [0]), "the best transcript leads to others"
+    assert read == [(0, near)]
+    assert {i: listed.heard for i, listed in best.items()} == ({0: "play ten mile run"} if evidence > 1 else {})
