@@ -179,7 +179,7 @@ class Transcribe(BeamSearch):
         default=0,
         metadata={
             "help": "sentences of the domain text, those that sound most like its first transcript, that an encoder "
-            "which transcribes reads before a recording, as that of `small`; 0 for none, 3 for a gain in words",
+            "which transcribes, as that of `small`, reads before a recording; 0: none",
             "low": 0,
         },
     )

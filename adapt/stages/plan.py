@@ -24,7 +24,6 @@ NEEDS_SOFT_PROMPT = ("soft-prompt", "soft-prompt+simulate", "mixed")
 SIMULATES = ("simulate", "soft-prompt+simulate", "mixed")
 
 BOOSTS, PROMPTS = ("boost", "both"), ("prompt", "both")  # values of `transcribe.names`
-NAMES, SENTENCES = "names", "sentences"  # in prompts, and so in the names of systems
 
 # The way out of text that the base cannot write.
 WRITE = "they are left out: write them as they are spoken, or give `data.unwritable: fold` for text without accents"
@@ -130,9 +129,9 @@ def finds_terms(recipe: Recipe) -> bool:
 
 
 def in_prompt(recipe: Recipe) -> dict[str, int]:
-    """How many NAMES and SENTENCES the prompt of an utterance holds at most; without the key if there are none."""
+    """How many `names` and `sentences` the prompt of an utterance holds at most; without the key if there are none."""
     names = recipe.transcribe.names_in_prompt if recipe.transcribe.names in PROMPTS else 0
-    return {key: count for key, count in ((NAMES, names), (SENTENCES, recipe.transcribe.sentences)) if count}
+    return {key: count for key, count in (("names", names), ("sentences", recipe.transcribe.sentences)) if count}
 
 
 def lists_names(recipe: Recipe) -> bool:

@@ -107,8 +107,8 @@ def fused_files(run: Run, system: System) -> list[Path]:
     """The input files of the parts of fusion with a weight in the system, and of what its prompt holds."""
     held = plan.in_prompt(run.recipe) if system.prompted else ()
     files = [*_inputs_of(run, system).values()]
-    files += [run.lexicon] if plan.NAMES in held else []
-    files += [run.path(plan.TRAIN)] if plan.SENTENCES in held else []
+    files += [run.lexicon] if "names" in held else []
+    files += [run.path(plan.TRAIN)] if "sentences" in held else []
     return list(dict.fromkeys(files))
 
 
@@ -142,11 +142,11 @@ def names_of(run: Run, system: System) -> NamesInPrompt | None:
     recipe, counts = run.recipe, plan.in_prompt(run.recipe)
     return NamesInPrompt(
         system_model(run, system.of),
-        read_lexicon(run.lexicon) if plan.NAMES in counts else None,
-        counts.get(plan.NAMES, 0),
+        read_lexicon(run.lexicon) if "names" in counts else None,
+        counts.get("names", 0),
         NORMALISERS[recipe.data.normaliser],
-        text=run.lines(plan.TRAIN) if plan.SENTENCES in counts else (),
-        sentences=counts.get(plan.SENTENCES, 0),
+        text=run.lines(plan.TRAIN) if "sentences" in counts else (),
+        sentences=counts.get("sentences", 0),
     )
 
 
@@ -161,12 +161,12 @@ def transcribe_command(run: Run) -> str:
         words += ["--lm", files["lm"], "--lm-weight", f"{weights['lm']:g}"] if "lm" in weights else []
         words += ["--ilm", f"{weights['ilm']:g}"] if "ilm" in weights else []
         held = plan.in_prompt(recipe) if system.prompted else ()
-        if "boost" in weights or plan.NAMES in held:
+        if "boost" in weights or "names" in held:
             words += ["--lexicon", os.path.relpath(run.lexicon)]
         words += ["--boost", f"{weights['boost']:g}"] if "boost" in weights else []
-        if plan.NAMES in held:
+        if "names" in held:
             words += ["--names", "both" if "boost" in weights else "prompt"]
-        if plan.SENTENCES in held:
+        if "sentences" in held:
             words += ["--text", run.path(plan.TRAIN), "--sentences", recipe.transcribe.sentences]
     options = {
         "--num-beams": (recipe.transcribe.num_beams, Transcribe.num_beams),
