@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -176,32 +176,35 @@ def heard_with_names(
 ) -> dict[int, Listed]:
     """What an encoder that transcribes heard of each recording after the best list, by its place in `samples`.
 
-    Each recording is transcribed after its list of `lists`, and after the two lists that the result leads to; also
-    after the sentences that sound most like its first transcript. Of the transcripts that are believed, the one with
-    the most evidence counts; without one, the recording is left out. heard: as in `adapt.model.heard`. first: the
-    hypotheses without a list. phrases: as in `NamesInPrompt.lists`.
+    Each recording is transcribed after its list of `lists`, and after the two lists that the result leads to. Of the
+    transcripts that are believed, the one with the most evidence counts. Without one, the recording is transcribed
+    after the sentences that sound most like its first transcript; if that is not believed either, it is left out.
+    heard: as in `adapt.model.heard`. first: the hypotheses without a list. phrases: as in `NamesInPrompt.lists`.
     """
     best: dict[int, Listed] = {}
 
-    def read(trials: Mapping[tuple[int, tuple[str, ...]], bool]) -> list[str]:
-        """The transcript of each recording after a list, which is one of names or else of sentences."""
+    def read(trials: Sequence[tuple[int, Sequence[str]]], are_names: bool = True) -> list[str]:
+        """The transcript of each recording after a list, of names or else of sentences."""
         if not trials:
             return []
-        after = heard_after_lists(speech_llm, samples, heard, list(trials))
+        after = heard_after_lists(speech_llm, samples, heard, trials)
         texts = first_hypotheses(speech_llm, [], [listed.heard for listed in after], 0)
-        for ((i, own), are_names), listed, text in zip(trials.items(), after, texts, strict=True):
+        for (i, own), listed, text in zip(trials, after, texts, strict=True):
             borne = names.are_borne(text, own, first[i], listed.evidence) if are_names else listed.evidence > SENTENCE
             if borne:
                 best[i] = max(best.get(i, listed), listed, key=lambda one: one.evidence)
         return texts
 
-    trials = {(i, tuple(own)): True for i, own in enumerate(lists) if own}
-    trials |= {(i, near): False for i, text in enumerate(first) if (near := names.sentences_like(text))}
-    second = {}
-    for ((i, own), are_names), text in zip(trials.items(), read(trials), strict=True):
-        lists_of_names = names.second_lists(text, phrases[i], own) if are_names else ()
-        second |= {(i, new): True for new in lists_of_names if new and new != own}
-    read(second)
+    trials = [(i, own) for i, own in enumerate(lists) if own]
+    second = {
+        (i, new): None
+        for (i, own), text in zip(trials, read(trials), strict=True)
+        for new in names.second_lists(text, phrases[i], own)
+        if new and new != tuple(own)
+    }
+    read(list(second))
+    near = [(i, names.sentences_like(text)) for i, text in enumerate(first) if i not in best]
+    read([(i, own) for i, own in near if own], are_names=False)
     return best
 
 

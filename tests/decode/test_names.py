@@ -147,6 +147,10 @@ def test_sentences_that_sound_like_the_transcript_are_read_where_the_recording_s
 
     monkeypatch.setattr(names_module, "heard_after_lists", after)
     monkeypatch.setattr(names_module, "first_hypotheses", lambda llm, slots, rows, most: rows)
-    best = heard_with_names(tiny, [], [], ["play ten miles", ""], [(), ()], [None, None], names)
-    assert read == [(0, near)]
-    assert {i: listed.heard for i, listed in best.items()} == ({0: "play ten mile run"} if evidence > 1 else {})
+    monkeypatch.setattr(NamesInPrompt, "second_lists", lambda *_: [])
+    monkeypatch.setattr(NamesInPrompt, "are_borne", lambda *_: True)
+    first, lists = ["play ten miles", "", "play ten miles"], [(), (), ("Ten Mile Run",)]
+    best = heard_with_names(tiny, [], [], first, lists, [None] * 3, names)
+    assert read == [(2, lists[2]), (0, near)], "where a name is believed, no sentences are read"
+    assert set(best) == ({0, 2} if evidence > 1 else {2})
+    assert {listed.heard for listed in best.values()} == {"play ten mile run"}
