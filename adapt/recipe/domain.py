@@ -179,7 +179,7 @@ class Transcribe(BeamSearch):
         default=0,
         metadata={
             "help": "sentences of the domain text, those that sound most like its first transcript, that an encoder "
-            "which transcribes, as that of `small`, reads before a recording; 0: none",
+            "which transcribes, as that of `small`, reads before a recording; no other base reads any; 0: none",
             "low": 0,
         },
     )

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterable
 
 from adapt.errors import DataError, RecipeError
-from adapt.model.bases import config_of, described, transcribes
+from adapt.model.bases import config_of, described
 from adapt.model.families import FAMILIES
 from adapt.recipe.domain import Recipe
 from adapt.stages.context import Run
@@ -27,9 +27,6 @@ def fusion_problems(recipe: Recipe, weights: Iterable[dict[str, float]]) -> list
     if recipe.transcribe.names in PROMPTS and not _has_room_for_names(recipe):
         problem = f"the prompt of {recipe.base} has no room for names"
         problems.append(f"transcribe.names: {problem}; boost them instead (transcribe.names: boost)")
-    if recipe.transcribe.sentences and not transcribes(recipe.base):
-        problem = f"the encoder of {recipe.base} does not transcribe, and reads none before a recording"
-        problems.append(f"transcribe.sentences: {problem}; leave it out")
     if any("reward" in keys and not keys & {"lm", "source", "boost"} for keys in parts_of_systems):
         problems.append("fusion.reward: alone it has no effect; give fusion.lm, source or boost too, or leave it out")
     return problems

@@ -129,9 +129,13 @@ def finds_terms(recipe: Recipe) -> bool:
 
 
 def in_prompt(recipe: Recipe) -> dict[str, int]:
-    """How many `names` and `sentences` the prompt of an utterance holds at most; without the key if there are none."""
+    """How many `names` and `sentences` the prompt of an utterance holds at most; without the key if there are none.
+
+    Only an encoder that transcribes reads sentences.
+    """
     names = recipe.transcribe.names_in_prompt if recipe.transcribe.names in PROMPTS else 0
-    return {key: count for key, count in (("names", names), ("sentences", recipe.transcribe.sentences)) if count}
+    sentences = recipe.transcribe.sentences if transcribes(recipe.base) else 0
+    return {key: count for key, count in (("names", names), ("sentences", sentences)) if count}
 
 
 def lists_names(recipe: Recipe) -> bool:

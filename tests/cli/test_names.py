@@ -14,7 +14,13 @@ from tests.model.builders.parts import tiny_whisper, transcribing_llm
 from ..session import adapt, write_manifest
 from .conftest import overrides
 
-NAMED = overrides("transcribe.names=both", "fusion.boost=1", "decoder.names=0.5", "transcribe.max_new_tokens=120")
+NAMED = overrides(
+    "transcribe.names=both",
+    "transcribe.sentences=3",
+    "fusion.boost=1",
+    "decoder.names=0.5",
+    "transcribe.max_new_tokens=120",
+)
 
 
 def test_a_run_scores_none_prompt_boost_and_both(finish, tmp_path, monkeypatch):

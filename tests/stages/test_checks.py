@@ -37,13 +37,6 @@ def test_names_for_a_prompt_without_room_for_them_are_an_error(new_run, folder):
     check_fusion(new_run(*settings, "transcribe.names=boost"), [])
 
 
-def test_sentences_for_an_encoder_that_reads_none_are_an_error(new_run):
-    with pytest.raises(
-        RecipeError, match=r"transcribe.sentences: the encoder of .* does not transcribe.*; leave it out"
-    ):
-        check_fusion(new_run("transcribe.sentences=3"), [])
-
-
 def test_weights_of_zero_and_inputs_that_are_there_are_no_error(new_run, folder):
     check_fusion(new_run("data.lexicon="), [{"source": 0.0, "boost": 0.0, "reward": 0.0}])
     run = new_run("data.source_replay=test.jsonl")
