@@ -58,8 +58,8 @@ def test_thirty_seconds_are_recognised_as_their_parts_are_and_silence_is_no_word
 
 
 def test_a_run_that_is_killed_in_each_stage_ends_as_one_that_was_left_alone(tmp_path):
-    keys = {"decoder.steps": 6, "decoder.eval_every": 3, "fusion.lm": 0.1, "transcribe.names": "boost"}
-    keys["transcribe.sentences"] = 0
+    keys: dict[str, object] = {"decoder.steps": 6, "decoder.eval_every": 3, "fusion.lm": 0.1}
+    keys |= {"transcribe.names": "boost", "transcribe.sentences": 0}
     for key, name, count in (("test", "test", 12), ("source_test", "source", 8), ("source_dev", "dev", 4)):
         rows = [json.loads(line) for line in (NATURAL / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
         lines = [json.dumps(row | {"audio": str(NATURAL / row["audio"])}) + "\n" for row in rows[:count]]
