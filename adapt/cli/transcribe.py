@@ -104,8 +104,8 @@ def _channel(ctx: click.Context, option: click.Option, value: str) -> str:
 @click.option(
     "--text",
     metavar="FILE",
-    help="Domain text, for an encoder that transcribes, as that of small: before a recording in which it finds no name, "
-    "it reads the sentences that sound most like its first transcript.",
+    help="Domain text, for an encoder that transcribes, as that of small: before a recording in which it finds no "
+    "name, it reads the sentences that sound most like its first transcript.",
 )
 @click.option(
     "--sentences",
