@@ -26,10 +26,11 @@ from adapt.text.retrieval import NameIndex, SentenceIndex
 DrawnLists = Callable[[str, random.Random], Sequence[str]]
 
 DOUBT = 15.0  # nats of CTC by which the audio may speak against a name that the prompt listed
-LETTERS = 4  # of a name that is believed where the evidence is above 0
-LETTER = 2.5  # nats that each letter more adds to the evidence, and each letter less takes from it
+LETTERS = 6  # of a name that is believed where the evidence is above 0
+LETTER = 3.0  # nats that each letter more adds to the evidence, and each letter less takes from it
 SENTENCE = 1.0  # nats of evidence above which a transcript after sentences of the text is believed
-MOST_LETTERS = 12  # of a name that count; a name that only changes the spelling has as many
+MOST_LETTERS = 12  # of a name that count
+SPELLED = 8  # letters that a name counts which only changes the spelling
 
 
 class NamesInPrompt:
@@ -97,7 +98,7 @@ class NamesInPrompt:
     def letters_used(self, text: str, names: Sequence[str], without: str) -> int:
         """The letters, by sound, of the longest of the names that a transcript contains and `without` does not.
 
-        MOST_LETTERS at most, as for a name that `without` contains in another spelling. 0: there is no such name.
+        MOST_LETTERS at most, and SPELLED for a name that `without` contains in another spelling. 0: there is no such name.
         """
         before, after = (f" {self.normalise(one)} " for one in (without, text))
         sounds, sounded = self._index.runs(text), self._index.runs(without)
@@ -106,7 +107,7 @@ class NamesInPrompt:
             sound, written = self._index.letters(form), f" {self.normalise(form)} "
             if sound in sounds and sound not in sounded:
                 return min(len(sound), MOST_LETTERS)
-            return MOST_LETTERS if written in after and written not in before else 0
+            return SPELLED if written in after and written not in before else 0
 
         return max((letters(form) for name in names for form in (name, *self._spoken.get(name, ()))), default=0)
 
