@@ -1,8 +1,8 @@
 """Whisper with its own decoder as an audio encoder: the first pass of a two-pass recogniser.
 
-Whisper writes a transcript, greedily. Each frame of its encoder is followed by the state of its decoder for the token
-that is spoken there, which cross-attention tells. It may read a list of names before a recording, as if they had been
-said before.
+Whisper writes a transcript by beam search. Each frame of its encoder is followed by the state of its decoder for the
+token that is spoken there, which cross-attention tells. It may read a list of names before a recording, as if they had
+been said before; then it searches greedily, because more beams gained nothing there.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, EncoderDecoderCache, PreTrainedConfig
 from transformers.models.whisper.modeling_whisper import WhisperDecoder, WhisperPreTrainedModel
 
+from adapt.model.first_pass_search import BEAMS, Step, likeliest_tokens
 from adapt.model.whisper import MARGIN, WindowedWhisper
 
 # Windows in filterbank frames (10 ms). On a window of 10 s, Whisper's decoder has about as many errors as on the 30 s
@@ -30,6 +31,7 @@ SILENCE = 100  # the least silence after a recording
 REPEATED = 6  # tokens that a transcript does not repeat in the same order: Whisper sometimes goes round in circles
 
 AT_ONCE = 16  # texts whose log probability is computed together
+CHOSEN, STEPS = 1.0, 50  # nats and most steps of `choosing`
 STATES_AT_ONCE = 256  # whose logits are computed together
 
 Transcribed = tuple[torch.Tensor, torch.Tensor]  # states and attention of a transcript
@@ -40,19 +42,16 @@ class Encoded:
     """Recordings whose windows have the same length.
 
     places: in the batch. heard: the output of the encoder, `[recordings, frames, hidden]`. counts: of frames,
-    `[recordings]`, without those of the rest of the window. attended: keys and values of cross-attention to `heard`;
-    None until several texts are read for a recording.
+    `[recordings]`, without those of the rest of the window. attended: keys and values of cross-attention to `heard`.
     """
 
     places: list[int]
     heard: torch.Tensor
     counts: torch.Tensor
-    attended: DynamicCache | None = None
+    attended: DynamicCache
 
-    def rows(self, at: Sequence[int]) -> tuple[torch.Tensor, EncoderDecoderCache | None]:
+    def rows(self, at: Sequence[int]) -> tuple[torch.Tensor, EncoderDecoderCache]:
         """`heard` of the recordings `at`, of which one may occur several times, and a cache to decode them with."""
-        if self.attended is None:
-            return self.heard[at], None
         attended = DynamicCache()
         attended.layers = [copy.copy(layer) for layer in self.attended.layers]
         for layer in attended.layers:
@@ -104,7 +103,7 @@ class TranscribingWhisper(WhisperPreTrainedModel):
         rows: list[torch.Tensor | None] = [None] * len(recorded)
         for one in self._encode(features, recorded):
             everyone = list(range(len(one.places)))
-            transcribed = self._transcribed(one, everyone, [()] * len(everyone))
+            transcribed = self._transcribed(one, everyone, [()] * len(everyone), BEAMS)
             for i, count in zip(everyone, one.counts.tolist(), strict=True):
                 rows[one.places[i]] = _joined(one.heard[i, :count], *transcribed[i])
         return pad_sequence(rows, batch_first=True), self._counts(recorded)
@@ -130,12 +129,9 @@ class TranscribingWhisper(WhisperPreTrainedModel):
             mine = [(n, one.places.index(place)) for n, (place, _) in enumerate(lists) if place in one.places]
             if not mine:
                 continue
-            if one.attended is None:
-                end = torch.full((len(one.places), 1), self.config.first_pass["end"], device=one.heard.device)
-                one.attended = self.decoder(end, encoder_hidden_states=one.heard).past_key_values.cross_attention_cache
             numbers, at = map(list, zip(*mine, strict=True))
             texts = [lists[n][1] for n in numbers]
-            transcribed = self._transcribed(one, at, texts)
+            transcribed = self._transcribed(one, at, texts, beams=1)
             without = [[*plain[lists[n][0]], self.config.first_pass["end"]] for n in numbers]
             speaks = self._evidence(one, at, [states for states, _ in transcribed], without, texts)
             for i, (n, count) in enumerate(zip(numbers, one.counts[at].tolist(), strict=True)):
@@ -165,7 +161,9 @@ class TranscribingWhisper(WhisperPreTrainedModel):
         for window in windows.unique().tolist():
             places = (windows == window).nonzero()[:, 0]
             heard = self.encoder.windowed(features[places][..., :window], windows[places])
-            yield Encoded(places.tolist(), heard, counts[places])
+            ends = torch.full((len(places), 1), self.config.first_pass["end"], device=heard.device)
+            attended = self.decoder(ends, encoder_hidden_states=heard).past_key_values.cross_attention_cache
+            yield Encoded(places.tolist(), heard, counts[places], attended)
 
     def _counts(self, recorded: torch.Tensor) -> torch.Tensor:
         """The number of frames of recordings of `recorded` features, `[batch]`."""
@@ -184,19 +182,17 @@ class TranscribingWhisper(WhisperPreTrainedModel):
         at: the recording of each. states: of the transcripts after lists. plain: with the end.
         """
         settings, readout = self.config.first_pass, self.readout()
-        best = [written_logits(row, readout, settings).log_softmax(-1).max(-1) for row in states]
-        listed = [row.indices.tolist() for row in best]
+        listed = [written_logits(row, readout, settings).argmax(-1).tolist() for row in states]
         changed = [i for i, tokens in enumerate(listed) if tokens != list(plain[i])]
         prompt, evidence = settings["prompt"], [0.0] * len(states)
         texts = []
         for i in changed:
             after = [settings["previous"], *lists[i], *prompt]
-            texts += [(at[i], prompt, listed[i]), (at[i], prompt, plain[i]), (at[i], after, plain[i])]
+            texts += [(at[i], before, text) for before in (prompt, after) for text in (listed[i], plain[i])]
         together = [texts[first : first + AT_ONCE] for first in range(0, len(texts), AT_ONCE)]
         scores = itertools.chain.from_iterable(self._log_probabilities(recordings, some) for some in together)
         for i in changed:
-            listed_alone, plain_alone, plain_after = next(scores), next(scores), next(scores)
-            evidence[i] = listed_alone - plain_alone + float(best[i].values.sum()) - plain_after
+            evidence[i] = next(scores) - next(scores) + next(scores) - next(scores)
         return evidence
 
     def _log_probabilities(
@@ -216,46 +212,71 @@ class TranscribingWhisper(WhisperPreTrainedModel):
         of_texts = logs.gather(1, written[:, None])[:, 0].split([len(tokens) for _, _, tokens in texts])
         return [float(of_text.sum()) for of_text in of_texts]
 
-    def _transcribed(self, recordings: Encoded, at: Sequence[int], lists: Sequence[Sequence[int]]) -> list[Transcribed]:
-        """States `[tokens, hidden]` and attention `[tokens, frames]` of greedy transcripts with their ends.
+    def _transcribed(
+        self, recordings: Encoded, at: Sequence[int], lists: Sequence[Sequence[int]], beams: int
+    ) -> list[Transcribed]:
+        """States `[tokens, hidden]` and attention `[tokens, frames]` of transcripts by beam search, with their ends.
 
         at: the recording of each. lists: what Whisper reads before it, as in `frames_after`; () for nothing.
         """
-        counts = recordings.counts[at]
-        heard, cache = recordings.rows(at)
-        limits = (counts // 8 + 10).minimum(counts - 1)  # tokens without the end
-        settings, readout = self.config.first_pass, self.readout()
+        settings, readout, counts = self.config.first_pass, self.readout(), recordings.counts[at]
+        device, end = recordings.heard.device, settings["end"]
         prompts = [[*([settings["previous"], *own] if own else ()), *settings["prompt"]] for own in lists]
         width = max(map(len, prompts))
-        padded = [[settings["end"]] * (width - len(prompt)) + prompt for prompt in prompts]
-        inputs = torch.tensor(padded, device=heard.device)
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=heard.device)
-        states, attention, lengths, tokens = [], [], limits.to(heard.device) + 1, inputs[:, :0]
-        for place in range(int(limits.max()) + 1):
-            output = self.decoder(
+        padded = torch.tensor([[end] * (width - len(prompt)) + prompt for prompt in prompts], device=device)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+        limits = (counts // 8 + 10).minimum(counts - 1)  # tokens without the end
+        search = self._search(recordings, at, padded, mask, beams)
+        written = likeliest_tokens(search, limits.tolist(), end, REPEATED, beams)
+
+        heard, cache = recordings.rows(at)
+        tokens = [torch.tensor(own, dtype=torch.long, device=device) for own in written]
+        inputs = torch.cat([padded, pad_sequence(tokens, batch_first=True, padding_value=end)], 1)
+        mask = F.pad(mask, (0, inputs.shape[1] - width), value=1)
+        output = self.decoder(
+            inputs,
+            attention_mask=mask,
+            position_ids=_positions(mask),
+            encoder_hidden_states=heard,
+            past_key_values=cache,
+            output_attentions=True,
+        )
+        heads = [output.cross_attentions[layer][:, head] for layer, head in settings["heads"]]
+        attention, rows = torch.stack(heads).float().mean(0), []
+        for states, weights, own in zip(output.last_hidden_state, attention, tokens, strict=True):
+            places = slice(width - 1, width + len(own))
+            chosen = F.pad(own, (0, 1), value=end)
+            rows.append((choosing(states[places], chosen, readout, settings), weights[places]))
+        return rows
+
+    def _search(
+        self, recordings: Encoded, at: Sequence[int], prompts: torch.Tensor, mask: torch.Tensor, beams: int
+    ) -> Step:
+        """The function that a beam search calls for each token. prompts, mask: `[lists, tokens]`, padded at the left."""
+        settings, readout = self.config.first_pass, self.readout()
+        heard, cache = recordings.rows([place for place in at for _ in range(beams)])
+        mask = mask.repeat_interleave(beams, 0)
+
+        def step(tokens: torch.Tensor | None, order: torch.Tensor | None) -> torch.Tensor:
+            nonlocal mask
+            if order is not None:
+                cache.self_attention_cache.reorder_cache(order)
+                mask = F.pad(mask[order], (0, 1), value=1)
+            inputs = prompts.repeat_interleave(beams, 0) if tokens is None else tokens
+            states = self.decoder(
                 inputs,
                 attention_mask=mask,
-                position_ids=(mask.cumsum(1) - 1).clamp_min(0)[:, -inputs.shape[1] :],
+                position_ids=_positions(mask)[:, -inputs.shape[1] :],
                 encoder_hidden_states=heard,
                 past_key_values=cache,
                 use_cache=True,
-                output_attentions=True,
-            )
-            cache, mask = output.past_key_values, F.pad(mask, (0, 1), value=1)
-            heads = [output.cross_attentions[layer][:, head, -1] for layer, head in settings["heads"]]
-            states.append(output.last_hidden_state[:, -1])
-            attention.append(torch.stack(heads).float().mean(0))
-            logits = written_logits(states[-1], readout, settings)
-            if place == 0:
+            ).last_hidden_state
+            logits = written_logits(states[:, -1], readout, settings)
+            if tokens is None:
                 logits[:, settings["never_first"]] = -torch.inf
-            inputs = logits.argmax(-1, keepdim=True)
-            tokens = torch.cat([tokens, inputs], 1)
-            lengths = torch.where(inputs[:, 0] == settings["end"], lengths.clamp_max(place + 1), lengths)
-            lengths = torch.where(_repeats(tokens), lengths.clamp_max(place + 2 - REPEATED), lengths)
-            if (lengths <= place + 1).all():
-                break
-        rows = zip(torch.stack(states, 1), torch.stack(attention, 1), lengths.tolist(), strict=True)
-        return [(row[:length], weights[:length]) for row, weights, length in rows]
+            return logits.log_softmax(-1)
+
+        return step
 
 
 def _joined(heard: torch.Tensor, states: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
@@ -264,10 +285,9 @@ def _joined(heard: torch.Tensor, states: torch.Tensor, attention: torch.Tensor) 
     return torch.cat([heard, states[torch.from_numpy(path)]], -1)
 
 
-def _repeats(tokens: torch.Tensor) -> torch.Tensor:
-    """Whether the last REPEATED tokens of each row of `[batch, tokens]` stand in it before, too."""
-    windows = tokens.unfold(1, REPEATED, 1) if tokens.shape[1] > REPEATED else tokens[:, :0, None]
-    return (windows[:, :-1] == windows[:, -1:]).all(-1).any(-1)
+def _positions(mask: torch.Tensor) -> torch.Tensor:
+    """The position of each token of `[rows, tokens]` that is padded at the left."""
+    return (mask.cumsum(1) - 1).clamp_min(0)
 
 
 def written_logits(states: torch.Tensor, readout: torch.Tensor, settings: dict) -> torch.Tensor:
@@ -280,6 +300,27 @@ def written_logits(states: torch.Tensor, readout: torch.Tensor, settings: dict) 
         logits = F.linear(states.float(), readout)
     logits[..., settings["never"]] = -torch.inf
     return logits
+
+
+def choosing(states: torch.Tensor, tokens: torch.Tensor, readout: torch.Tensor, settings: dict) -> torch.Tensor:
+    """States `[states, hidden]`, moved as little as makes each of `tokens`, `[states]`, the likeliest by CHOSEN nats.
+
+    A transcript is read from its states, of which each tells the token that is the likeliest there, not always the one
+    that a beam search chose.
+    """
+    (others,) = (written_logits(states, readout, settings).argmax(-1) != tokens).nonzero(as_tuple=True)
+    if not len(others):
+        return states
+    moved, tokens = states[others].float(), tokens[others]
+    for _ in range(STEPS):
+        logits = written_logits(moved, readout, settings)
+        best = logits.scatter(1, tokens[:, None], -torch.inf).max(1)
+        missing = best.values + CHOSEN - logits.gather(1, tokens[:, None])[:, 0]
+        if not (missing > 0).any():
+            break
+        towards = readout[tokens] - readout[best.indices]
+        moved = moved + (missing.clamp_min(0) / towards.square().sum(1))[:, None] * towards
+    return states.index_put((others,), moved.to(states.dtype))
 
 
 def written_tokens(states: torch.Tensor, readout: torch.Tensor, settings: dict) -> torch.Tensor:

@@ -19,7 +19,7 @@ from adapt.decode.internal_lm import sequence_scores
 from adapt.decode.names import NamesInPrompt
 from adapt.decode.recognise import Search, decoder_recogniser
 from adapt.errors import ModelError
-from adapt.model import first_pass, heard_folder, transcribing_whisper
+from adapt.model import first_pass, first_pass_search, heard_folder, transcribing_whisper
 from adapt.model.encoders import pretrained
 from adapt.model.features import pad, read_audio
 from adapt.model.first_pass import spoken_words
@@ -49,29 +49,29 @@ def speech_llm(whisper):
 
 def test_the_transcript_is_that_of_whisper_and_does_not_depend_on_the_batch(whisper, noise, monkeypatch):
     monkeypatch.setattr(transcribing_whisper, "SHORTEST", 3_000)  # its own windows of 30 s
+    monkeypatch.setattr(transcribing_whisper, "REPEATED", 99)
     encoder = pretrained(str(whisper), ALPHABET, first_pass="en").eval()
     theirs = transformers.WhisperForConditionalGeneration.from_pretrained(whisper).eval()
     settings = encoder.encoder.config.first_pass
     inputs, mask = encoder.inputs(*pad(noise))
     with torch.no_grad():
         frames, counts = encoder.frames(inputs, mask)
-        states = [row[:n].chunk(2, -1)[1].unique_consecutive(dim=0) for row, n in zip(frames, counts, strict=True)]
         alone, _ = encoder.frames(*encoder.inputs(*pad(noise[1:2])))
+    torch.testing.assert_close(alone[0], frames[1, : len(alone[0])], atol=1e-4, rtol=1e-4)
+    for row, found, count in zip(inputs, frames, counts.tolist(), strict=True):
+        most = min(count // 8 + 10, count - 1)
         expected = theirs.generate(
-            inputs,
-            decoder_input_ids=torch.tensor([settings["prompt"]] * len(noise)),
-            max_new_tokens=9,
+            row[None],
+            decoder_input_ids=torch.tensor([settings["prompt"]]),
+            max_new_tokens=most,
+            num_beams=first_pass_search.BEAMS,
+            early_stopping=True,
             begin_suppress_tokens=settings["never_first"],
             suppress_tokens=list(range(settings["end"] + 1, theirs.config.vocab_size)),
-        )[:, -9:]
-    torch.testing.assert_close(alone[0], frames[1, : len(alone[0])], atol=1e-4, rtol=1e-4)
-    for row, ids in zip(states, expected.tolist(), strict=True):
-        logits = row @ encoder.encoder.get_input_embeddings().weight.T
-        logits[:, settings["end"] + 1 :] = -torch.inf
-        logits[0, settings["never_first"]] = -torch.inf
-        found = logits.argmax(-1).tolist()
-        length = min(len(ids), len(found) - 1)  # a limit may end the transcript
-        assert found[:length] == ids[:length]
+        )[0, -most:].tolist()
+        states = found[:count].chunk(2, -1)[1].unique_consecutive(dim=0)
+        logits = transcribing_whisper.written_logits(states, encoder.encoder.readout(), settings)
+        assert logits.argmax(-1)[:-1].tolist() == expected[: len(states) - 1] and len(states) > 2
 
 
 def test_lists_share_the_encoders_pass_until_recordings_or_weights_change(speech_llm, noise, monkeypatch):
@@ -105,6 +105,7 @@ def test_lists_share_the_encoders_pass_until_recordings_or_weights_change(speech
 
 def test_whisper_reads_a_list_of_names_before_a_recording(speech_llm, whisper, noise, monkeypatch):
     monkeypatch.setattr(transcribing_whisper, "SHORTEST", 3_000)  # its own windows of 30 s
+    monkeypatch.setattr(transcribing_whisper, "REPEATED", 99)
     theirs = transformers.WhisperForConditionalGeneration.from_pretrained(whisper).eval()
     with torch.no_grad():  # random weights hardly attend to a prompt
         for model in (theirs.model, speech_llm.model.encoder.encoder):
@@ -137,14 +138,13 @@ def test_whisper_reads_a_list_of_names_before_a_recording(speech_llm, whisper, n
         expected = theirs.generate(
             row[None],
             decoder_input_ids=torch.tensor([before]),
-            max_new_tokens=7,
+            max_new_tokens=(most := min(int(count) // 8 + 10, int(count) - 1)),
             begin_suppress_tokens=settings["never_first"],
             suppress_tokens=list(range(settings["end"] + 1, theirs.config.vocab_size)),
-        )[0, -7:].tolist()
+        )[0, -most:].tolist()
         states = found[:count].chunk(2, -1)[1].unique_consecutive(dim=0)
         tokens = transcribing_whisper.written_logits(states, readout, settings).argmax(-1).tolist()
-        length = min(len(expected), len(tokens) - 1)
-        assert tokens[1:length] == expected[1:length]
+        assert tokens[1:-1] == expected[1 : len(tokens) - 1]
         pairs = [(prompt, [*other, settings["end"]]) for prompt in (settings["prompt"], before)]
         ours, theirs_plain = (
             sum(log_probability(row[None], prompt, text or tokens) for prompt, text in rows)
@@ -320,19 +320,16 @@ def test_what_is_kept_in_float32_follows_the_weights(whisper):
     assert encoder.half().readout().equal(weight[: end + 1].float())
 
 
-def test_a_transcript_ends_before_it_repeats_itself(whisper, noise, monkeypatch):
-    encoder = pretrained(str(whisper), ALPHABET, first_pass="en").eval()
-    written = iter([1, 2, 3, 4, 5, 6, 7, 2, 3, 4, 5, 6, 7, 8, 9])
-
-    def logits(states, readout, settings):
-        return F.one_hot(torch.full((len(states),), next(written)), settings["end"] + 1).float()
-
-    monkeypatch.setattr(transcribing_whisper, "written_logits", logits)
-    monkeypatch.setattr(encoder.encoder, "_counts", lambda recorded: torch.tensor([40]))
-    bins = encoder.encoder.config.num_mel_bins
-    (silence,) = encoder.encoder._newly_encoded(torch.zeros(1, bins, 3000), torch.tensor([900]))
-    ((states, attention),) = encoder.encoder._transcribed(silence, [0], [()])
-    assert len(states) == len(attention) == 8, "the states of seven tokens and of the end"
+def test_states_tell_the_tokens_that_a_search_chose():
+    generator = torch.Generator().manual_seed(1)
+    readout, states = torch.randn(40, 16, generator=generator), torch.randn(9, 16, generator=generator)
+    settings = {"end": 39, "never": [3]}
+    greedy = transcribing_whisper.written_logits(states, readout, settings).argmax(-1)
+    tokens = torch.cat([greedy[:5], torch.tensor([7, 0, 39, 12])])
+    chosen = transcribing_whisper.choosing(states.bfloat16(), tokens, readout, settings)
+    assert chosen[:5].equal(states[:5].bfloat16())
+    assert transcribing_whisper.written_logits(chosen, readout, settings).argmax(-1).equal(tokens)
+    assert (chosen[5:] - states[5:]).norm(dim=1).max() < states.norm(dim=1).mean()
 
 
 def test_the_decoder_writes_nothing_for_an_empty_transcript_and_does_not_repeat_itself(speech_llm, noise, monkeypatch):
