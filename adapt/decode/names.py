@@ -98,7 +98,8 @@ class NamesInPrompt:
     def letters_used(self, text: str, names: Sequence[str], without: str) -> int:
         """The letters, by sound, of the longest of the names that a transcript contains and `without` does not.
 
-        MOST_LETTERS at most, and SPELLED for a name that `without` contains in another spelling. 0: there is no such name.
+        MOST_LETTERS at most, and SPELLED for a name that `without` contains in another spelling. 0: there is no such
+        name.
         """
         before, after = (f" {self.normalise(one)} " for one in (without, text))
         sounds, sounded = self._index.runs(text), self._index.runs(without)

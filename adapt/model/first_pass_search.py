@@ -20,9 +20,9 @@ Step = Callable[[torch.Tensor | None, torch.Tensor | None], torch.Tensor]
 def likeliest_tokens(step: Step, limits: Sequence[int], end: int, repeated: int, beams: int) -> list[list[int]]:
     """The tokens of each row, without the end, with the highest mean log probability that a beam search finds.
 
-    limits: the most tokens of each row, at which a text may also stop without its end. end: the token that ends a transcript. repeated: a transcript ends before it
-    repeats so many tokens in the same order. The search of a row is over when it has found as many ends as it has
-    beams.
+    limits: the most tokens of each row, at which a text may also stop without its end. end: the token that ends a
+    transcript. repeated: a transcript ends before it repeats so many tokens in the same order. The search of a row is
+    over when it has found as many ends as it has beams; with one beam, it is greedy.
     """
     logs = step(None, None)
     running: list[list[list[int]]] = [[[]] * beams for _ in limits]

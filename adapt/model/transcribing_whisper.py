@@ -30,6 +30,7 @@ GRID = 500  # recordings whose windows have the same length are transcribed toge
 SILENCE = 100  # the least silence after a recording
 REPEATED = 6  # tokens that a transcript does not repeat in the same order: Whisper sometimes goes round in circles
 
+FRAMES_AT_ONCE = 40_000  # that the beams of a search attend to: those of 16 recordings of up to 10 s
 AT_ONCE = 16  # texts whose log probability is computed together
 CHOSEN, STEPS = 1.0, 50  # nats and most steps of `choosing`
 STATES_AT_ONCE = 256  # whose logits are computed together
@@ -102,10 +103,12 @@ class TranscribingWhisper(WhisperPreTrainedModel):
         """
         rows: list[torch.Tensor | None] = [None] * len(recorded)
         for one in self._encode(features, recorded):
-            everyone = list(range(len(one.places)))
-            transcribed = self._transcribed(one, everyone, [()] * len(everyone), BEAMS)
-            for i, count in zip(everyone, one.counts.tolist(), strict=True):
-                rows[one.places[i]] = _joined(one.heard[i, :count], *transcribed[i])
+            everyone = torch.arange(len(one.places))
+            at_once = max(1, FRAMES_AT_ONCE // (BEAMS * one.heard.shape[1]))
+            for at in (some.tolist() for some in everyone.split(at_once)):
+                transcribed = self._transcribed(one, at, [()] * len(at), BEAMS)
+                for i, count, own in zip(at, one.counts[at].tolist(), transcribed, strict=True):
+                    rows[one.places[i]] = _joined(one.heard[i, :count], *own)
         return pad_sequence(rows, batch_first=True), self._counts(recorded)
 
     @torch.no_grad()
@@ -252,7 +255,10 @@ class TranscribingWhisper(WhisperPreTrainedModel):
     def _search(
         self, recordings: Encoded, at: Sequence[int], prompts: torch.Tensor, mask: torch.Tensor, beams: int
     ) -> Step:
-        """The function that a beam search calls for each token. prompts, mask: `[lists, tokens]`, padded at the left."""
+        """The function that a beam search calls for each token.
+
+        at: the recording of each list. prompts, mask: `[lists, tokens]`, padded at the left.
+        """
         settings, readout = self.config.first_pass, self.readout()
         heard, cache = recordings.rows([place for place in at for _ in range(beams)])
         mask = mask.repeat_interleave(beams, 0)
