@@ -57,7 +57,7 @@ def generate(
 def _left_padded(prompts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """Left-padded prompts `[batch, longest, hidden]`, and their attention mask `[batch, longest]`."""
     lengths = [len(p) for p in prompts]
-    longest, hidden = max(lengths), prompts[0].shape[1]
+    longest, hidden = max(2, *lengths), prompts[0].shape[1]  # `generate` reads the last embedding apart from the others
     embeds = torch.stack([torch.cat([p.new_zeros(longest - len(p), hidden), p]) for p in prompts])
     columns = torch.arange(longest, device=embeds.device)[None]
     return embeds, (columns >= longest - torch.tensor(lengths, device=embeds.device)[:, None]).long()

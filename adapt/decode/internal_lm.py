@@ -36,10 +36,11 @@ class InternalLM(LogitsProcessor):
     @torch.no_grad()
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         ids = input_ids[:, self.prompt_length :]
-        previous = self._tracker.previous_rows(ids)
+        previous, logits = self._tracker.previous_rows(ids), None
         if previous is None:
             self._cache = DynamicCache(config=self.model.config.get_text_config(decoder=True))
-            logits = self._logits_after(self.prompt[None])
+            if len(self.prompt):
+                logits = self._logits_after(self.prompt[None])
             # All rows begin with the same prompt.
             self._cache.reorder_cache(torch.zeros(len(ids), dtype=torch.long, device=ids.device))
         else:
@@ -47,6 +48,8 @@ class InternalLM(LogitsProcessor):
             ids = ids[:, -1:]
         if ids.shape[1]:
             logits = self._logits_after(self.model.get_input_embeddings()(ids))
+        if logits is None:  # nothing stands before the first token of a prompt that is the slot alone
+            return scores
         subtracted = self.weight * logits.to(scores.dtype).log_softmax(-1)
         subtracted[:, self.special] = 0
         return scores - subtracted

@@ -11,9 +11,10 @@ from adapt.decode.beam_search import generate
 from ..session import EndsAfter
 
 
-def test_one_forward_pass_of_a_prompt_gives_the_tokens_of_plain_beam_search(tiny, noise, monkeypatch):
+@pytest.mark.parametrize("lone", [False, True])
+def test_one_forward_pass_of_a_prompt_gives_the_tokens_of_plain_beam_search(tiny, noise, monkeypatch, lone):
     monkeypatch.setattr(beam_search, "ALLOCATED", 5)
-    prompts = [tiny.prompt(slot) for slot in tiny.audio_embeddings(noise)]
+    prompts = [tiny.embed([5])] if lone else [tiny.prompt(slot) for slot in tiny.audio_embeddings(noise)]
     for num_beams in (1, 4):
         plain = []
         for prompt in prompts:
