@@ -23,7 +23,7 @@ from transformers.configuration_utils import SubConfigSpec
 from adapt.errors import ModelError
 from adapt.model.features import SAMPLE_RATE, log_mel, rows
 from adapt.model.first_pass import first_pass_settings
-from adapt.model.transcribing_whisper import TranscribingWhisper
+from adapt.model.transcribing_whisper import TranscribingWhisper, first_pass_log_mel
 from adapt.model.whisper import WindowedWhisper, whisper_frames, whisper_last_layers, whisper_log_mel
 
 BLANK = "_"  # the CTC blank in a path that is written out as text
@@ -97,7 +97,7 @@ ENCODERS = {
     "wavlm": EncoderFamily(_waveform, _wav2vec_frames, ("feature_extractor",)),
     "whisper": EncoderFamily(whisper_log_mel, whisper_frames, ("conv1", "conv2"), last_layers=whisper_last_layers),
 }
-TRANSCRIBING = EncoderFamily(whisper_log_mel, _transcribing_frames, ("encoder.conv1", "encoder.conv2"))
+TRANSCRIBING = EncoderFamily(first_pass_log_mel, _transcribing_frames, ("encoder.conv1", "encoder.conv2"))
 NEW_CONFORMER = ENCODERS["parakeet_encoder"]._replace(to_inputs=_toolkit_log_mel)  # of the function `conformer`
 
 
@@ -267,7 +267,6 @@ def pretrained(
         if first_pass != "none":
             tokenizer, generation = AutoTokenizer.from_pretrained(name), GenerationConfig.from_pretrained(name)
             encoder.config.first_pass = first_pass_settings(config, tokenizer, generation, first_pass)
-            encoder.config.window = "full"  # the features; what is encoded of them is in adapt.model.first_pass
         else:
             encoder = encoder.encoder
     elif config.model_type == "parakeet_ctc":

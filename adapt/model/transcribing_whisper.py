@@ -17,11 +17,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
-from transformers import DynamicCache, EncoderDecoderCache, PreTrainedConfig
+from transformers import AttentionInterface, DynamicCache, EncoderDecoderCache, PreTrainedConfig
 from transformers.models.whisper.modeling_whisper import WhisperDecoder, WhisperPreTrainedModel
 
 from adapt.model.first_pass_search import BEAMS, Step, likeliest_tokens
-from adapt.model.whisper import MARGIN, WindowedWhisper
+from adapt.model.features import HOP
+from adapt.model.whisper import MARGIN, WindowedWhisper, whisper_log_mel
 
 # Windows in filterbank frames (10 ms). On a window of 10 s, Whisper's decoder has about as many errors as on the 30 s
 # of its training; on one as long as the recording, it writes nothing or repeats itself.
@@ -30,8 +31,8 @@ GRID = 500  # recordings whose windows have the same length are transcribed toge
 SILENCE = 100  # the least silence after a recording
 REPEATED = 6  # tokens that a transcript does not repeat in the same order: Whisper sometimes goes round in circles
 
-FRAMES_AT_ONCE = 40_000  # that the beams of a search attend to: those of 16 recordings of up to 10 s
 AT_ONCE = 16  # texts whose log probability is computed together
+SHARED = "adapt_shared_keys"  # `shared_attention`, for transformers
 CHOSEN, STEPS = 1.0, 50  # nats and most steps of `choosing`
 STATES_AT_ONCE = 256  # whose logits are computed together
 
@@ -52,7 +53,10 @@ class Encoded:
     attended: DynamicCache
 
     def rows(self, at: Sequence[int]) -> tuple[torch.Tensor, EncoderDecoderCache]:
-        """`heard` of the recordings `at`, of which one may occur several times, and a cache to decode them with."""
+        """`heard` of the recordings `at`, of which one may occur several times, and a cache to decode them with.
+
+        The beams of a recording share its keys and values (`shared_attention`).
+        """
         attended = DynamicCache()
         attended.layers = [copy.copy(layer) for layer in self.attended.layers]
         for layer in attended.layers:
@@ -72,6 +76,10 @@ class TranscribingWhisper(WhisperPreTrainedModel):
         with_weights = copy.deepcopy(config)
         with_weights._attn_implementation = "eager"  # fused kernels return no attention weights
         self.decoder = WhisperDecoder(with_weights)
+        shared = copy.deepcopy(with_weights)
+        shared._attn_implementation = SHARED
+        for layer in self.decoder.layers:
+            layer.encoder_attn.config = shared
         # The arguments of `_encode`, what else its result depends on, and the result; None before the first call.
         self._encoded: tuple[torch.Tensor, torch.Tensor, tuple, list[Encoded]] | None = None
         self._readout: tuple[tuple, torch.Tensor] | None = None  # what `readout` depends on, and its result
@@ -97,18 +105,16 @@ class TranscribingWhisper(WhisperPreTrainedModel):
     def frames(self, features: torch.Tensor, recorded: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Frames `[batch, frames, 2 * hidden]`, and their counts `[batch]`, which include MARGIN.
 
-        features: of windows of 30 s, `[batch, bins, frames]`. recorded: features of each recording, `[batch]`. The
+        features: those of `first_pass_log_mel`, `[batch, bins, frames]`. recorded: features of each recording, `[batch]`. The
         second half of a frame is the state that outputs the token spoken in the frame; in the frames after the last
         token, the end.
         """
         rows: list[torch.Tensor | None] = [None] * len(recorded)
         for one in self._encode(features, recorded):
-            everyone = torch.arange(len(one.places))
-            at_once = max(1, FRAMES_AT_ONCE // (BEAMS * one.heard.shape[1]))
-            for at in (some.tolist() for some in everyone.split(at_once)):
-                transcribed = self._transcribed(one, at, [()] * len(at), BEAMS)
-                for i, count, own in zip(at, one.counts[at].tolist(), transcribed, strict=True):
-                    rows[one.places[i]] = _joined(one.heard[i, :count], *own)
+            at = list(range(len(one.places)))
+            transcribed = self._transcribed(one, at, [()] * len(at), BEAMS)
+            for place, heard, count, own in zip(one.places, one.heard, one.counts.tolist(), transcribed, strict=True):
+                rows[place] = _joined(heard[:count], *own)
         return pad_sequence(rows, batch_first=True), self._counts(recorded)
 
     @torch.no_grad()
@@ -158,9 +164,7 @@ class TranscribingWhisper(WhisperPreTrainedModel):
 
     def _newly_encoded(self, features: torch.Tensor, recorded: torch.Tensor) -> Iterator[Encoded]:
         """As `_encode`."""
-        longest = 2 * self.config.max_source_positions
-        windows = ((recorded + SILENCE + GRID - 1) // GRID * GRID).clamp(SHORTEST, longest)
-        counts = self._counts(recorded)
+        windows, counts = _windows(self.config, recorded), self._counts(recorded)
         for window in windows.unique().tolist():
             places = (windows == window).nonzero()[:, 0]
             heard = self.encoder.windowed(features[places][..., :window], windows[places])
@@ -245,12 +249,12 @@ class TranscribingWhisper(WhisperPreTrainedModel):
             output_attentions=True,
         )
         heads = [output.cross_attentions[layer][:, head] for layer, head in settings["heads"]]
-        attention, rows = torch.stack(heads).float().mean(0), []
-        for states, weights, own in zip(output.last_hidden_state, attention, tokens, strict=True):
-            places = slice(width - 1, width + len(own))
-            chosen = F.pad(own, (0, 1), value=end)
-            rows.append((choosing(states[places], chosen, readout, settings), weights[places]))
-        return rows
+        attention = torch.stack(heads).float().mean(0)
+        places = [slice(width - 1, width + len(own)) for own in tokens]
+        states = torch.cat([row[own] for row, own in zip(output.last_hidden_state, places, strict=True)])
+        chosen = torch.cat([F.pad(own, (0, 1), value=end) for own in tokens])
+        rows = choosing(states, chosen, readout, settings).split([len(own) + 1 for own in tokens])
+        return [(row, weights[own]) for row, weights, own in zip(rows, attention, places, strict=True)]
 
     def _search(
         self, recordings: Encoded, at: Sequence[int], prompts: torch.Tensor, mask: torch.Tensor, beams: int
@@ -260,7 +264,7 @@ class TranscribingWhisper(WhisperPreTrainedModel):
         at: the recording of each list. prompts, mask: `[lists, tokens]`, padded at the left.
         """
         settings, readout = self.config.first_pass, self.readout()
-        heard, cache = recordings.rows([place for place in at for _ in range(beams)])
+        heard, cache = recordings.rows(at)
         mask = mask.repeat_interleave(beams, 0)
 
         def step(tokens: torch.Tensor | None, order: torch.Tensor | None) -> torch.Tensor:
@@ -283,6 +287,43 @@ class TranscribingWhisper(WhisperPreTrainedModel):
             return logits.log_softmax(-1)
 
         return step
+
+
+def first_pass_log_mel(
+    config: PreTrainedConfig, samples: torch.Tensor, lengths: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The features of the windows of recordings, `[batch, bins, frames]`, and the mask of the recordings in them."""
+    longest = (lengths.max() + HOP - 1) // HOP
+    return whisper_log_mel(config, samples, lengths, int(_windows(config, longest)))
+
+
+def _windows(config: PreTrainedConfig, recorded: torch.Tensor) -> torch.Tensor:
+    """The windows in which recordings of `recorded` features are heard, in features."""
+    return ((recorded + SILENCE + GRID - 1) // GRID * GRID).clamp(SHORTEST, 2 * config.max_source_positions)
+
+
+def shared_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    **kwargs: object,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross-attention as transformers' `eager`, in which rows that follow each other share keys and values.
+
+    query: `[recordings * beams, heads, tokens, width]`, scaled. key, value: `[recordings, heads, frames, width]`. The
+    results are `[recordings * beams, tokens, heads, width]` and the weights `[recordings * beams, heads, tokens,
+    frames]`.
+    """
+    beams, tokens = len(query) // len(key), query.shape[2]
+    together = query.unflatten(0, (-1, beams)).transpose(1, 2).flatten(2, 3)
+    weights = (together @ key.transpose(2, 3)).softmax(-1)
+    apart = [x.unflatten(2, (beams, tokens)).transpose(1, 2).flatten(0, 1) for x in (weights @ value, weights)]
+    return apart[0].transpose(1, 2).contiguous(), apart[1]
+
+
+AttentionInterface.register(SHARED, shared_attention)
 
 
 def _joined(heard: torch.Tensor, states: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
@@ -314,7 +355,8 @@ def choosing(states: torch.Tensor, tokens: torch.Tensor, readout: torch.Tensor, 
     A transcript is read from its states, of which each tells the token that is the likeliest there, not always the one
     that a beam search chose.
     """
-    (others,) = (written_logits(states, readout, settings).argmax(-1) != tokens).nonzero(as_tuple=True)
+    likeliest = [written_logits(some, readout, settings).argmax(-1) for some in states.split(STATES_AT_ONCE)]
+    (others,) = (torch.cat(likeliest) != tokens).nonzero(as_tuple=True)
     if not len(others):
         return states
     moved, tokens = states[others].float(), tokens[others]

@@ -53,18 +53,20 @@ class WindowedWhisper(WhisperEncoder):
 
 
 def whisper_log_mel(
-    config: PreTrainedConfig, samples: torch.Tensor, lengths: torch.Tensor
+    config: PreTrainedConfig, samples: torch.Tensor, lengths: torch.Tensor, size: int | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The features of transformers' Whisper `[batch, bins, frames]`, and the mask of the recordings in them."""
+    """The features of transformers' Whisper `[batch, bins, frames]`, and the mask of the recordings in them.
+
+    size: the number of frames; None: those of the windows that `config` asks for.
+    """
     most = 2 * config.max_source_positions  # in filterbank frames
-    size = most
-    if getattr(config, "window", "full") == "recording":
+    if size is None and getattr(config, "window", "full") == "recording":
         size = min(most, -(-int(lengths.max()) // (SAMPLE_RATE // 100)) + MARGIN)
     extractor = WhisperFeatureExtractor(config.num_mel_bins, chunk_length=most // 100)
     inputs = extractor(
         rows(samples, lengths),
         sampling_rate=SAMPLE_RATE,
-        max_length=size * SAMPLE_RATE // 100,
+        max_length=(size or most) * SAMPLE_RATE // 100,
         return_tensors="pt",
         return_attention_mask=True,
     )

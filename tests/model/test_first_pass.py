@@ -50,7 +50,6 @@ def speech_llm(whisper):
 def test_the_transcript_is_that_of_whisper_and_does_not_depend_on_the_batch(whisper, noise, monkeypatch):
     monkeypatch.setattr(transcribing_whisper, "SHORTEST", 3_000)  # its own windows of 30 s
     monkeypatch.setattr(transcribing_whisper, "REPEATED", 99)
-    monkeypatch.setattr(transcribing_whisper, "FRAMES_AT_ONCE", 2 * 5 * 1_500)  # two recordings, then the third
     encoder = pretrained(str(whisper), ALPHABET, first_pass="en").eval()
     theirs = transformers.WhisperForConditionalGeneration.from_pretrained(whisper).eval()
     settings = encoder.encoder.config.first_pass
