@@ -21,7 +21,7 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from adapt.errors import ModelError
 from adapt.model.byte_pairs import encode
-from adapt.model.transcribing_whisper import written_logits, written_tokens
+from adapt.model.readout import written_logits, written_tokens
 
 MISHEARINGS = "mishearings.json"  # in the folder of a base: what it mishears (`adapt.train.mishearing`)
 
@@ -174,6 +174,19 @@ class FirstPass(nn.Module):
                 break
             tokens += more
         return [*tokens, *encode(".", self._vocabulary)] if tokens else []
+
+    def words(self, tokens: Sequence[int]) -> list[str]:
+        """The words of a transcript in tokens of Whisper."""
+        return [word.text for word in self._words(tokens)]
+
+    def with_name(self, tokens: Sequence[int], first: int, last: int, name: str) -> list[int]:
+        """A transcript in tokens of Whisper with a name in place of its words from number `first` to `last`."""
+        words = self._words(tokens)
+        return [
+            *tokens[: words[first].first],
+            *encode(f" {name}", self._vocabulary),
+            *tokens[words[last].last + 1 :],
+        ]
 
     @functools.cached_property
     def _vocabulary(self) -> dict[bytes, int]:

@@ -20,8 +20,9 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AttentionInterface, DynamicCache, EncoderDecoderCache, PreTrainedConfig
 from transformers.models.whisper.modeling_whisper import WhisperDecoder, WhisperPreTrainedModel
 
-from adapt.model.first_pass_search import BEAMS, Step, likeliest_tokens
 from adapt.model.features import HOP
+from adapt.model.first_pass_search import BEAMS, Step, likeliest_tokens
+from adapt.model.readout import choosing, written_logits
 from adapt.model.whisper import MARGIN, WindowedWhisper, whisper_log_mel
 
 # Windows in filterbank frames (10 ms). On a window of 10 s, Whisper's decoder has about as many errors as on the 30 s
@@ -33,8 +34,6 @@ REPEATED = 6  # tokens that a transcript does not repeat in the same order: Whis
 
 AT_ONCE = 16  # texts whose log probability is computed together
 SHARED = "adapt_shared_keys"  # `shared_attention`, for transformers
-CHOSEN, STEPS = 1.0, 50  # nats and most steps of `choosing`
-STATES_AT_ONCE = 256  # whose logits are computed together
 
 Transcribed = tuple[torch.Tensor, torch.Tensor]  # states and attention of a transcript
 
@@ -105,14 +104,14 @@ class TranscribingWhisper(WhisperPreTrainedModel):
     def frames(self, features: torch.Tensor, recorded: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Frames `[batch, frames, 2 * hidden]`, and their counts `[batch]`, which include MARGIN.
 
-        features: those of `first_pass_log_mel`, `[batch, bins, frames]`. recorded: features of each recording, `[batch]`. The
-        second half of a frame is the state that outputs the token spoken in the frame; in the frames after the last
-        token, the end.
+        features: those of `first_pass_log_mel`, `[batch, bins, frames]`. recorded: features of each recording,
+        `[batch]`. The second half of a frame is the state that outputs the token spoken in the frame; in the frames
+        after the last token, the end.
         """
         rows: list[torch.Tensor | None] = [None] * len(recorded)
         for one in self._encode(features, recorded):
-            at = list(range(len(one.places)))
-            transcribed = self._transcribed(one, at, [()] * len(at), BEAMS)
+            at, nothing = list(range(len(one.places))), [()] * len(one.places)
+            transcribed = self._transcribed(one, at, nothing, self._written(one, at, nothing, BEAMS))
             for place, heard, count, own in zip(one.places, one.heard, one.counts.tolist(), transcribed, strict=True):
                 rows[place] = _joined(heard[:count], *own)
         return pad_sequence(rows, batch_first=True), self._counts(recorded)
@@ -124,28 +123,63 @@ class TranscribingWhisper(WhisperPreTrainedModel):
         recorded: torch.Tensor,
         lists: Sequence[tuple[int, Sequence[int]]],
         plain: Sequence[Sequence[int]],
+        written: Sequence[Sequence[int]] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor, list[float]]:
         """As `frames`, where Whisper takes a text for what was said before a recording, such as a list of names.
 
         lists: the place of a recording, and the tokens of a text before it; a recording may have several, or none. The
-        results have a row for each. plain: tokens of the transcript of each recording without them. The third result
-        is how much a recording speaks for the transcript after its list, in nats: the log odds of it against the plain
-        one, where Whisper reads the list, plus the same where it does not.
+        results have a row for each. plain: tokens of the transcript of each recording without them. written: tokens of
+        the transcript after each list; None: those that a greedy search finds. The third result is `evidence`.
         """
         rows: list[torch.Tensor | None] = [None] * len(lists)
-        evidence = [0.0] * len(lists)
-        for one in self._encode(features, recorded):
-            mine = [(n, one.places.index(place)) for n, (place, _) in enumerate(lists) if place in one.places]
-            if not mine:
-                continue
-            numbers, at = map(list, zip(*mine, strict=True))
+        found: list[Sequence[int]] = [()] * len(lists)
+        for one, numbers, at in self._read(features, recorded, lists):
             texts = [lists[n][1] for n in numbers]
-            transcribed = self._transcribed(one, at, texts, beams=1)
-            without = [[*plain[lists[n][0]], self.config.first_pass["end"]] for n in numbers]
-            speaks = self._evidence(one, at, [states for states, _ in transcribed], without, texts)
-            for i, (n, count) in enumerate(zip(numbers, one.counts[at].tolist(), strict=True)):
-                rows[n], evidence[n] = _joined(one.heard[at[i], :count], *transcribed[i]), speaks[i]
-        return pad_sequence(rows, batch_first=True), self._counts(recorded)[[place for place, _ in lists]], evidence
+            own = self._written(one, at, texts, 1) if written is None else [written[n] for n in numbers]
+            transcribed = self._transcribed(one, at, texts, own)
+            for n, place, tokens, row in zip(numbers, at, own, transcribed, strict=True):
+                rows[n], found[n] = _joined(one.heard[place, : one.counts[place]], *row), tokens
+        counts = self._counts(recorded)[[place for place, _ in lists]]
+        return pad_sequence(rows, batch_first=True), counts, self.evidence(features, recorded, lists, plain, found)
+
+    @torch.no_grad()
+    def evidence(
+        self,
+        features: torch.Tensor,
+        recorded: torch.Tensor,
+        lists: Sequence[tuple[int, Sequence[int]]],
+        plain: Sequence[Sequence[int]],
+        written: Sequence[Sequence[int]],
+    ) -> list[float]:
+        """How much a recording speaks for the transcript `written` after each list, in nats.
+
+        These are the log odds of it against the plain transcript, where Whisper reads the list, plus the same where it
+        does not. The arguments are those of `frames_after`.
+        """
+        settings, evidence = self.config.first_pass, [0.0] * len(lists)
+        for one, numbers, at in self._read(features, recorded, lists):
+            texts, changed = [], []
+            for n, place in zip(numbers, at, strict=True):
+                pair = [[*tokens, settings["end"]] for tokens in (written[n], plain[lists[n][0]])]
+                if pair[0] != pair[1]:
+                    changed.append(n)
+                    same = next(i for i, (a, b) in enumerate(zip(*pair, strict=False)) if a != b)
+                    prompts = settings["prompt"], [settings["previous"], *lists[n][1], *settings["prompt"]]
+                    texts += [(place, prompt, tokens, same) for prompt in prompts for tokens in pair]
+            together = [texts[first : first + AT_ONCE] for first in range(0, len(texts), AT_ONCE)]
+            scores = itertools.chain.from_iterable(self._log_probabilities(one, some) for some in together)
+            for n in changed:
+                evidence[n] = next(scores) - next(scores) + next(scores) - next(scores)
+        return evidence
+
+    def _read(
+        self, features: torch.Tensor, recorded: torch.Tensor, lists: Sequence[tuple[int, Sequence[int]]]
+    ) -> Iterator[tuple[Encoded, list[int], list[int]]]:
+        """Recordings with equal windows, with the numbers of their `lists` and the recording of each."""
+        for one in self._encode(features, recorded):
+            numbers = [n for n, (place, _) in enumerate(lists) if place in one.places]
+            if numbers:
+                yield one, numbers, [one.places.index(lists[n][0]) for n in numbers]
 
     def _encode(self, features: torch.Tensor, recorded: torch.Tensor) -> list[Encoded]:
         """Recordings as the encoder hears them; those with equal windows are together.
@@ -176,69 +210,48 @@ class TranscribingWhisper(WhisperPreTrainedModel):
         """The number of frames of recordings of `recorded` features, `[batch]`."""
         return (recorded + MARGIN).clamp_max(2 * self.config.max_source_positions).add(1) // 2
 
-    def _evidence(
-        self,
-        recordings: Encoded,
-        at: Sequence[int],
-        states: Sequence[torch.Tensor],
-        plain: Sequence[Sequence[int]],
-        lists: Sequence[Sequence[int]],
-    ) -> list[float]:
-        """The evidence of `frames_after` for each list.
-
-        at: the recording of each. states: of the transcripts after lists. plain: with the end.
-        """
-        settings, readout = self.config.first_pass, self.readout()
-        listed = [written_logits(row, readout, settings).argmax(-1).tolist() for row in states]
-        changed = [i for i, tokens in enumerate(listed) if tokens != list(plain[i])]
-        prompt, evidence = settings["prompt"], [0.0] * len(states)
-        texts = []
-        for i in changed:
-            after = [settings["previous"], *lists[i], *prompt]
-            texts += [(at[i], before, text) for before in (prompt, after) for text in (listed[i], plain[i])]
-        together = [texts[first : first + AT_ONCE] for first in range(0, len(texts), AT_ONCE)]
-        scores = itertools.chain.from_iterable(self._log_probabilities(recordings, some) for some in together)
-        for i in changed:
-            evidence[i] = next(scores) - next(scores) + next(scores) - next(scores)
-        return evidence
-
     def _log_probabilities(
-        self, recordings: Encoded, texts: Sequence[tuple[int, Sequence[int], Sequence[int]]]
+        self, recordings: Encoded, texts: Sequence[tuple[int, Sequence[int], Sequence[int], int]]
     ) -> list[float]:
-        """The log probability of each text: (its recording, prompt, tokens)."""
-        heard, cache = recordings.rows([row for row, _, _ in texts])
-        inputs = [torch.tensor([*prompt, *tokens[:-1]], device=heard.device) for _, prompt, tokens in texts]
+        """The log probability of each text: (its recording, prompt, tokens, how many of these are not counted)."""
+        heard, cache = recordings.rows([row for row, *_ in texts])
+        inputs = [torch.tensor([*prompt, *tokens[:-1]], device=heard.device) for _, prompt, tokens, _ in texts]
         padded = pad_sequence(inputs, batch_first=True, padding_value=self.config.first_pass["end"])
         states = self.decoder(padded, encoder_hidden_states=heard, past_key_values=cache).last_hidden_state
         forced = [
-            row[len(prompt) - 1 : len(prompt) - 1 + len(tokens)]
-            for (_, prompt, tokens), row in zip(texts, states, strict=True)
+            row[len(prompt) - 1 + same : len(prompt) - 1 + len(tokens)]
+            for (_, prompt, tokens, same), row in zip(texts, states, strict=True)
         ]
         logs = written_logits(torch.cat(forced), self.readout(), self.config.first_pass).log_softmax(-1)
-        written = torch.tensor([token for _, _, tokens in texts for token in tokens], device=heard.device)
-        of_texts = logs.gather(1, written[:, None])[:, 0].split([len(tokens) for _, _, tokens in texts])
+        written = torch.tensor([t for _, _, tokens, same in texts for t in tokens[same:]], device=heard.device)
+        of_texts = logs.gather(1, written[:, None])[:, 0].split(list(map(len, forced)))
         return [float(of_text.sum()) for of_text in of_texts]
 
-    def _transcribed(
+    def _written(
         self, recordings: Encoded, at: Sequence[int], lists: Sequence[Sequence[int]], beams: int
-    ) -> list[Transcribed]:
-        """States `[tokens, hidden]` and attention `[tokens, frames]` of transcripts by beam search, with their ends.
+    ) -> list[list[int]]:
+        """The tokens of transcripts by beam search, without their ends.
 
         at: the recording of each. lists: what Whisper reads before it, as in `frames_after`; () for nothing.
         """
-        settings, readout, counts = self.config.first_pass, self.readout(), recordings.counts[at]
-        device, end = recordings.heard.device, settings["end"]
-        prompts = [[*([settings["previous"], *own] if own else ()), *settings["prompt"]] for own in lists]
-        width = max(map(len, prompts))
-        padded = torch.tensor([[end] * (width - len(prompt)) + prompt for prompt in prompts], device=device)
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-        limits = (counts // 8 + 10).minimum(counts - 1)  # tokens without the end
-        search = self._search(recordings, at, padded, mask, beams)
-        written = likeliest_tokens(search, limits.tolist(), end, REPEATED, beams)
+        counts = recordings.counts[at]
+        limits = (counts // 8 + 10).minimum(counts - 1)
+        search = self._search(recordings, at, *self._prompts(lists, counts.device), beams)
+        return likeliest_tokens(search, limits.tolist(), self.config.first_pass["end"], REPEATED, beams)
 
+    def _transcribed(
+        self, recordings: Encoded, at: Sequence[int], lists: Sequence[Sequence[int]], written: Sequence[Sequence[int]]
+    ) -> list[Transcribed]:
+        """States `[tokens, hidden]` and attention `[tokens, frames]` of the transcripts `written`, with their ends.
+
+        at, lists: as in `_written`.
+        """
+        settings, end = self.config.first_pass, self.config.first_pass["end"]
         heard, cache = recordings.rows(at)
-        tokens = [torch.tensor(own, dtype=torch.long, device=device) for own in written]
-        inputs = torch.cat([padded, pad_sequence(tokens, batch_first=True, padding_value=end)], 1)
+        prompts, mask = self._prompts(lists, heard.device)
+        width = prompts.shape[1]
+        tokens = [torch.tensor(own, dtype=torch.long, device=heard.device) for own in written]
+        inputs = torch.cat([prompts, pad_sequence(tokens, batch_first=True, padding_value=end)], 1)
         mask = F.pad(mask, (0, inputs.shape[1] - width), value=1)
         output = self.decoder(
             inputs,
@@ -253,8 +266,17 @@ class TranscribingWhisper(WhisperPreTrainedModel):
         places = [slice(width - 1, width + len(own)) for own in tokens]
         states = torch.cat([row[own] for row, own in zip(output.last_hidden_state, places, strict=True)])
         chosen = torch.cat([F.pad(own, (0, 1), value=end) for own in tokens])
-        rows = choosing(states, chosen, readout, settings).split([len(own) + 1 for own in tokens])
+        rows = choosing(states, chosen, self.readout(), settings).split([len(own) + 1 for own in tokens])
         return [(row, weights[own]) for row, weights, own in zip(rows, attention, places, strict=True)]
+
+    def _prompts(self, lists: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """What Whisper reads before it transcribes, `[lists, tokens]`, padded at the left, and its mask."""
+        settings = self.config.first_pass
+        prompts = [[*([settings["previous"], *own] if own else ()), *settings["prompt"]] for own in lists]
+        width = max(map(len, prompts))
+        padded = [[settings["end"]] * (width - len(prompt)) + prompt for prompt in prompts]
+        mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+        return torch.tensor(padded, device=device), torch.tensor(mask, device=device)
 
     def _search(
         self, recordings: Encoded, at: Sequence[int], prompts: torch.Tensor, mask: torch.Tensor, beams: int
@@ -335,47 +357,6 @@ def _joined(heard: torch.Tensor, states: torch.Tensor, attention: torch.Tensor) 
 def _positions(mask: torch.Tensor) -> torch.Tensor:
     """The position of each token of `[rows, tokens]` that is padded at the left."""
     return (mask.cumsum(1) - 1).clamp_min(0)
-
-
-def written_logits(states: torch.Tensor, readout: torch.Tensor, settings: dict) -> torch.Tensor:
-    """Logits in float32, `[..., tokens]`, of the tokens of text and, last, the end; -inf for those never written.
-
-    readout: that of `TranscribingWhisper.readout`. settings: `first_pass_settings`. What is chosen from them does not
-    change with the batch or the data type, as it might with logits in half precision.
-    """
-    with torch.autocast(states.device.type, enabled=False):
-        logits = F.linear(states.float(), readout)
-    logits[..., settings["never"]] = -torch.inf
-    return logits
-
-
-def choosing(states: torch.Tensor, tokens: torch.Tensor, readout: torch.Tensor, settings: dict) -> torch.Tensor:
-    """States `[states, hidden]`, moved as little as makes each of `tokens`, `[states]`, the likeliest by CHOSEN nats.
-
-    A transcript is read from its states, of which each tells the token that is the likeliest there, not always the one
-    that a beam search chose.
-    """
-    likeliest = [written_logits(some, readout, settings).argmax(-1) for some in states.split(STATES_AT_ONCE)]
-    (others,) = (torch.cat(likeliest) != tokens).nonzero(as_tuple=True)
-    if not len(others):
-        return states
-    moved, tokens = states[others].float(), tokens[others]
-    for _ in range(STEPS):
-        logits = written_logits(moved, readout, settings)
-        best = logits.scatter(1, tokens[:, None], -torch.inf).max(1)
-        missing = best.values + CHOSEN - logits.gather(1, tokens[:, None])[:, 0]
-        if not (missing > 0).any():
-            break
-        towards = readout[tokens] - readout[best.indices]
-        moved = moved + (missing.clamp_min(0) / towards.square().sum(1))[:, None] * towards
-    return states.index_put((others,), moved.to(states.dtype))
-
-
-def written_tokens(states: torch.Tensor, readout: torch.Tensor, settings: dict) -> torch.Tensor:
-    """The likeliest token of text for each of `[states, hidden]`."""
-    return torch.cat(
-        [written_logits(some, readout, settings)[:, :-1].argmax(-1) for some in states.split(STATES_AT_ONCE)]
-    )
 
 
 def monotonic_path(scores: np.ndarray) -> np.ndarray:

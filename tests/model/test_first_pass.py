@@ -26,6 +26,7 @@ from adapt.model.first_pass import spoken_words
 from adapt.model.heard import embeddings_and_heard, heard_after_lists
 from adapt.model.heard_folder import HeardFolder
 from adapt.model.load import view
+from adapt.model.readout import choosing, written_logits
 from adapt.model.tokenizer import with_leading_space
 from adapt.text.manifest import read_manifest
 from adapt.text.normalise import basic
@@ -70,7 +71,7 @@ def test_the_transcript_is_that_of_whisper_and_does_not_depend_on_the_batch(whis
             suppress_tokens=list(range(settings["end"] + 1, theirs.config.vocab_size)),
         )[0, -most:].tolist()
         states = found[:count].chunk(2, -1)[1].unique_consecutive(dim=0)
-        logits = transcribing_whisper.written_logits(states, encoder.encoder.readout(), settings)
+        logits = written_logits(states, encoder.encoder.readout(), settings)
         assert logits.argmax(-1)[:-1].tolist() == expected[: len(states) - 1] and len(states) > 2
 
 
@@ -143,7 +144,7 @@ def test_whisper_reads_a_list_of_names_before_a_recording(speech_llm, whisper, n
             suppress_tokens=list(range(settings["end"] + 1, theirs.config.vocab_size)),
         )[0, -most:].tolist()
         states = found[:count].chunk(2, -1)[1].unique_consecutive(dim=0)
-        tokens = transcribing_whisper.written_logits(states, readout, settings).argmax(-1).tolist()
+        tokens = [*written_logits(states, readout, settings).argmax(-1).tolist()[:-1], settings["end"]]
         assert tokens[1:-1] == expected[1 : len(tokens) - 1]
         pairs = [(prompt, [*other, settings["end"]]) for prompt in (settings["prompt"], before)]
         ours, theirs_plain = (
@@ -249,7 +250,7 @@ def test_tokens_are_written_as_normalised_transcripts_are():
 
 
 def test_tokens_that_the_checkpoint_suppresses_are_not_written():
-    logits = transcribing_whisper.written_logits(torch.ones(2, 4), torch.ones(41, 4), {"end": 40, "never": [3]})
+    logits = written_logits(torch.ones(2, 4), torch.ones(41, 4), {"end": 40, "never": [3]})
     assert logits.isinf().nonzero()[:, -1].tolist() == [3, 3] and logits.shape == (2, 41)
 
 
@@ -324,11 +325,11 @@ def test_states_tell_the_tokens_that_a_search_chose():
     generator = torch.Generator().manual_seed(1)
     readout, states = torch.randn(40, 16, generator=generator), torch.randn(9, 16, generator=generator)
     settings = {"end": 39, "never": [3]}
-    greedy = transcribing_whisper.written_logits(states, readout, settings).argmax(-1)
+    greedy = written_logits(states, readout, settings).argmax(-1)
     tokens = torch.cat([greedy[:5], torch.tensor([7, 0, 39, 12])])
-    chosen = transcribing_whisper.choosing(states.bfloat16(), tokens, readout, settings)
+    chosen = choosing(states.bfloat16(), tokens, readout, settings)
     assert chosen[:5].equal(states[:5].bfloat16())
-    assert transcribing_whisper.written_logits(chosen, readout, settings).argmax(-1).equal(tokens)
+    assert written_logits(chosen, readout, settings).argmax(-1).equal(tokens)
     assert (chosen[5:] - states[5:]).norm(dim=1).max() < states.norm(dim=1).mean()
 
 
