@@ -9,8 +9,10 @@ domain text.
 from __future__ import annotations
 
 import copy
+import math
 import random
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +20,7 @@ import torch
 from adapt.decode.beam_search import generate
 from adapt.decode.ctc import collapse, log_probability
 from adapt.decode.parts import OwnPhrases
-from adapt.model.heard import Listed, heard_after_lists
+from adapt.model.heard import Listed, evidence_of, heard_after_lists
 from adapt.model.speech_llm import SpeechLLM
 from adapt.text.lexicon import Entry, Lexicon
 from adapt.text.retrieval import NameIndex, SentenceIndex
@@ -31,6 +33,21 @@ LETTER = 3.0  # nats that each letter more adds to the evidence, and each letter
 SENTENCE = 1.0  # nats of evidence above which a transcript after sentences of the text is believed
 MOST_LETTERS = 12  # of a name that count
 SPELLED = 8  # letters that a name counts which only changes the spelling
+SUBSTITUTES = 5  # names that are tried in place of words that sound like them
+ALIKE = 3.0  # nats that a letter in common (`NameIndex.find`) adds to the evidence for a name in place of words
+SUBSTITUTED = 2.0  # nats above which a name in place of words is believed
+
+
+class Substitute(NamedTuple):
+    """A name in place of the words of a transcript that sound like it, from number `first` to `last`.
+
+    likeness: what its letters and its likeness to the words add to the evidence, in nats.
+    """
+
+    name: str
+    first: int
+    last: int
+    likeness: float
 
 
 class NamesInPrompt:
@@ -122,6 +139,16 @@ class NamesInPrompt:
         letters = self.letters_used(text, names, without)
         return letters > 0 and evidence + LETTER * (letters - LETTERS) > 0
 
+    def substitutes(self, words: Sequence[str], names: Sequence[str]) -> list[Substitute]:
+        """The SUBSTITUTES names that sound most like some of the words of a transcript, without those in it."""
+        found = []
+        for name in names:
+            near = self._index.alike(words, (name, *self._spoken.get(name, ())))
+            if near and 0 < near.score < math.inf:
+                likeness = ALIKE * near.score + min(near.letters, MOST_LETTERS)
+                found.append(Substitute(name, near.first, near.last, likeness))
+        return sorted(found, key=lambda one: -one.likeness)[:SUBSTITUTES]
+
     def is_list(self, text: str, names: Sequence[str]) -> bool:
         """Whether a transcript is nothing but two or more of the names in its prompt."""
         rest, count = f" {self.normalise(text)} ", 0
@@ -179,8 +206,9 @@ def heard_with_names(
     """What an encoder that transcribes heard of each recording after the best list, by its place in `samples`.
 
     Each recording is transcribed after its list of `lists`, and after the two lists that the result leads to. Of the
-    transcripts that are believed, the one with the most evidence counts. Without one, the recording is transcribed
-    after the sentences that sound most like its first transcript; if that is not believed either, it is left out.
+    transcripts that are believed, the one with the most evidence counts. Where there is none, a name takes the place of
+    words that sound like it, if that is believed. Where it is not, the recording is transcribed after the sentences
+    that sound most like its first transcript; if that is not believed either, it is left out.
     heard: as in `adapt.model.heard`. first: the hypotheses without a list. phrases: as in `NamesInPrompt.lists`.
     """
     best: dict[int, Listed] = {}
@@ -205,9 +233,44 @@ def heard_with_names(
         if new and new != tuple(own)
     }
     read(list(second))
+    others = [(i, own) for i, own in trials if i not in best]
+    best |= _with_substitutes(speech_llm, samples, heard, others, names)
     near = [(i, names.sentences_like(text)) for i, text in enumerate(first) if i not in best]
     read([(i, own) for i, own in near if own], are_names=False)
     return best
+
+
+def _with_substitutes(
+    speech_llm: SpeechLLM,
+    samples: Sequence[np.ndarray],
+    heard: Sequence[torch.Tensor],
+    lists: Sequence[tuple[int, Sequence[str]]],
+    names: NamesInPrompt,
+) -> dict[int, Listed]:
+    """What was heard of recordings with a name in place of words that sound like it, where that is believed.
+
+    Whisper does not write each name that it finds likely once it stands there. lists: the place of a recording, and the
+    names that are tried; Whisper reads them. The other arguments are those of `heard_with_names`.
+    """
+    if not lists:
+        return {}
+    projector = speech_llm.model.projector
+    tried, written, likeness = [], [], []
+    for (i, own), tokens in zip(lists, speech_llm.model.first_pass_tokens([heard[i] for i, _ in lists]), strict=True):
+        for one in names.substitutes(projector.words(tokens), own):
+            tried.append((i, own))
+            written.append(projector.with_name(tokens, one.first, one.last, one.name))
+            likeness.append(one.likeness)
+    best: dict[int, tuple[float, int]] = {}
+    for n, evidence in enumerate(evidence_of(speech_llm, samples, heard, tried, written) if tried else ()):
+        place, belief = tried[n][0], evidence + likeness[n]
+        if belief > max(SUBSTITUTED, best.get(place, (0.0, 0))[0]):
+            best[place] = belief, n
+    chosen = [n for _, n in best.values()]
+    if not chosen:
+        return {}
+    after = heard_after_lists(speech_llm, samples, heard, [tried[n] for n in chosen], [written[n] for n in chosen])
+    return dict(zip(best, after, strict=True))
 
 
 def borne_by_ctc(speech_llm: SpeechLLM, posteriors: torch.Tensor, text: str, without: str) -> bool:

@@ -182,11 +182,9 @@ class FirstPass(nn.Module):
     def with_name(self, tokens: Sequence[int], first: int, last: int, name: str) -> list[int]:
         """A transcript in tokens of Whisper with a name in place of its words from number `first` to `last`."""
         words = self._words(tokens)
-        return [
-            *tokens[: words[first].first],
-            *encode(f" {name}", self._vocabulary),
-            *tokens[words[last].last + 1 :],
-        ]
+        start, end = words[first].first, words[last].last + 1
+        space = " " if bytes(self.letters[tokens[start]].tolist()).startswith(b" ") else ""
+        return [*tokens[:start], *encode(f"{space}{name}", self._vocabulary), *tokens[end:]]
 
     @functools.cached_property
     def _vocabulary(self) -> dict[bytes, int]:

@@ -57,33 +57,66 @@ def heard_after_lists(
     samples: Sequence[np.ndarray],
     heard: Sequence[torch.Tensor],
     lists: Sequence[tuple[int, Sequence[str]]],
+    written: Sequence[Sequence[int]] | None = None,
 ) -> list[Listed]:
     """What an encoder that transcribes heard of recordings after lists of names.
 
     heard: what it heard of each without, of `embeddings_and_heard`. lists: the place of a recording, and names; one
-    recording may have several lists, or none.
+    recording may have several lists, or none. written: tokens of the transcript after each list; None: the encoder
+    writes them.
     """
+    model = speech_llm.model
+    plain = model.first_pass_tokens(heard)
 
     def hear() -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        model = speech_llm.model
-        inputs, mask = CtcEncoder.inputs(model.encoder, *(x.to(speech_llm.device) for x in pad(samples)))
-        tokens = [(place, model.projector.list_tokens(names)) for place, names in lists]
-        plain = model.first_pass_tokens(heard)
-        frames, lengths, evidence = model.encoder.encoder.frames_after(inputs, mask.sum(-1), tokens, plain)
+        after = model.encoder.encoder.frames_after
+        frames, lengths, evidence = after(*_inputs(speech_llm, samples, lists), plain, written)
         rows = _spoken_tokens(speech_llm, frames, lengths)
         odds = torch.tensor(evidence, dtype=torch.float64)
         return list(zip(model.project(frames, lengths), rows, odds, strict=True))
 
-    found = _remembered(speech_llm, _key(samples, lists), hear)
+    found = _remembered(speech_llm, _key(samples, lists, plain, written), hear)
     return [Listed(slot, row, float(evidence)) for slot, row, evidence in found]
 
 
-def _key(samples: Sequence[np.ndarray], lists: Sequence[tuple[int, Sequence[str]]] = ()) -> bytes:
-    """A batch of recordings and the lists of names before them, as a key of what is remembered.
+@torch.no_grad()
+def evidence_of(
+    speech_llm: SpeechLLM,
+    samples: Sequence[np.ndarray],
+    heard: Sequence[torch.Tensor],
+    lists: Sequence[tuple[int, Sequence[str]]],
+    written: Sequence[Sequence[int]],
+) -> list[float]:
+    """How much the audio speaks for each of the transcripts `written` against that without its list, in nats.
+
+    The arguments are those of `heard_after_lists`.
+    """
+    plain = speech_llm.model.first_pass_tokens(heard)
+
+    def weigh() -> list[tuple[torch.Tensor]]:
+        inputs = _inputs(speech_llm, samples, lists)
+        found = speech_llm.model.encoder.encoder.evidence(*inputs, plain, written)
+        return [(torch.tensor(evidence, dtype=torch.float64),) for evidence in found]
+
+    found = _remembered(speech_llm, _key(samples, "evidence", lists, plain, written), weigh)
+    return [float(evidence) for (evidence,) in found]
+
+
+def _inputs(
+    speech_llm: SpeechLLM, samples: Sequence[np.ndarray], lists: Sequence[tuple[int, Sequence[str]]]
+) -> tuple[torch.Tensor, torch.Tensor, list[tuple[int, list[int]]]]:
+    """Recordings and lists as `TranscribingWhisper` takes them."""
+    model = speech_llm.model
+    inputs, mask = CtcEncoder.inputs(model.encoder, *(x.to(speech_llm.device) for x in pad(samples)))
+    return inputs, mask.sum(-1), [(place, model.projector.list_tokens(names)) for place, names in lists]
+
+
+def _key(samples: Sequence[np.ndarray], *read: object) -> bytes:
+    """A batch of recordings and what else the result depends on, as a key of what is remembered.
 
     Recordings are not remembered one by one: their batch has an effect on the last bits.
     """
-    digest = hashlib.sha256(json.dumps([list(map(len, samples)), [[place, *names] for place, names in lists]]).encode())
+    digest = hashlib.sha256(json.dumps([list(map(len, samples)), *read]).encode())
     for recording in samples:
         digest.update(np.ascontiguousarray(recording).data)
     return digest.digest()

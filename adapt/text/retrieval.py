@@ -79,6 +79,18 @@ class Found(NamedTuple):
     score: float
 
 
+class Alike(NamedTuple):
+    """The run of words of a transcript that sounds most like a name, from number `first` to `last`.
+
+    score: how much (`NameIndex.find`). letters: of the name, by sound.
+    """
+
+    score: float
+    first: int
+    last: int
+    letters: int
+
+
 class NameIndex:
     """The names of a lexicon by sound. normalise: applied to names and transcripts."""
 
@@ -128,11 +140,7 @@ class NameIndex:
             return []
         chosen = self._sharing(self.letters(transcript), compared)
         forms = [self._forms[form] for form in chosen]
-        longer = np.maximum.outer(list(map(len, runs)), list(map(len, forms)))
-        of_classes = _similarities([run.translate(_CLASSES) for run in runs], [f.translate(_CLASSES) for f in forms])
-        of_letters = _similarities(runs, forms)
-        scores = longer * ((of_letters + of_classes) / 2 - LEAST)
-        scores = np.where(of_letters == 1, np.inf, scores).max(0)
+        scores = _scores(runs, forms).max(0)
         found: dict[int, Found] = {}
         for place in np.argsort(-scores, kind="stable"):
             if len(found) == count or scores[place] <= 0:
@@ -140,6 +148,17 @@ class NameIndex:
             owner = int(self._owners[chosen[place]])
             found.setdefault(owner, Found(self._entries[owner], float(scores[place])))
         return list(found.values())
+
+    def alike(self, words: Sequence[str], forms: Iterable[str]) -> Alike | None:
+        """The run of words that sounds most like a name; None if there are no letters. forms: of the name."""
+        sounds = list(map(self.letters, words))
+        runs = [(i, j) for i in range(len(sounds)) for j in range(i, min(len(sounds), i + LONGEST)) if sounds[j]]
+        names = list(filter(None, map(self.letters, forms)))
+        if not runs or not names:
+            return None
+        scores = _scores(["".join(sounds[i : j + 1]) for i, j in runs], names)
+        run, name = np.unravel_index(scores.argmax(), scores.shape)
+        return Alike(float(scores[run, name]), *runs[run], len(names[name]))
 
     def _sharing(self, letters: str, compared: int) -> Sequence[int]:
         """The forms that share the largest part of their letter pairs with these letters, in their own order."""
@@ -173,6 +192,14 @@ class SentenceIndex:
 
     def _by_sound(self, text: str) -> str:
         return " ".join(map(by_sound, words_of(self._normalise(text))))
+
+
+def _scores(runs: Sequence[str], forms: Sequence[str]) -> np.ndarray:
+    """How much each run of words sounds like each form of a name, `[runs, forms]` (`NameIndex.find`)."""
+    longer = np.maximum.outer(list(map(len, runs)), list(map(len, forms)))
+    of_classes = _similarities([run.translate(_CLASSES) for run in runs], [f.translate(_CLASSES) for f in forms])
+    of_letters = _similarities(runs, forms)
+    return np.where(of_letters == 1, np.inf, longer * ((of_letters + of_classes) / 2 - LEAST))
 
 
 def _similarities(runs: Sequence[str], forms: Sequence[str]) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 
 import pytest
@@ -89,3 +90,13 @@ def test_sentences_are_found_by_what_they_were_taken_for(monkeypatch):
 def test_a_name_counts_once_however_many_forms_it_has():
     entry = Entry("U2", spoken=("you two", "u two"))
     assert [one.entry for one in NameIndex([entry], basic).find("songs by you too", 5)] == [entry]
+
+
+def test_the_run_of_words_that_sounds_most_like_a_name():
+    index = NameIndex([], basic)
+    near = index.alike(["ask", "me", "about", "craft", "work"], ("Kraftwerk",))
+    (found,) = NameIndex([Entry("Kraftwerk")], basic).find("ask me about craft work", 1)
+    assert near == (found.score, 3, 4, 9) and 0 < near.score < math.inf
+    assert index.alike(["play", "a", "c", "d", "c"], ("AC/DC", "a c d c")) == (math.inf, 1, 4, 4)
+    assert index.alike(["hello"], ("Kraftwerk",)).score < 0
+    assert index.alike([], ("Kraftwerk",)) is None and index.alike(["hello"], ("!!!",)) is None
