@@ -20,7 +20,7 @@ import torch
 from adapt.decode.beam_search import generate
 from adapt.decode.ctc import collapse, log_probability
 from adapt.decode.parts import OwnPhrases
-from adapt.model.heard import Listed, evidence_of, heard_after_lists
+from adapt.model.heard import Listed, heard_after_lists, log_odds
 from adapt.model.speech_llm import SpeechLLM
 from adapt.text.lexicon import Entry, Lexicon
 from adapt.text.retrieval import NameIndex, SentenceIndex
@@ -33,21 +33,22 @@ LETTER = 3.0  # nats that each letter more adds to the evidence, and each letter
 SENTENCE = 1.0  # nats of evidence above which a transcript after sentences of the text is believed
 MOST_LETTERS = 12  # of a name that count
 SPELLED = 8  # letters that a name counts which only changes the spelling
-SUBSTITUTES = 5  # names that are tried in place of words that sound like them
-ALIKE = 3.0  # nats that a letter in common (`NameIndex.find`) adds to the evidence for a name in place of words
-SUBSTITUTED = 2.0  # nats above which a name in place of words is believed
+SUBSTITUTES = 3  # names that are tried in place of words that sound like them
+ALIKE = 3.0  # nats that speak for a name in place of words, for each letter in common (`NameIndex.find`)
+UNREAD = 0.2  # weight of the log odds without a list, beside those after it
+SUBSTITUTED = 5.0  # nats above which a name in place of words is believed
 
 
 class Substitute(NamedTuple):
     """A name in place of the words of a transcript that sound like it, from number `first` to `last`.
 
-    likeness: what its letters and its likeness to the words add to the evidence, in nats.
+    score: how much it sounds like them (`NameIndex.find`).
     """
 
     name: str
     first: int
     last: int
-    likeness: float
+    score: float
 
 
 class NamesInPrompt:
@@ -145,9 +146,8 @@ class NamesInPrompt:
         for name in names:
             near = self._index.alike(words, (name, *self._spoken.get(name, ())))
             if near and 0 < near.score < math.inf:
-                likeness = ALIKE * near.score + min(near.letters, MOST_LETTERS)
-                found.append(Substitute(name, near.first, near.last, likeness))
-        return sorted(found, key=lambda one: -one.likeness)[:SUBSTITUTES]
+                found.append(Substitute(name, near.first, near.last, near.score))
+        return sorted(found, key=lambda one: -one.score)[:SUBSTITUTES]
 
     def is_list(self, text: str, names: Sequence[str]) -> bool:
         """Whether a transcript is nothing but two or more of the names in its prompt."""
@@ -255,17 +255,21 @@ def _with_substitutes(
     if not lists:
         return {}
     projector = speech_llm.model.projector
-    tried, written, likeness = [], [], []
+    tried, written, scores = [], [], []
     for (i, own), tokens in zip(lists, speech_llm.model.first_pass_tokens([heard[i] for i, _ in lists]), strict=True):
         for one in names.substitutes(projector.words(tokens), own):
             tried.append((i, own))
             written.append(projector.with_name(tokens, one.first, one.last, one.name))
-            likeness.append(one.likeness)
+            scores.append(one.score)
+    if not tried:
+        return {}
+    read = log_odds(speech_llm, samples, heard, tried, written)
+    unread = log_odds(speech_llm, samples, heard, [(i, ()) for i, _ in tried], written)
     best: dict[int, tuple[float, int]] = {}
-    for n, evidence in enumerate(evidence_of(speech_llm, samples, heard, tried, written) if tried else ()):
-        place, belief = tried[n][0], evidence + likeness[n]
-        if belief > max(SUBSTITUTED, best.get(place, (0.0, 0))[0]):
-            best[place] = belief, n
+    for n, (i, _) in enumerate(tried):
+        belief = read[n] + UNREAD * unread[n] + ALIKE * scores[n]
+        if belief > max(SUBSTITUTED, best.get(i, (-math.inf, n))[0]):
+            best[i] = belief, n
     chosen = [n for _, n in best.values()]
     if not chosen:
         return {}

@@ -80,14 +80,14 @@ def heard_after_lists(
 
 
 @torch.no_grad()
-def evidence_of(
+def log_odds(
     speech_llm: SpeechLLM,
     samples: Sequence[np.ndarray],
     heard: Sequence[torch.Tensor],
     lists: Sequence[tuple[int, Sequence[str]]],
     written: Sequence[Sequence[int]],
 ) -> list[float]:
-    """How much the audio speaks for each of the transcripts `written` against that without its list, in nats.
+    """The log odds of the transcript `written` for each list against that without one, in nats, after that list.
 
     The arguments are those of `heard_after_lists`.
     """
@@ -95,11 +95,11 @@ def evidence_of(
 
     def weigh() -> list[tuple[torch.Tensor]]:
         inputs = _inputs(speech_llm, samples, lists)
-        found = speech_llm.model.encoder.encoder.evidence(*inputs, plain, written)
-        return [(torch.tensor(evidence, dtype=torch.float64),) for evidence in found]
+        odds = speech_llm.model.encoder.encoder.log_odds(*inputs, plain, written)
+        return [(torch.tensor(one, dtype=torch.float64),) for one in odds]
 
-    found = _remembered(speech_llm, _key(samples, "evidence", lists, plain, written), weigh)
-    return [float(evidence) for (evidence,) in found]
+    found = _remembered(speech_llm, _key(samples, "log odds", lists, plain, written), weigh)
+    return [float(odds) for (odds,) in found]
 
 
 def _inputs(

@@ -129,7 +129,9 @@ class TranscribingWhisper(WhisperPreTrainedModel):
 
         lists: the place of a recording, and the tokens of a text before it; a recording may have several, or none. The
         results have a row for each. plain: tokens of the transcript of each recording without them. written: tokens of
-        the transcript after each list; None: those that a greedy search finds. The third result is `evidence`.
+        the transcript after each list; None: those that a greedy search finds. The third result is how much a recording
+        speaks for a transcript after its list, in nats: its log odds against the plain one, where Whisper reads the
+        list, plus the same where it does not.
         """
         rows: list[torch.Tensor | None] = [None] * len(lists)
         found: list[Sequence[int]] = [()] * len(lists)
@@ -139,11 +141,13 @@ class TranscribingWhisper(WhisperPreTrainedModel):
             transcribed = self._transcribed(one, at, texts, own)
             for n, place, tokens, row in zip(numbers, at, own, transcribed, strict=True):
                 rows[n], found[n] = _joined(one.heard[place, : one.counts[place]], *row), tokens
+        odds = self.log_odds(features, recorded, lists, plain, found)
+        without = self.log_odds(features, recorded, [(place, ()) for place, _ in lists], plain, found)
         counts = self._counts(recorded)[[place for place, _ in lists]]
-        return pad_sequence(rows, batch_first=True), counts, self.evidence(features, recorded, lists, plain, found)
+        return pad_sequence(rows, batch_first=True), counts, [a + b for a, b in zip(odds, without, strict=True)]
 
     @torch.no_grad()
-    def evidence(
+    def log_odds(
         self,
         features: torch.Tensor,
         recorded: torch.Tensor,
@@ -151,26 +155,25 @@ class TranscribingWhisper(WhisperPreTrainedModel):
         plain: Sequence[Sequence[int]],
         written: Sequence[Sequence[int]],
     ) -> list[float]:
-        """How much a recording speaks for the transcript `written` after each list, in nats.
+        """The log odds of the transcript `written` for each list against the plain one, in nats, after that list.
 
-        These are the log odds of it against the plain transcript, where Whisper reads the list, plus the same where it
-        does not. The arguments are those of `frames_after`.
+        The arguments are those of `frames_after`.
         """
-        settings, evidence = self.config.first_pass, [0.0] * len(lists)
+        settings, odds = self.config.first_pass, [0.0] * len(lists)
         for one, numbers, at in self._read(features, recorded, lists):
             texts, changed = [], []
             for n, place in zip(numbers, at, strict=True):
-                pair = [[*tokens, settings["end"]] for tokens in (written[n], plain[lists[n][0]])]
+                place_of, before = lists[n]
+                pair = [[*tokens, settings["end"]] for tokens in (written[n], plain[place_of])]
                 if pair[0] != pair[1]:
                     changed.append(n)
                     same = next(i for i, (a, b) in enumerate(zip(*pair, strict=False)) if a != b)
-                    prompts = settings["prompt"], [settings["previous"], *lists[n][1], *settings["prompt"]]
-                    texts += [(place, prompt, tokens, same) for prompt in prompts for tokens in pair]
+                    texts += [(place, self._prompt(before), tokens, same) for tokens in pair]
             together = [texts[first : first + AT_ONCE] for first in range(0, len(texts), AT_ONCE)]
             scores = itertools.chain.from_iterable(self._log_probabilities(one, some) for some in together)
             for n in changed:
-                evidence[n] = next(scores) - next(scores) + next(scores) - next(scores)
-        return evidence
+                odds[n] = next(scores) - next(scores)
+        return odds
 
     def _read(
         self, features: torch.Tensor, recorded: torch.Tensor, lists: Sequence[tuple[int, Sequence[int]]]
@@ -269,12 +272,16 @@ class TranscribingWhisper(WhisperPreTrainedModel):
         rows = choosing(states, chosen, self.readout(), settings).split([len(own) + 1 for own in tokens])
         return [(row, weights[own]) for row, weights, own in zip(rows, attention, places, strict=True)]
 
+    def _prompt(self, before: Sequence[int]) -> list[int]:
+        """The tokens in front of a transcript. before: of a list; () for none."""
+        settings = self.config.first_pass
+        return [*([settings["previous"], *before] if before else ()), *settings["prompt"]]
+
     def _prompts(self, lists: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         """What Whisper reads before it transcribes, `[lists, tokens]`, padded at the left, and its mask."""
-        settings = self.config.first_pass
-        prompts = [[*([settings["previous"], *own] if own else ()), *settings["prompt"]] for own in lists]
+        prompts, end = list(map(self._prompt, lists)), self.config.first_pass["end"]
         width = max(map(len, prompts))
-        padded = [[settings["end"]] * (width - len(prompt)) + prompt for prompt in prompts]
+        padded = [[end] * (width - len(prompt)) + prompt for prompt in prompts]
         mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
         return torch.tensor(padded, device=device), torch.tensor(mask, device=device)
 

@@ -82,13 +82,12 @@ class Found(NamedTuple):
 class Alike(NamedTuple):
     """The run of words of a transcript that sounds most like a name, from number `first` to `last`.
 
-    score: how much (`NameIndex.find`). letters: of the name, by sound.
+    score: how much (`NameIndex.find`).
     """
 
     score: float
     first: int
     last: int
-    letters: int
 
 
 class NameIndex:
@@ -158,7 +157,7 @@ class NameIndex:
             return None
         scores = _scores(["".join(sounds[i : j + 1]) for i, j in runs], names)
         run, name = np.unravel_index(scores.argmax(), scores.shape)
-        return Alike(float(scores[run, name]), *runs[run], len(names[name]))
+        return Alike(float(scores[run, name]), *runs[run])
 
     def _sharing(self, letters: str, compared: int) -> Sequence[int]:
         """The forms that share the largest part of their letter pairs with these letters, in their own order."""

@@ -10,7 +10,7 @@ from adapt.decode import names as names_module
 from adapt.decode.names import NamesInPrompt, Substitute, first_hypotheses, heard_with_names
 from adapt.model import heard as heard_module
 from adapt.model.features import pad
-from adapt.model.heard import embeddings_and_heard, evidence_of, heard_after_lists
+from adapt.model.heard import embeddings_and_heard, heard_after_lists, log_odds
 from adapt.model.heard_folder import HeardFolder
 from adapt.text.lexicon import Entry, Lexicon
 from adapt.text.normalise import basic
@@ -51,7 +51,7 @@ def test_names_that_sound_most_like_words_and_are_not_among_them(speech_llm, mon
         ["is", "craft", "work", "like", "a", "c", "d", "see"], [e.written for e in lexicon.entries]
     )
     assert [one[:3] for one in found] == [("Kraftwerk", 1, 2), ("AC/DC", 4, 6)], "Kraft is there, Adele is far"
-    assert found[0].likeness > found[1].likeness > 0
+    assert found[0].score > found[1].score > 0
     monkeypatch.setattr(names_module, "SUBSTITUTES", 1)
     assert len(names.substitutes(["craft", "work", "a", "c", "d", "see"], ["Kraftwerk", "AC/DC"])) == 1
     assert names.substitutes([], ["Kraftwerk"]) == [] == names.substitutes(["craft"], ["!!!"])
@@ -62,13 +62,15 @@ def test_the_evidence_for_given_tokens_is_that_of_the_transcript(speech_llm, noi
     lists = [(0, ("Mariah",)), (2, ("U2",)), (0, ("FBI", "Mariah"))]
     written = heard_after_lists(speech_llm, noise, heard, lists)
     tokens = speech_llm.model.first_pass_tokens([one.heard for one in written])
-    odds = evidence_of(speech_llm, noise, heard, lists, tokens)
-    assert odds == pytest.approx([one.evidence for one in written], abs=1e-4) and any(odds)
+    odds = log_odds(speech_llm, noise, heard, lists, tokens)
+    unread = log_odds(speech_llm, noise, heard, [(i, ()) for i, _ in lists], tokens)
+    evidence = [a + b for a, b in zip(odds, unread, strict=True)]
+    assert evidence == pytest.approx([one.evidence for one in written], abs=1e-4) and any(evidence)
     given = heard_after_lists(speech_llm, noise, heard, lists, tokens)
     for ours, theirs in zip(given, written, strict=True):
         torch.testing.assert_close(ours.heard, theirs.heard, atol=1e-4, rtol=1e-4)
     plain = speech_llm.model.first_pass_tokens(heard)
-    assert evidence_of(speech_llm, noise, heard, [(1, ("U2",))], [plain[1]]) == [0.0]
+    assert log_odds(speech_llm, noise, heard, [(1, ("U2",))], [plain[1]]) == [0.0]
     model, end = speech_llm.model.encoder.encoder, speech_llm.model.encoder.encoder.config.first_pass["end"]
     inputs, mask = speech_llm.model.encoder.inputs(*pad(noise))
     (one, *_), prompt = model._encode(inputs, mask.sum(-1)), model.config.first_pass["prompt"]
@@ -101,9 +103,10 @@ def test_the_name_that_audio_and_letters_speak_for_most_is_written_where_no_list
     def with_name(i, name):
         return speech_llm.model.projector.with_name(plain[i], 0, 0, name)
 
-    tried = [(0, LISTS[0])] * 2
-    odds = evidence_of(speech_llm, noise, heard, tried, [with_name(0, name) for name in LISTS[0]])
-    likelier = LISTS[0][0] if odds[0] > odds[1] + 1 else LISTS[0][1]
+    both = [with_name(0, name) for name in LISTS[0]]
+    odds, unread = (log_odds(speech_llm, noise, heard, [(0, own)] * 2, both) for own in (LISTS[0], ()))
+    belief = [a + 0.2 * b + 3.0 * one.score for a, b, one in zip(odds, unread, found, strict=True)]
+    likelier = LISTS[0][belief.index(max(belief))]
     tokens = speech_llm.model.first_pass_tokens([best[0].heard, best[2].heard])
     assert tokens == [with_name(0, likelier), with_name(2, "Mariah")]
     with monkeypatch.context() as patched:
