@@ -149,9 +149,13 @@ class NameIndex:
         return list(found.values())
 
     def alike(self, words: Sequence[str], forms: Iterable[str]) -> Alike | None:
-        """The run of words that sounds most like a name; None if there are no letters. forms: of the name."""
+        """The run of words that sounds most like a name; of equal ones, the longest. forms: of the name.
+
+        None if there are no letters.
+        """
         sounds = list(map(self.letters, words))
-        runs = [(i, j) for i in range(len(sounds)) for j in range(i, min(len(sounds), i + LONGEST)) if sounds[j]]
+        ends = [(i, j) for i in range(len(sounds)) for j in range(i, min(len(sounds), i + LONGEST)) if sounds[j]]
+        runs = sorted(ends, key=lambda run: run[0] - run[1])
         names = list(filter(None, map(self.letters, forms)))
         if not runs or not names:
             return None

@@ -98,5 +98,6 @@ def test_the_run_of_words_that_sounds_most_like_a_name():
     (found,) = NameIndex([Entry("Kraftwerk")], basic).find("ask me about craft work", 1)
     assert near == (found.score, 3, 4) and 0 < near.score < math.inf
     assert index.alike(["play", "a", "c", "d", "c"], ("AC/DC", "a c d c")) == (math.inf, 1, 4)
+    assert index.alike(["between", "3", "a", "and"], ("3M",))[1:] == (1, 2), "the longer one of equal runs"
     assert index.alike(["hello"], ("Kraftwerk",)).score < 0
     assert index.alike([], ("Kraftwerk",)) is None and index.alike(["hello"], ("!!!",)) is None
