@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -157,15 +158,17 @@ class TranscribingWhisper(WhisperPreTrainedModel):
     ) -> list[float]:
         """The log odds of the transcript `written` for each list against the plain one, in nats, after that list.
 
-        The arguments are those of `frames_after`.
+        One that has not fewer tokens than the recording has frames has -inf. The arguments are those of `frames_after`.
         """
         settings, odds = self.config.first_pass, [0.0] * len(lists)
         for one, numbers, at in self._read(features, recorded, lists):
             texts, changed = [], []
             for n, place in zip(numbers, at, strict=True):
-                place_of, before = lists[n]
-                pair = [[*tokens, settings["end"]] for tokens in (written[n], plain[place_of])]
-                if pair[0] != pair[1]:
+                number, before = lists[n]
+                pair = [[*tokens, settings["end"]] for tokens in (written[n], plain[number])]
+                if len(pair[0]) > one.counts[place]:
+                    odds[n] = -math.inf
+                elif pair[0] != pair[1]:
                     changed.append(n)
                     same = next(i for i, (a, b) in enumerate(zip(*pair, strict=False)) if a != b)
                     texts += [(place, self._prompt(before), tokens, same) for tokens in pair]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import transformers
@@ -71,6 +73,8 @@ def test_the_evidence_for_given_tokens_is_that_of_the_transcript(speech_llm, noi
         torch.testing.assert_close(ours.heard, theirs.heard, atol=1e-4, rtol=1e-4)
     plain = speech_llm.model.first_pass_tokens(heard)
     assert log_odds(speech_llm, noise, heard, [(1, ("U2",))], [plain[1]]) == [0.0]
+    (odds,) = log_odds(speech_llm, noise, heard, [(0, ("U2",))], [[5] * len(noise[0])])
+    assert odds == -math.inf, "more tokens than frames"
     model, end = speech_llm.model.encoder.encoder, speech_llm.model.encoder.encoder.config.first_pass["end"]
     inputs, mask = speech_llm.model.encoder.inputs(*pad(noise))
     (one, *_), prompt = model._encode(inputs, mask.sum(-1)), model.config.first_pass["prompt"]
