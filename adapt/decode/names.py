@@ -33,10 +33,10 @@ LETTER = 3.0  # nats that each letter more adds to the evidence, and each letter
 SENTENCE = 1.0  # nats of evidence above which a transcript after sentences of the text is believed
 MOST_LETTERS = 12  # of a name that count
 SPELLED = 8  # letters that a name counts which only changes the spelling
-SUBSTITUTES = 3  # names that are tried in place of words that sound like them
-ALIKE = 3.0  # nats that speak for a name in place of words, for each letter in common (`NameIndex.find`)
-UNREAD = 0.2  # weight of the log odds without a list, beside those after it
-SUBSTITUTED = 5.0  # nats above which a name in place of words is believed
+TRIED = 3  # names that are tried in place of words that sound like them
+SOUND = 3.0  # nats that speak for a name in place of words, for each point of `NameIndex.find`
+WITHOUT_LIST = 0.2  # weight of the log odds where Whisper reads no list; those where it does have 1
+BELIEVED = 5.0  # nats above which a name in place of words is believed
 
 
 class Substitute(NamedTuple):
@@ -141,13 +141,11 @@ class NamesInPrompt:
         return letters > 0 and evidence + LETTER * (letters - LETTERS) > 0
 
     def substitutes(self, words: Sequence[str], names: Sequence[str]) -> list[Substitute]:
-        """The SUBSTITUTES names that sound most like some of the words of a transcript, without those in it."""
-        found = []
-        for name in names:
-            near = self._index.alike(words, (name, *self._spoken.get(name, ())))
-            if near and 0 < near.score < math.inf:
-                found.append(Substitute(name, near.first, near.last, near.score))
-        return sorted(found, key=lambda one: -one.score)[:SUBSTITUTES]
+        """The TRIED names that sound most like some of the words of a transcript, without those in it."""
+        runs = self._index.runs_like(words, [(name, *self._spoken.get(name, ())) for name in names])
+        near = [(run, name) for run, name in zip(runs, names, strict=True) if run and 0 < run.score < math.inf]
+        near.sort(key=lambda pair: -pair[0].score)
+        return [Substitute(name, run.first, run.last, run.score) for run, name in near[:TRIED]]
 
     def is_list(self, text: str, names: Sequence[str]) -> bool:
         """Whether a transcript is nothing but two or more of the names in its prompt."""
@@ -249,32 +247,34 @@ def _with_substitutes(
 ) -> dict[int, Listed]:
     """What was heard of recordings with a name in place of words that sound like it, where that is believed.
 
-    Whisper does not write each name that it finds likely once it stands there. lists: the place of a recording, and the
-    names that are tried; Whisper reads them. The other arguments are those of `heard_with_names`.
+    Whisper often leaves out a name that it would find likely if it were written. lists: the place of a recording, and
+    the names that are tried; Whisper reads them. The other arguments are those of `heard_with_names`.
     """
     if not lists:
         return {}
     projector = speech_llm.model.projector
     tried, written, scores = [], [], []
     for (i, own), tokens in zip(lists, speech_llm.model.first_pass_tokens([heard[i] for i, _ in lists]), strict=True):
-        for one in names.substitutes(projector.words(tokens), own):
+        for one in names.substitutes([word.text for word in projector.whole_words(tokens)], own):
             tried.append((i, own))
             written.append(projector.with_name(tokens, one.first, one.last, one.name))
             scores.append(one.score)
     if not tried:
         return {}
-    read = log_odds(speech_llm, samples, heard, tried, written)
-    unread = log_odds(speech_llm, samples, heard, [(i, ()) for i, _ in tried], written)
+    after_list = log_odds(speech_llm, samples, heard, tried, written)
+    without_list = log_odds(speech_llm, samples, heard, [(i, ()) for i, _ in tried], written)
     best: dict[int, tuple[float, int]] = {}
     for n, (i, _) in enumerate(tried):
-        belief = read[n] + UNREAD * unread[n] + ALIKE * scores[n]
-        if belief > max(SUBSTITUTED, best.get(i, (-math.inf, n))[0]):
+        belief = after_list[n] + WITHOUT_LIST * without_list[n] + SOUND * scores[n]
+        if belief > max(BELIEVED, best.get(i, (-math.inf, n))[0]):
             best[i] = belief, n
     chosen = [n for _, n in best.values()]
     if not chosen:
         return {}
     after = heard_after_lists(speech_llm, samples, heard, [tried[n] for n in chosen], [written[n] for n in chosen])
-    return dict(zip(best, after, strict=True))
+    # The states of a very unlikely name may tell another one.
+    told = speech_llm.model.first_pass_tokens([listed.heard for listed in after])
+    return {i: listed for i, n, listed, tokens in zip(best, chosen, after, told, strict=True) if tokens == written[n]}
 
 
 def borne_by_ctc(speech_llm: SpeechLLM, posteriors: torch.Tensor, text: str, without: str) -> bool:

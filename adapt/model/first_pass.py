@@ -106,12 +106,16 @@ def spoken_words(tokens: Iterable[bytes]) -> list[Word]:
     >>> [word.text for word in spoken_words([b" N71", b"-KB5 costs", b" $3.50", b" per 2nd."])]
     ['n', '71', 'k', 'b', '5', 'costs', '$', '3.50', 'per', '2', 'nd']
     """
-    decoder, text, owners = codecs.getincrementaldecoder("utf-8")("ignore"), "", []
+    decoder, text, began, ended = codecs.getincrementaldecoder("utf-8")("ignore"), "", [], []
+    first = 0  # token of the first byte of the next character
     for number, token in enumerate(tokens):
         characters = decoder.decode(token)
         text += characters
-        owners += [number] * len(characters)
-    return [Word(m[1].lower(), owners[m.start()], owners[m.end() - 1]) for m in WORD.finditer(text) if m[1]]
+        began += [first if i == 0 else number for i in range(len(characters))]
+        ended += [number] * len(characters)
+        unfinished = decoder.getstate()[0]
+        first = number + 1 if not unfinished else number if characters else first
+    return [Word(m[1].lower(), began[m.start()], ended[m.end() - 1]) for m in WORD.finditer(text) if m[1]]
 
 
 class FirstPass(nn.Module):
@@ -175,13 +179,19 @@ class FirstPass(nn.Module):
             tokens += more
         return [*tokens, *encode(".", self._vocabulary)] if tokens else []
 
-    def words(self, tokens: Sequence[int]) -> list[str]:
-        """The words of a transcript in tokens of Whisper."""
-        return [word.text for word in self._words(tokens)]
+    def whole_words(self, tokens: Sequence[int]) -> list[Word]:
+        """The words of a transcript in tokens of Whisper; those that share a token, as in "US", are one."""
+        whole: list[Word] = []
+        for word in self._words(tokens):
+            if whole and word.first <= whole[-1].last:
+                text, first, _ = whole.pop()
+                word = Word(f"{text} {word.text}", first, word.last)
+            whole.append(word)
+        return whole
 
     def with_name(self, tokens: Sequence[int], first: int, last: int, name: str) -> list[int]:
-        """A transcript in tokens of Whisper with a name in place of its words from number `first` to `last`."""
-        words = self._words(tokens)
+        """A transcript in tokens of Whisper with a name in place of its whole words from number `first` to `last`."""
+        words = self.whole_words(tokens)
         start, end = words[first].first, words[last].last + 1
         space = " " if bytes(self.letters[tokens[start]].tolist()).startswith(b" ") else ""
         return [*tokens[:start], *encode(f"{space}{name}", self._vocabulary), *tokens[end:]]

@@ -87,7 +87,7 @@ def log_odds(
     lists: Sequence[tuple[int, Sequence[str]]],
     written: Sequence[Sequence[int]],
 ) -> list[float]:
-    """The log odds of the transcript `written` for each list against that without one, in nats, after that list.
+    """How much likelier each transcript `written` is than that without a list, in nats, where the list is read.
 
     The arguments are those of `heard_after_lists`.
     """
@@ -111,12 +111,12 @@ def _inputs(
     return inputs, mask.sum(-1), [(place, model.projector.list_tokens(names)) for place, names in lists]
 
 
-def _key(samples: Sequence[np.ndarray], *read: object) -> bytes:
+def _key(samples: Sequence[np.ndarray], *others: object) -> bytes:
     """A batch of recordings and what else the result depends on, as a key of what is remembered.
 
     Recordings are not remembered one by one: their batch has an effect on the last bits.
     """
-    digest = hashlib.sha256(json.dumps([list(map(len, samples)), *read]).encode())
+    digest = hashlib.sha256(json.dumps([list(map(len, samples)), *others]).encode())
     for recording in samples:
         digest.update(np.ascontiguousarray(recording).data)
     return digest.digest()

@@ -33,7 +33,7 @@ GRID = 500  # recordings whose windows have the same length are transcribed toge
 SILENCE = 100  # the least silence after a recording
 REPEATED = 6  # tokens that a transcript does not repeat in the same order: Whisper sometimes goes round in circles
 
-AT_ONCE = 16  # texts whose log probability is computed together
+AT_ONCE = 16  # transcripts that are searched or weighed together
 SHARED = "adapt_shared_keys"  # `shared_attention`, for transformers
 
 Transcribed = tuple[torch.Tensor, torch.Tensor]  # states and attention of a transcript
@@ -110,11 +110,11 @@ class TranscribingWhisper(WhisperPreTrainedModel):
         after the last token, the end.
         """
         rows: list[torch.Tensor | None] = [None] * len(recorded)
-        for one in self._encode(features, recorded):
-            at, nothing = list(range(len(one.places))), [()] * len(one.places)
+        for one, places, at in self._grouped(features, recorded, range(len(recorded))):
+            nothing = [()] * len(at)
             transcribed = self._transcribed(one, at, nothing, self._written(one, at, nothing, BEAMS))
-            for place, heard, count, own in zip(one.places, one.heard, one.counts.tolist(), transcribed, strict=True):
-                rows[place] = _joined(heard[:count], *own)
+            for i, place, own in zip(places, at, transcribed, strict=True):
+                rows[i] = _joined(one.heard[place, : one.counts[place]], *own)
         return pad_sequence(rows, batch_first=True), self._counts(recorded)
 
     @torch.no_grad()
@@ -136,7 +136,7 @@ class TranscribingWhisper(WhisperPreTrainedModel):
         """
         rows: list[torch.Tensor | None] = [None] * len(lists)
         found: list[Sequence[int]] = [()] * len(lists)
-        for one, numbers, at in self._read(features, recorded, lists):
+        for one, numbers, at in self._grouped(features, recorded, [place for place, _ in lists]):
             texts = [lists[n][1] for n in numbers]
             own = self._written(one, at, texts, 1) if written is None else [written[n] for n in numbers]
             transcribed = self._transcribed(one, at, texts, own)
@@ -156,12 +156,12 @@ class TranscribingWhisper(WhisperPreTrainedModel):
         plain: Sequence[Sequence[int]],
         written: Sequence[Sequence[int]],
     ) -> list[float]:
-        """The log odds of the transcript `written` for each list against the plain one, in nats, after that list.
+        """How much likelier each transcript `written` is than the plain one, in nats, where Whisper reads its list.
 
         One that has not fewer tokens than the recording has frames has -inf. The arguments are those of `frames_after`.
         """
         settings, odds = self.config.first_pass, [0.0] * len(lists)
-        for one, numbers, at in self._read(features, recorded, lists):
+        for one, numbers, at in self._grouped(features, recorded, [place for place, _ in lists]):
             texts, changed = [], []
             for n, place in zip(numbers, at, strict=True):
                 number, before = lists[n]
@@ -178,14 +178,18 @@ class TranscribingWhisper(WhisperPreTrainedModel):
                 odds[n] = next(scores) - next(scores)
         return odds
 
-    def _read(
-        self, features: torch.Tensor, recorded: torch.Tensor, lists: Sequence[tuple[int, Sequence[int]]]
+    def _grouped(
+        self, features: torch.Tensor, recorded: torch.Tensor, places: Sequence[int]
     ) -> Iterator[tuple[Encoded, list[int], list[int]]]:
-        """Recordings with equal windows, with the numbers of their `lists` and the recording of each."""
+        """Groups of at most AT_ONCE of `places` in the batch whose recordings have equal windows.
+
+        Each is (recordings, numbers in `places`, the place of each in `recordings`).
+        """
         for one in self._encode(features, recorded):
-            numbers = [n for n, (place, _) in enumerate(lists) if place in one.places]
-            if numbers:
-                yield one, numbers, [one.places.index(lists[n][0]) for n in numbers]
+            mine = [(n, one.places.index(place)) for n, place in enumerate(places) if place in one.places]
+            for first in range(0, len(mine), AT_ONCE):
+                numbers, at = map(list, zip(*mine[first : first + AT_ONCE], strict=True))
+                yield one, numbers, at
 
     def _encode(self, features: torch.Tensor, recorded: torch.Tensor) -> list[Encoded]:
         """Recordings as the encoder hears them; those with equal windows are together.
@@ -241,7 +245,7 @@ class TranscribingWhisper(WhisperPreTrainedModel):
         at: the recording of each. lists: what Whisper reads before it, as in `frames_after`; () for nothing.
         """
         counts = recordings.counts[at]
-        limits = (counts // 8 + 10).minimum(counts - 1)
+        limits = (counts // 8 + 10).minimum(counts - 1)  # tokens without the end
         search = self._search(recordings, at, *self._prompts(lists, counts.device), beams)
         return likeliest_tokens(search, limits.tolist(), self.config.first_pass["end"], REPEATED, beams)
 
@@ -324,7 +328,7 @@ class TranscribingWhisper(WhisperPreTrainedModel):
 def first_pass_log_mel(
     config: PreTrainedConfig, samples: torch.Tensor, lengths: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The features of the windows of recordings, `[batch, bins, frames]`, and the mask of the recordings in them."""
+    """Features up to the end of the longest window, `[batch, bins, frames]`, and the mask of the recordings in them."""
     longest = (lengths.max() + HOP - 1) // HOP
     return whisper_log_mel(config, samples, lengths, int(_windows(config, longest)))
 
@@ -343,6 +347,8 @@ def shared_attention(
     **kwargs: object,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross-attention as transformers' `eager`, in which rows that follow each other share keys and values.
+
+    There is no mask, dropout or scaling, as in that of a Whisper which is not trained.
 
     query: `[recordings * beams, heads, tokens, width]`, scaled. key, value: `[recordings, heads, frames, width]`. The
     results are `[recordings * beams, tokens, heads, width]` and the weights `[recordings * beams, heads, tokens,

@@ -79,10 +79,10 @@ class Found(NamedTuple):
     score: float
 
 
-class Alike(NamedTuple):
-    """The run of words of a transcript that sounds most like a name, from number `first` to `last`.
+class Run(NamedTuple):
+    """A run of words of a transcript, from number `first` to `last`, and how much a name sounds like it.
 
-    score: how much (`NameIndex.find`).
+    score: as in `NameIndex.find`, but each word is normalised by itself.
     """
 
     score: float
@@ -148,20 +148,26 @@ class NameIndex:
             found.setdefault(owner, Found(self._entries[owner], float(scores[place])))
         return list(found.values())
 
-    def alike(self, words: Sequence[str], forms: Iterable[str]) -> Alike | None:
-        """The run of words that sounds most like a name; of equal ones, the longest. forms: of the name.
+    def runs_like(self, words: Sequence[str], names: Iterable[Sequence[str]]) -> list[Run | None]:
+        """For each name, given by its forms, the run of words that it sounds most like; of equal ones, the longest.
 
-        None if there are no letters.
+        None where a name or the words have no letters.
         """
         sounds = list(map(self.letters, words))
-        ends = [(i, j) for i in range(len(sounds)) for j in range(i, min(len(sounds), i + LONGEST)) if sounds[j]]
-        runs = sorted(ends, key=lambda run: run[0] - run[1])
-        names = list(filter(None, map(self.letters, forms)))
-        if not runs or not names:
-            return None
-        scores = _scores(["".join(sounds[i : j + 1]) for i, j in runs], names)
-        run, name = np.unravel_index(scores.argmax(), scores.shape)
-        return Alike(float(scores[run, name]), *runs[run])
+        places = [i for i, sound in enumerate(sounds) if sound]
+        runs = [(i, j) for i in places for j in places if i <= j < i + LONGEST]
+        runs.sort(key=lambda run: run[0] - run[1])
+        spoken = ["".join(sounds[i : j + 1]) for i, j in runs]
+
+        def best(forms: Sequence[str]) -> Run | None:
+            letters = list(filter(None, map(self.letters, forms)))
+            if not runs or not letters:
+                return None
+            scores = _scores(spoken, letters).max(1)
+            place = int(scores.argmax())
+            return Run(float(scores[place]), *runs[place])
+
+        return list(map(best, names))
 
     def _sharing(self, letters: str, compared: int) -> Sequence[int]:
         """The forms that share the largest part of their letter pairs with these letters, in their own order."""

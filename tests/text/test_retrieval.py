@@ -94,10 +94,15 @@ def test_a_name_counts_once_however_many_forms_it_has():
 
 def test_the_run_of_words_that_sounds_most_like_a_name():
     index = NameIndex([], basic)
-    near = index.alike(["ask", "me", "about", "craft", "work"], ("Kraftwerk",))
+
+    def run(words, *forms):
+        return index.runs_like(words.split(), [forms])[0]
+
     (found,) = NameIndex([Entry("Kraftwerk")], basic).find("ask me about craft work", 1)
-    assert near == (found.score, 3, 4) and 0 < near.score < math.inf
-    assert index.alike(["play", "a", "c", "d", "c"], ("AC/DC", "a c d c")) == (math.inf, 1, 4)
-    assert index.alike(["between", "3", "a", "and"], ("3M",))[1:] == (1, 2), "the longer one of equal runs"
-    assert index.alike(["hello"], ("Kraftwerk",)).score < 0
-    assert index.alike([], ("Kraftwerk",)) is None and index.alike(["hello"], ("!!!",)) is None
+    assert run("ask me about craft work", "Kraftwerk") == (found.score, 3, 4) and 0 < found.score < math.inf
+    assert run("play a c d c", "AC/DC", "a c d c") == (math.inf, 1, 4)
+    assert run("between 3 a and", "3M")[1:] == (1, 2), "the longest of equal runs"
+    assert run("50 % craft work %", "Kraftwerk")[1:] == (2, 3), "without signs at its ends"
+    assert run("hello", "Kraftwerk").score < 0
+    assert run("", "Kraftwerk") is None and run("hello", "!!!") is None and run("%", "Kraftwerk") is None
+    assert len(index.runs_like(["craft"], [("Kraft",), ("!!!",), ("Adele", "Kraft")])) == 3
