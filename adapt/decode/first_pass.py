@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Sequence
 
 import torch
@@ -63,6 +64,12 @@ def fused_tokens(
 def favouring_copy(hypotheses: Sequence[Hypothesis], copy: str) -> list[Hypothesis]:
     """The LLM's hypotheses, with COPIED nats more for the encoder's transcript `copy`, which is one of them.
 
-    The LLM changes some words because it never saw them, not because it heard others.
+    The LLM changes some words because it never saw them, not because it heard others. But it may read numbers in
+    digits: hypotheses that do no more than that count as copies, too.
     """
-    return [dataclasses.replace(h, model=h.model + COPIED) if h.text == copy else h for h in hypotheses]
+    words = (r"\D+" if any(map(str.isdigit, word)) else re.escape(word) for word in copy.split(" "))
+    read = re.compile(" ".join(words))
+    return [
+        dataclasses.replace(h, model=h.model + COPIED) if h.text == copy or read.fullmatch(h.text) else h
+        for h in hypotheses
+    ]
