@@ -12,11 +12,13 @@ import re
 from collections.abc import Sequence
 
 import torch
+from transformers.models.whisper.english_normalizer import EnglishNumberNormalizer
 
 from adapt.decode.fusion import Fusion
 from adapt.decode.hypothesis import Hypothesis
 from adapt.model.speech_llm import SpeechLLM
 
+_in_digits = EnglishNumberNormalizer()  # writes number words as digits
 LEAST = -6.0  # log probability of an alternative
 CHANGES = 8  # tokens of a transcript that are changed, at most
 COPIED = 3.0  # nats that the LLM gives to the transcript of the encoder, besides its own
@@ -64,12 +66,21 @@ def fused_tokens(
 def favouring_copy(hypotheses: Sequence[Hypothesis], copy: str) -> list[Hypothesis]:
     """The LLM's hypotheses, with COPIED nats more for the encoder's transcript `copy`, which is one of them.
 
-    The LLM changes some words because it never saw them, not because it heard others. But it may read numbers in
-    digits: hypotheses that do no more than that count as copies, too.
+    The LLM changes some words because it never saw them, not because it heard others. But it may write numbers in
+    English words: hypotheses with the same digits count as copies, too.
     """
-    words = (r"\D+" if any(map(str.isdigit, word)) else re.escape(word) for word in copy.split(" "))
-    read = re.compile(" ".join(words))
-    return [
-        dataclasses.replace(h, model=h.model + COPIED) if h.text == copy or read.fullmatch(h.text) else h
-        for h in hypotheses
-    ]
+    digits = {_joined(copy), _joined(_in_digits(copy))} if any(map(str.isdigit, copy)) else ()
+
+    def is_copy(text: str) -> bool:
+        return text == copy or (bool(digits) and _joined(_in_digits(text)) in digits)
+
+    return [dataclasses.replace(h, model=h.model + COPIED) if is_copy(h.text) else h for h in hypotheses]
+
+
+def _joined(text: str) -> str:
+    """A text in which neighbouring numbers are one, with the ending of an ordinal and the sign in front.
+
+    >>> _joined("8 2 3 june 2 nd cost $ 1,200")
+    '823 june 2nd cost $1200'
+    """
+    return re.sub(r"(?<=[\d$])[\s,]+(?=\d|(?:st|nd|rd|th)\b)", "", text)
