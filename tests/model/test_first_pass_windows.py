@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from transformers.models.whisper.modeling_whisper import eager_attention_forward
 
 from adapt.model import transcribing_whisper
 from adapt.model.features import pad
@@ -57,3 +59,15 @@ def test_the_features_are_those_of_thirty_seconds_up_to_the_end_of_the_window(sp
     whole, whole_mask = whisper_log_mel(config, padded, lengths)
     assert whole.shape[2] == 3_000 and mask.sum(-1).equal(whole_mask.sum(-1))
     torch.testing.assert_close(features, whole[..., : features.shape[2]], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("beams", "tokens"), [(1, 4), (5, 1), (3, 2)])
+def test_beams_share_the_keys_of_their_recording(beams, tokens):
+    generator = torch.Generator().manual_seed(1)
+    query = torch.randn(2 * beams, 4, tokens, 8, generator=generator)
+    key, value = (torch.randn(2, 4, 9, 8, generator=generator) for _ in range(2))
+    found = transcribing_whisper.shared_attention(None, query, key, value, None)
+    copies = (x.repeat_interleave(beams, 0) for x in (key, value))
+    expected = eager_attention_forward(nn.Module(), query, *copies, None, scaling=1.0)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
