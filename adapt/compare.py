@@ -27,7 +27,7 @@ from adapt.recipe.schema import did_you_mean
 from adapt.run import RunFolder, StageResult, read_json, read_stages, write_json
 from adapt.stages import plan
 from adapt.stages.context import Run
-from adapt.stages.systems import NAMES, systems
+from adapt.stages.systems import System, systems
 
 BASE = "base"
 METHODS = tuple(kind for kind in PSEUDO_AUDIO if kind != "auto")
@@ -47,13 +47,13 @@ class Method:
 class Trial:
     """A system of a method and seed: the figures of FIGURES on the target set, and `source`, the WER on the source set.
 
-    fused: whether it is decoded with fusion. seconds: of training. parameters: that were trained. Seed, seconds and
-    parameters are 0 for the base.
+    added: what the recipe adds to the model, such as "names + boost"; "" for the model as it is. seconds: of training.
+    parameters: that were trained. Seed, seconds and parameters are 0 for the base.
     """
 
     method: str
     seed: int
-    fused: bool
+    added: str
     figures: dict[str, float | None]
     seconds: float = 0.0
     parameters: int = 0
@@ -70,11 +70,11 @@ class Comparison:
         return {"rows": [dataclasses.asdict(trial) for trial in self.trials], "methods": self.summaries()}
 
     def summaries(self) -> list[dict]:
-        """A row for each method without and with fusion; `mean` and `deviation` by figure, None for one seed alone."""
+        """A row for each method and what is added; `mean` and `deviation` by figure, None for one seed alone."""
         rows = []
-        for method, fused in dict.fromkeys((t.method, t.fused) for t in self.trials):
-            trials = [t for t in self.trials if (t.method, t.fused) == (method, fused)]
-            row = {"method": method, "fused": fused, "seeds": len(trials), "figures": {}}
+        for method, added in dict.fromkeys((t.method, t.added) for t in self.trials):
+            trials = [t for t in self.trials if (t.method, t.added) == (method, added)]
+            row = {"method": method, "added": added, "seeds": len(trials), "figures": {}}
             for key in trials[0].figures:
                 values = [t.figures[key] for t in trials if t.figures[key] is not None]
                 if values:
@@ -88,12 +88,12 @@ class Comparison:
     def table(self) -> str:
         """Figures in percent, false alarms for 1,000 words; ± the standard deviation over seeds."""
         rows = self.summaries()
-        width = max(len("method"), *(len(f"{row['method']} + fusion") for row in rows))
+        names = [" + ".join(filter(None, (row["method"], row["added"]))) for row in rows]
+        width = max(map(len, ("method", *names)))
         heads = "".join(f"{head:>12}" for head in HEADS)
         lines = [f"{'method':<{width}}  seeds{heads}{'seconds':>9}{'parameters':>12}"]
-        for row in rows:
+        for name, row in zip(names, rows, strict=True):
             cells = "".join(_cell(row["figures"].get(key), key) for key in (*FIGURES, "source"))
-            name = row["method"] + (" + fusion" if row["fused"] else "")
             of_training = f"{row['seconds']:>9,.0f}{row['parameters']:>12,}" if row["parameters"] else f"{'':>21}"
             lines.append(f"{name:<{width}}  {row['seeds']:>5}{cells}{of_training}".rstrip())
         return "\n".join(lines)
@@ -134,39 +134,51 @@ def read_methods(names: Sequence[str], load: Callable[[Sequence[str]], Recipe]) 
 def compare(
     methods: Sequence[Method], seeds: int, out: Path, device: str, report: Callable[[StageResult, str], None]
 ) -> Comparison:
-    """Train each method with the seeds 1 to `seeds`, and score base and adapted model, without and with fusion.
+    """Train each method with the seeds 1 to `seeds`, and score base and adapted model (`compared`).
 
     Checkpoints are chosen on development text and guard set, and fusion has the weights of the recipe. Writes the runs,
     `table.json` and `comparison.png` into `out`; what is done is skipped. Raises RecipeError for a recipe that names no
-    `data.test`, and DataError for a folder with other files.
+    `data.test`, or whose base would be decoded with another internal LM for each training, and DataError for a folder
+    with other files.
     """
-    if not methods[0].recipe.data.test:
+    recipe = methods[0].recipe
+    if not recipe.data.test:
         raise RecipeError("recipe.yaml: data.test: missing; name a manifest to compare methods on")
+    if recipe.fusion.ilm and recipe.fusion.ilm_slot == "soft-prompt":
+        problem = "each training learns its own soft prompt, so that the base would have several internal LMs"
+        raise RecipeError(f"recipe.yaml: fusion.ilm_slot: {problem}; write empty, or leave out fusion.ilm")
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
     if names and BASE not in names:
         raise DataError(f"{out}: holds files that no comparison has written; choose another folder with -o")
-    with RunFolder(out / BASE, seed=methods[0].recipe.seed) as folder:
-        shared = Run(methods[0].recipe, folder, device, report, heard=out / "heard")
+    with RunFolder(out / BASE, seed=recipe.seed) as folder:
+        shared = Run(recipe, folder, device, report, heard=out / "heard")
         pipeline.check(shared)
         pipeline.prepare(shared)
         pipeline.estimate_lms(shared)
-        pipeline.transcribe(shared, [name for name in NAMES if name != "adapted"])
+        pipeline.transcribe(shared, [name for name, system in compared(shared).items() if system.of == BASE])
     trials: list[Trial] = []
     form = "{desc:<10} [{bar:20}] {n_fmt}/{total_fmt} trainings  {remaining} left\n"
     for method, seed in tqdm(list(itertools.product(methods, range(1, seeds + 1))), desc="compare", bar_format=form):
         found = _trials(method, seed, out, shared)
         trials += found if not trials else [trial for trial in found if trial.method != BASE]
     comparison = Comparison(trials)
-    write_json(out / "table.json", comparison.to_json())
-    _plot(comparison, out / "comparison.png")
+    if shared.folder.ranks.is_first:
+        write_json(out / "table.json", comparison.to_json())
+        _plot(comparison, out / "comparison.png")
     return comparison
+
+
+def compared(run: Run) -> dict[str, System]:
+    """The systems by name: base and adapted model as they are, and with all that the recipe adds."""
+    own = ([(name, system) for name, system in systems(run).items() if system.of == of] for of in (BASE, "adapted"))
+    return {name: system for rows in own for name, system in (rows[0], rows[-1])}
 
 
 def _trials(method: Method, seed: int, out: Path, shared: Run) -> list[Trial]:
     """The trials of base and adapted model of one training, which is done first unless it is there."""
     slug = re.sub(r"[^\w.+=-]", "-", method.name)
-    path = out / f"{slug}-{seed}"
-    if not path.exists():
+    path, ranks = out / f"{slug}-{seed}", shared.folder.ranks
+    if ranks.is_first and not path.exists():
         unfinished = out / f".{path.name}"
         shutil.rmtree(unfinished, ignore_errors=True)
         first = out / f"{slug}-1"
@@ -174,6 +186,7 @@ def _trials(method: Method, seed: int, out: Path, shared: Run) -> list[Trial]:
             first if first.exists() else out / BASE, unfinished, ignore=shutil.ignore_patterns(".lock", "checkpoints")
         )
         unfinished.rename(path)
+    ranks.wait()
     with RunFolder(path, seed=seed) as folder:
         run = dataclasses.replace(shared, recipe=method.recipe, folder=folder)  # with the models that are loaded
         training = dataclasses.replace(run, recipe=dataclasses.replace(method.recipe, seed=seed))
@@ -184,21 +197,20 @@ def _trials(method: Method, seed: int, out: Path, shared: Run) -> list[Trial]:
             pipeline.slot_generator(run)  # once for all seeds
         pipeline.decoder(training)
         pipeline.estimate_lms(run)
-        pipeline.transcribe(run)
-        pipeline.score(run)
+        pipeline.transcribe(run, compared(run))
+        pipeline.score(run, compared(run))
         rows = {(row["set"], row["system"]): row for row in read_json(run.path("scores/metrics.json"))["rows"]}
         stages = read_stages(run.path("run.json"))
         seconds = sum(stages[name]["seconds"] for name in ("prompt", "generator", "decoder") if name in stages)
         parameters = _parameters(run)
     trials = []
-    for name, system in systems(run).items():
-        if system.of not in (BASE, "adapted"):
-            continue
+    for name, system in compared(run).items():
         figures = {key: rows["target", name][key] for key in FIGURES}
         figures["source"] = rows["source", name]["wer"] if ("source", name) in rows else None
-        trial = Trial(BASE, 0, bool(system.weights), figures)
+        added = name.removeprefix(system.of).removeprefix(" + ")
+        trial = Trial(BASE, 0, added, figures)
         if system.of == "adapted":
-            trial = Trial(method.name, seed, bool(system.weights), figures, seconds, parameters)
+            trial = Trial(method.name, seed, added, figures, seconds, parameters)
         trials.append(trial)
     return trials
 
@@ -212,10 +224,10 @@ def _parameters(run: Run) -> int:
 
 
 def _plot(comparison: Comparison, out: Path) -> None:
-    """Draw the WER on the target set against that on the source set, for each method without fusion."""
+    """Draw the WER on the target set against that on the source set, for each method with nothing added."""
     from matplotlib.figure import Figure
 
-    rows = [row for row in comparison.summaries() if not row["fused"] and "source" in row["figures"]]
+    rows = [row for row in comparison.summaries() if not row["added"] and "source" in row["figures"]]
     figure = Figure(figsize=(6, 4.5), layout="constrained")
     axis = figure.subplots()
     for row in rows:

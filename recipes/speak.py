@@ -145,11 +145,13 @@ class Speakers:
 
 
 def write_audio(path: Path, speech: np.ndarray) -> None:
-    """Write mono Ogg/Opus at about 20 kbit/s."""
+    """Write mono Ogg/Opus at about 20 kbit/s, at once, so that a file which exists is whole."""
     import soundfile
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, speech, RATE, format="OGG", subtype="OPUS", compression_level=0.95)
+    unfinished = path.with_name(f"unfinished-{path.name}")
+    soundfile.write(unfinished, speech, RATE, format="OGG", subtype="OPUS", compression_level=0.95)
+    unfinished.replace(path)
 
 
 @click.command()

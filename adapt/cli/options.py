@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -118,6 +119,12 @@ def domain_recipe(recipe: str, overrides: Sequence[str]) -> Recipe:
     if loaded.parts:
         os.environ[VARIABLE] = loaded.parts
     return loaded
+
+
+def next_command(command: str, recipe: str, overrides: Sequence[str], out: Path | None = None) -> str:
+    """The line that tells the command to go on with, for the same run."""
+    options = [word for override in overrides for word in ("-s", override)] + (["-o", str(out)] if out else [])
+    return f"Next: {shlex.join(['adapt', command, recipe, *options])}"
 
 
 def run_name(recipe: Recipe, overrides: Sequence[str]) -> str:

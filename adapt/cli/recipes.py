@@ -16,6 +16,7 @@ from adapt.cli.options import (
     dtype_option,
     json_option,
     language_option,
+    next_command,
     opened_run,
     out_option,
     recipe_argument,
@@ -56,10 +57,10 @@ def check(
 
     if not recipe and not base:
         raise click.UsageError("nothing to check; give a RECIPE, or --base NAME, or both")
-    findings = []
+    overrides, findings = (*overrides, *([f"base={base_argument(base)}"] if base else [])), []
     if recipe:
-        loaded = domain_recipe(recipe, (*overrides, *([f"base={base_argument(base)}"] if base else [])))
-        findings = [checks.Finding("ok", "recipe.yaml", f"{len(keys(Recipe))} keys"), *checks.check(loaded)]
+        found = checks.check(domain_recipe(recipe, overrides))
+        findings = [checks.Finding("ok", "recipe.yaml", f"{len(keys(Recipe))} keys"), *found]
     if base:
         findings += checks.check_base(base, audio, device, dtype, language)
     if as_json:
@@ -67,8 +68,7 @@ def check(
     else:
         for finding in findings:
             click.echo(f"{finding.verdict:<5} {finding.about:<12} {finding.text}")
-        options = [f" -s {override}" for override in overrides] + ([f" --base {base}"] if base else [])
-        click.echo(f"Next: adapt run {recipe or 'RECIPE'}{''.join(options)}")
+        click.echo(next_command("run", recipe or "RECIPE", overrides))
     if any(finding.verdict == "fail" for finding in findings):
         sys.exit(1)
 
@@ -87,8 +87,9 @@ def run(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str, 
     text        normalise the domain text; drop duplicates and sentences of the test sets
     terms       find names in it, if they go into the prompt and there is no lexicon
     speech      have sentences spoken, if the pseudo audio is speech
-    project     learn from paired audio, if the recipe names some (adapt project --help)
+    project     learn prompt or projector from paired audio, if the recipe says so (adapt project --help)
     prompt      learn the soft prompt, if the pseudo audio needs it (adapt prompt --help)
+    generator   train the network that makes audio embeddings, if the pseudo audio is generate
     decoder     tune the decoder on the text (adapt decoder --help)
     lm          estimate n-gram LMs, if the recipe fuses them (adapt lm --help)
     transcribe  transcribe the test sets with each system
@@ -112,7 +113,9 @@ def run(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str, 
             click.echo(f"{table}\n\nReport: {opened.path('report.html')}")
         else:
             click.echo("Nothing is scored: the recipe names neither data.test nor data.source_test.")
-        click.echo(f"Use it: {transcribe_command(opened)}")
+        command, without = transcribe_command(opened)
+        missing = f", without {' and '.join(without)}" if without else ""
+        click.echo(f"Use it{missing}: {command}")
 
 
 @click.command()
@@ -257,16 +260,15 @@ def tune(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str,
 
     \b
     lm      n-gram LM of the domain text over the decoder's tokens (shallow fusion)
-    source  n-gram LM of the source domain, subtracted (LODR with order 2, a density
-            ratio with the order of lm)
     ilm     internal LM, subtracted: the decoder with an empty slot, or with the soft
             prompt in it (fusion.ilm_slot)
     boost   lexicon boosting: a bonus for phrases of the lexicon, withdrawn if the phrase
             is not completed, smaller for names below 16 letters
     reward  a constant for each token
 
-    Weights that at least double the false alarms are refused, and so are those that harm general speech
-    (data.source_dev). A line of a manifest can have phrases for its utterance: "phrases": ["jolene"].
+    The LM of the source domain is not tuned, and then not used. Weights that at least double the false alarms are
+    refused, and so are those that harm general speech (data.source_dev). A line of a manifest can have phrases for its
+    utterance: "phrases": ["jolene"].
     """
     from adapt import pipeline
     from adapt.stages import plan
@@ -282,7 +284,7 @@ def tune(recipe: str, overrides: tuple[str, ...], out: Path | None, device: str,
             click.echo(opened.path(plan.TUNED_WEIGHTS).read_text(encoding="utf-8"), nl=False)
             return
         click.echo(table(opened))
-        click.echo(f"Next: adapt run {recipe}")
+        click.echo(next_command("run", recipe, overrides, out))
 
 
 @click.command()
@@ -380,9 +382,9 @@ def compare(
 
     Each method is a kind of `decoder.pseudo_audio`, with settings of the section `decoder` if it names any, as in
     `--method simulate,misheard=0.4`. It is trained with several seeds. The table has the mean and the standard
-    deviation of WER, EER, EER of entities seen and unseen in the text, false alarms for 1,000 words and source WER,
-    without and with the fusion of the recipe, and the seconds and parameters of the training. A picture shows target
-    against source WER.
+    deviation of WER, EER, EER of entities seen and unseen in the text, false alarms for 1,000 words and source WER, of
+    the model alone and with all that the recipe adds (names, sentences, fusion), and the seconds and parameters of the
+    training. A picture shows target against source WER.
 
     The folder (default: runs/NAME-compare) holds a run for each training and one for the base. After Ctrl-C or a kill
     the same command continues.

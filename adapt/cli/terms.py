@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from adapt.cli.options import normaliser_option
+from adapt.text.lexicon import as_line
 from adapt.text.sentences import COLUMN, sample, sentences
 from adapt.text.terms import SENTENCES, find_terms
 
@@ -33,6 +34,6 @@ def terms(text: str, normaliser: str, column: str) -> None:
     lines, total = sample(sentences(text, column), SENTENCES, seed=1)
     found = find_terms(list(map(NORMALISERS[normaliser], lines)))
     for term in found:
-        click.echo(term)
+        click.echo(as_line(term))
     sampled = f" {len(lines):,} of" if total > len(lines) else ""
     click.echo(f"{len(found):,} terms in{sampled} {total:,} lines", err=True)

@@ -118,7 +118,7 @@ def conflict(job: TranscriptionJob) -> str | None:
         return f"--boost: --names {job.names} boosts nothing; leave out one of the two"
     if job.names in ("prompt", "both") and job.decoder == "ctc":
         return f"--names {job.names}: --decoder ctc has no prompt; leave out one of the two"
-    if job.names != Transcribe.names and not job.lexicon and not manifests:
+    if job.names not in (Transcribe.names, "none") and not job.lexicon and not manifests:
         return f"--names {job.names}: there are no names; give --lexicon too"
     if job.sentences != TranscriptionJob.sentences and not job.text:
         return "--sentences: there is no text; give --text too, or leave it out"

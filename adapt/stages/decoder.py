@@ -13,7 +13,7 @@ from adapt.run import write_json
 from adapt.stages import plan
 from adapt.stages.context import BATCH, Run
 from adapt.stages.log import checkpoint_note
-from adapt.stages.speech import SENTENCES, spoken
+from adapt.stages.speech import FOLDER, spoken
 from adapt.stages.text import FILES, training_text
 from adapt.text.lexicon import read_lexicon
 from adapt.text.normalise import NORMALISERS
@@ -74,9 +74,10 @@ def decoder(run: Run) -> None:
         "base": plan.base_record(recipe),
         "seed": recipe.seed,
         "precision": recipe.precision,
+        **({"names_in_prompt": recipe.transcribe.names_in_prompt} if plan.lists_names(recipe) else {}),
     }
-    sentences = SENTENCES if settings.pseudo_audio == "speech" else None
-    inputs = run.paths(*FILES, soft_prompt, generator, sentences, plan.projected(recipe))
+    speech = FOLDER if settings.pseudo_audio == "speech" else None
+    inputs = run.paths(*FILES, soft_prompt, generator, speech, plan.projected(recipe))
     inputs += run.manifests.files(recipe.data.source_replay, recipe.data.source_dev)
     inputs += [recipe.data.lexicon] if plan.lists_names(recipe) else []
     run.stage("decoder", record, inputs, [plan.ADAPTER, LOG], work, lambda: checkpoint_note(run, LOG), shared=True)

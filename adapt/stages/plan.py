@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -114,13 +115,23 @@ def pseudo_audio(recipe: Recipe) -> str:
     if chosen == "generate" and not recipe.data.source_replay:
         problem = f"{chosen!r} learns from data.source_replay, which is missing; name a manifest, or write soft-prompt"
         raise RecipeError(f"recipe.yaml: decoder.pseudo_audio: {problem}")
-    if chosen == "speech" and "{out}" not in (recipe.decoder.speak or ""):
-        problem = "names no command with {out}"
-        way_out = "give that of a speech synthesiser, as `piper -m voice.onnx -f {out}`"
+    if chosen == "speech" and (problem := _unusable(recipe.decoder.speak or "")):
+        way_out = "{out} stands for the wav file that it writes, as in `piper -m voice.onnx -f {out}`"
         raise RecipeError(f"recipe.yaml: decoder.speak: {problem}; {way_out}")
     if chosen == "auto":
         return "simulate" if simulates else "soft-prompt"
     return chosen
+
+
+def _unusable(command: str) -> str | None:
+    """Why a command cannot speak a sentence; None if it may."""
+    if "{out}" not in command:
+        return "names no command of a speech synthesiser with the word {out} in it"
+    try:
+        shlex.split(command)
+    except ValueError as error:
+        return f"cannot be divided into words: {str(error).lower()}"
+    return None
 
 
 def finds_terms(recipe: Recipe) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from adapt.recipe.load import dump
@@ -23,14 +23,15 @@ LISTED = (10, 20, 50)  # lengths of the lists of names in a note
 OUTPUTS = (*(f"scores/{name}" for name in ("metrics.json", "errors.tsv", "table.md")), "report.html")
 
 
-def score(run: Run) -> str:
-    """Write `scores/` and `report.html`, and return the table of scores."""
+def score(run: Run, names: Collection[str] | None = None) -> str:
+    """Write `scores/` and `report.html`, and return the table of scores, of these systems; None: of all."""
     from adapt.score.report import save_scores
     from adapt.score.scoring import score_systems
 
     recipe, manifests = run.recipe, plan.scored_sets(run.recipe)
     sets = {name: run.manifests.utterances(path) for name, path in manifests.items()}
-    files = {name: {label: hypotheses_path(run.folder.path, name, label) for label in systems(run)} for name in sets}
+    labels = [label for label in systems(run) if names is None or label in names]
+    files = {name: {label: hypotheses_path(run.folder.path, name, label) for label in labels} for name in sets}
     lexicon = read_lexicon(recipe.data.lexicon) if recipe.data.lexicon else None
     train, normalise = run.lines(plan.TRAIN), NORMALISERS[recipe.data.normaliser]
     scores = score_systems(

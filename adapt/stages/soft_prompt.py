@@ -21,6 +21,7 @@ def soft_prompt(run: Run) -> None:
     """Write `prompt/soft_prompt.safetensors`: learned, or a copy of the file that `prompt.start` names."""
     recipe = run.recipe
     settings = {
+        **plan.transcripts_record(recipe),
         "prompt": {key: value for key, value in dataclasses.asdict(recipe.prompt).items() if key != "start"},
         "base": plan.base_record(recipe),
         "seed": recipe.seed,

@@ -82,7 +82,8 @@ def _spoken(command: str, text: str, path: Path) -> None:
     words = [word.replace(OUT, str(unfinished)) for word in shlex.split(command)]
     way_out = "try it in a shell: it reads a sentence from standard input and writes a wav file to {out}"
     try:
-        done = subprocess.run(words, input=f"{text}\n", capture_output=True, text=True, timeout=SECONDS)
+        options = {"capture_output": True, "encoding": "utf-8", "errors": "replace", "timeout": SECONDS}
+        done = subprocess.run(words, input=f"{text}\n", **options)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise DataError(f"decoder.speak: {first_line(error)}; {way_out}") from None
     if done.returncode or not unfinished.exists():
@@ -92,14 +93,25 @@ def _spoken(command: str, text: str, path: Path) -> None:
 
 
 def spoken(run: Run) -> tuple[list[str], list[str], dict[str, torch.Tensor]]:
-    """Training and development sentences that were spoken, and the audio embeddings `[slots, hidden]` of each."""
-    from adapt.model.features import read_audio
+    """Training and development sentences that were spoken, and the audio embeddings `[slots, hidden]` of each.
+
+    Sentences of more audio than the base takes at once are left out and reported, because it would hear a part of them.
+    Raises DataError if none remains to train on.
+    """
+    from adapt.model.features import SAMPLE_RATE, read_audio
 
     sentences, speech_llm = read_json(run.path(SENTENCES)), run.speech_llm(run.start)
     files = list({**sentences["train"], **sentences["dev"]}.items())
     embeddings: dict[str, torch.Tensor] = {}
     for start in tqdm(range(0, len(files), BATCH), desc="hearing", file=sys.stderr, leave=False):
-        batch = files[start : start + BATCH]
-        heard = speech_llm.audio_embeddings([read_audio(run.path(FOLDER, name)) for _, name in batch])
-        embeddings |= dict(zip((text for text, _ in batch), heard, strict=True))
-    return list(sentences["train"]), list(sentences["dev"]), embeddings
+        samples = {text: read_audio(run.path(FOLDER, name)) for text, name in files[start : start + BATCH]}
+        short = {text: one for text, one in samples.items() if len(one) <= speech_llm.max_seconds * SAMPLE_RATE}
+        if short:
+            embeddings |= dict(zip(short, speech_llm.audio_embeddings(list(short.values())), strict=True))
+    train, dev = ([text for text in sentences[part] if text in embeddings] for part in ("train", "dev"))
+    if left_out := len(files) - len(embeddings):
+        problem = f"{left_out} of {len(files)} sentences take more than the {speech_llm.max_seconds:g} s of the base"
+        if not train:
+            raise DataError(f"decoder.speak: {problem}; write shorter sentences")
+        tqdm.write(f"decoder.speak: {problem}, and are left out", file=sys.stderr)
+    return train, dev, embeddings

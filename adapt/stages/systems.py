@@ -150,24 +150,23 @@ def names_of(run: Run, system: System) -> NamesInPrompt | None:
     )
 
 
-def transcribe_command(run: Run) -> str:
-    """The command that transcribes as the last system does, or, if it has no options for all parts, without fusion."""
+def transcribe_command(run: Run) -> tuple[str, list[str]]:
+    """The command that transcribes as the last system does, and the parts of its fusion that have no option."""
     recipe, system = run.recipe, list(systems(run).values())[-1]
     words = ["adapt", "transcribe", "AUDIO", "--base", run.start, "--adapter", run.path(plan.ADAPTER)]
     weights = {key: weight for key, weight in (system.weights or {}).items() if weight}
     files = _inputs_of(run, system)
-    # A source LM, a reward, and an internal LM with the soft prompt in its slot have no option.
-    if system.of == "adapted" and weights.keys() <= {"lm", "ilm", "boost"} and "ilm" not in files:
-        words += ["--lm", files["lm"], "--lm-weight", f"{weights['lm']:g}"] if "lm" in weights else []
-        words += ["--ilm", f"{weights['ilm']:g}"] if "ilm" in weights else []
-        held = plan.in_prompt(recipe) if system.prompted else ()
-        if "boost" in weights or "names" in held:
-            words += ["--lexicon", os.path.relpath(run.lexicon)]
-        words += ["--boost", f"{weights['boost']:g}"] if "boost" in weights else []
-        if "names" in held:
-            words += ["--names", "both" if "boost" in weights else "prompt"]
-        if "sentences" in held:
-            words += ["--text", run.path(plan.TRAIN), "--sentences", recipe.transcribe.sentences]
+    without = [key for key in weights if key not in ("lm", "ilm", "boost") or (key == "ilm" and key in files)]
+    words += ["--lm", files["lm"], "--lm-weight", f"{weights['lm']:g}"] if "lm" in weights else []
+    words += ["--ilm", f"{weights['ilm']:g}"] if "ilm" in weights and "ilm" not in without else []
+    held = plan.in_prompt(recipe) if system.prompted else ()
+    if "boost" in weights or "names" in held:
+        words += ["--lexicon", os.path.relpath(run.lexicon)]
+    words += ["--boost", f"{weights['boost']:g}"] if "boost" in weights else []
+    if "names" in held:
+        words += ["--names", "both" if "boost" in weights else "prompt"]
+    if "sentences" in held:
+        words += ["--text", run.path(plan.TRAIN), "--sentences", recipe.transcribe.sentences]
     options = {
         "--num-beams": (recipe.transcribe.num_beams, Transcribe.num_beams),
         "--names-in-prompt": (recipe.transcribe.names_in_prompt, Transcribe.names_in_prompt),
@@ -180,7 +179,7 @@ def transcribe_command(run: Run) -> str:
         options["--ctc-weight"] = (recipe.transcribe.ctc_weight, Transcribe.ctc_weight)
     for option, (value, default) in options.items():
         words += [option, value] if value != default else []
-    return shlex.join(map(str, words))
+    return shlex.join(map(str, words)), without
 
 
 def system_model(run: Run, of: str) -> SpeechLLM:

@@ -8,6 +8,7 @@ from adapt.errors import DataError
 from adapt.run import write_text
 from adapt.stages import plan
 from adapt.stages.context import Run
+from adapt.text.lexicon import as_line
 from adapt.text.sentences import sample
 from adapt.text.terms import LEAST_SCORE, SENTENCES, find_terms
 
@@ -20,7 +21,7 @@ def terms(run: Run) -> None:
         if not (found := find_terms(lines)):
             problem = "no names are found in the text: no phrase recurs beside different words, where others recur, too"
             raise DataError(f"data.lexicon: missing, and {problem}; name a lexicon, or set transcribe.names to none")
-        write_text(run.path(plan.TERMS), "".join(f"{term}\n" for term in found))
+        write_text(run.path(plan.TERMS), "".join(f"{as_line(term)}\n" for term in found))
 
     def note() -> str:
         return f"{len(run.lines(plan.TERMS)):,} terms of the text, for want of a lexicon"

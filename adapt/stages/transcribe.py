@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from adapt.run import RunFolder, StageResult
 from adapt.score.files import hypotheses_path
 from adapt.stages import plan
 from adapt.stages.context import Run
-from adapt.stages.systems import NAMES, System, fused_files, fusion_of, names_of, system_model, systems
+from adapt.stages.systems import System, fused_files, fusion_of, names_of, system_model, systems
 from adapt.text.transcripts import read_hypotheses
 
 DECODERS = {"ctc": "ctc", "first pass": "first-pass"}  # of systems of the encoder alone
@@ -45,10 +45,10 @@ def transcription(
     return folder.stage(name, settings, inputs, [out.as_posix()], work, shared=True)
 
 
-def transcribe(run: Run, of: Sequence[str] = NAMES) -> None:
-    """Write `hyps/<set>.<system>.jsonl` for each system of one of these names, and each set that the recipe scores."""
+def transcribe(run: Run, names: Collection[str] | None = None) -> None:
+    """Write `hyps/<set>.<system>.jsonl` for each set that the recipe scores, and these systems; None: all of them."""
     for label, system in systems(run).items():
-        if system.of not in of:
+        if names is not None and label not in names:
             continue
         for name, manifest in plan.scored_sets(run.recipe).items():
             out = hypotheses_path(Path(), name, label)

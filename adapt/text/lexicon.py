@@ -104,6 +104,15 @@ def read_lexicon(path: str | Path) -> Lexicon:
     return Lexicon(path.stem, sha, tuple(entries.values()))
 
 
+def as_line(phrase: str) -> str:
+    r"""A phrase as a line of a lexicon, whose first letter is no sign of a comment.
+
+    >>> as_line("#covid"), as_line("jolene")
+    ('\\#covid', 'jolene')
+    """
+    return f"\\{phrase}" if phrase.startswith(("#", "\\")) else phrase
+
+
 def _is_comma_separated(path: Path, first: str) -> bool:
     """Whether a lexicon has commas between its fields, judged by its name and its first line."""
     cells = [cell.strip(' "').lower() for cell in first.split(",")]

@@ -41,6 +41,8 @@ def check_tuning(run: Run) -> None:
     if not run.recipe.data.dev:
         way_out = "name a manifest of the domain to tune on, other than the test set"
         raise RecipeError(f"recipe.yaml: data.dev: missing; {way_out}")
+    for manifest in _manifests(run):
+        run.manifests.seconds(manifest)
     check_fusion(run, [dict.fromkeys(active, 1.0) for active in _combinations(run)])
 
 
@@ -65,7 +67,8 @@ def tune(run: Run) -> None:
     settings["searches"] = [[of, *active] for of, active in searches]
     inputs = run.manifests.files(*_manifests(run)) + run.paths(plan.ADAPTER)
     systems = [System(of, dict.fromkeys(active, 1.0), prompted) for of, active in searches]
-    inputs += dict.fromkeys(path for system in systems for path in fused_files(run, system))
+    files = [path for system in systems for path in fused_files(run, system)]
+    inputs += dict.fromkeys([*files, *([recipe.data.lexicon] if recipe.data.lexicon else [])])
 
     def note() -> str:
         return f"{len(read_json(run.path(plan.TUNED_WEIGHTS))['systems'])} systems on {recipe.data.dev.name}"

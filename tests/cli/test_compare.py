@@ -17,7 +17,7 @@ from ..session import adapt
 from .conftest import Finished, overrides
 
 METHODS = ["--method", "soft-prompt", "--method", "denoise,noise=0.2", "--seeds", 2]
-SHORT = overrides("prompt.steps=2", "decoder.steps=2", "fusion.boost=1")
+SHORT = overrides("prompt.steps=2", "decoder.steps=2", "fusion.boost=1", "transcribe.names=both")
 
 
 @pytest.fixture
@@ -26,18 +26,18 @@ def compared(finish) -> Finished:
     return finish("compared", "compare", "--json", *METHODS, *SHORT)
 
 
-def test_each_method_is_trained_with_each_seed_and_scored_without_and_with_fusion(compared):
+def test_each_method_is_trained_with_each_seed_and_scored_alone_and_with_all_that_is_added(compared):
     found = json.loads(compared.stdout)
-    rows = [(row["method"], row["seed"], row["fused"]) for row in found["rows"]]
+    rows = [(row["method"], row["seed"], row["added"]) for row in found["rows"]]
     trained = [(method, seed) for method in ("soft-prompt", "denoise,noise=0.2") for seed in (1, 2)]
-    assert rows == [(m, s, fused) for m, s in [("base", 0), *trained] for fused in (False, True)]
+    assert rows == [(m, s, added) for m, s in [("base", 0), *trained] for added in ("", "names + boost")]
     for row in found["rows"]:
         folder = compared.run / (f"{row['method']}-{row['seed']}" if row["seed"] else "base").replace(",", "-")
         if row["seed"]:
             settings = json.loads((folder / "run.json").read_text())["stages"]
             assert settings["decoder"]["settings"]["seed"] == row["seed"] and settings["text"]["settings"]["seed"] == 1
             metrics = json.loads((folder / "scores/metrics.json").read_text())["rows"]
-            of = "adapted + boost" if row["fused"] else "adapted"
+            of = "adapted + names + boost" if row["added"] else "adapted"
             scored = {m["set"]: m["wer"] for m in metrics if m["system"] == of}
             assert (row["figures"]["wer"], row["figures"]["source"]) == (scored["target"], scored["source"])
             assert row["seconds"] > 0 and row["parameters"] > 0
@@ -55,13 +55,13 @@ def test_a_second_comparison_trains_nothing_and_a_lost_training_is_done_again(co
         assert adapt(*call, "--json").stdout == compared.stdout
     shutil.rmtree(compared.run / "soft-prompt-2/adapter")
     again = adapt(*call)
-    assert again.exit_code == 0 and "soft-prompt + fusion" in again.stdout, again.output
+    assert again.exit_code == 0 and "soft-prompt + names + boost" in again.stdout, again.output
     rows = json.loads((compared.run / "table.json").read_text())["rows"]
     assert [row["figures"] for row in rows] == [row["figures"] for row in json.loads(compared.stdout)["rows"]]
 
 
 def test_means_and_deviations_are_over_seeds():
-    trials = [compare.Trial("m", seed, False, {"wer": wer, "eer": None}, 2.0, 5) for seed, wer in ((1, 0.1), (2, 0.2))]
+    trials = [compare.Trial("m", seed, "", {"wer": wer, "eer": None}, 2.0, 5) for seed, wer in ((1, 0.1), (2, 0.2))]
     comparison = compare.Comparison(trials)
     (row,) = comparison.summaries()
     assert row["figures"] == {"wer": {"mean": pytest.approx(0.15), "deviation": pytest.approx(0.0707, abs=1e-4)}}
@@ -83,6 +83,7 @@ def test_without_a_choice_each_kind_that_the_recipe_allows_is_compared(recipe):
         (["--method", "simulat"], "did you mean `simulate`"),
         (["--method", "empty,stpes=3"], "did you mean `decoder.steps`"),
         (["-s", "data.test="], "data.test: missing"),
+        (overrides("fusion.ilm=0.1", "fusion.ilm_slot=soft-prompt"), "fusion.ilm_slot: each training"),
     ],
 )
 def test_a_mistake_is_one_line(recipe, tmp_path, options, problem):

@@ -73,7 +73,8 @@ def test_tune_counts_on_the_development_set_and_guards_the_source(tuned_run):
     guarded = {row["base"]["source_words"] for row in found.values()}
     assert len(guarded) == 1 and guarded.pop() > 0, "all systems are guarded by the same source words"
     assert "source: WER" in tuned_run.stdout
-    assert tuned_run.stdout.splitlines()[-1] == f"Next: adapt run {tuned_run.recipe}"
+    words = ["adapt", "run", str(tuned_run.recipe), *DEV, "-o"]
+    assert shlex.split(tuned_run.stdout.splitlines()[-1])[1:-1] == words, "the same run"
 
 
 def test_tune_the_second_time_gives_the_same_weights(tuned_run):
@@ -133,6 +134,8 @@ def test_the_command_that_run_prints_transcribes_as_its_last_system(fused_run, t
     assert done.exit_code == 0, done.output
     (last,) = (fused_run.run / "hyps").glob("target.adapted + *.jsonl")
     assert read_hypotheses(out) == read_hypotheses(last)
+    more = adapt("run", fused_run.recipe, "-o", fused_run.run, *settings, *overrides("fusion.reward=0.5"))
+    assert "Use it, without reward: adapt" in more.stdout and "--lm-weight" in more.stdout, more.output
 
 
 def test_check_names_a_part_of_fusion_without_its_input(recipe):

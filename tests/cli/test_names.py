@@ -37,6 +37,8 @@ def test_a_run_scores_none_prompt_boost_and_both(finish, tmp_path, monkeypatch):
     done = adapt(*words, "--out", out)
     assert done.exit_code == 0, done.output
     assert read_hypotheses(out) == read_hypotheses(run.run / "hyps/target.adapted + names + boost.jsonl")
+    longer = adapt("decoder", run.recipe, "-o", run.run, *NAMED, *overrides("transcribe.names_in_prompt=3"))
+    assert "redone: names_in_prompt changed: 10 -> 3" in longer.stderr, "the decoder is trained with such lists"
     unused = adapt("run", run.recipe, "-o", run.run, *NAMED, *overrides("transcribe.names=none", "decoder.names=0.5"))
     assert unused.exit_code == 0 and "boost" not in unused.stdout and "names" not in unused.stdout, unused.stdout
 

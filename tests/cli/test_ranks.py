@@ -63,6 +63,22 @@ def test_two_processes_train_and_transcribe_as_one_does(recipe, tmp_path):
     assert again.exit_code == 0 and again.stderr.count("as before") == single.stderr.count(" s\n"), again.stderr
 
 
+def test_two_processes_compare_as_one_does(recipe, tmp_path):
+    settings = (
+        "decoder.steps=2",
+        "decoder.dropout=0",
+        "transcribe.batch_size=1",
+        "precision=fp32",
+        "data.source_test=",
+    )
+    options = ["compare", recipe, "--method", "empty", "--seeds", 2, "--device", "cpu", *overrides(*settings), "-o"]
+    single = adapt(*options, tmp_path / "alone")
+    done = launched(*options, tmp_path / "shared")
+    assert single.exit_code == done.returncode == 0, done.stderr
+    ours, theirs = (json.loads((tmp_path / name / "table.json").read_text()) for name in ("shared", "alone"))
+    assert [row["figures"] for row in ours["rows"]] == [row["figures"] for row in theirs["rows"]]
+
+
 # Trains the generator of slots for four steps.
 SHORT = """
 from adapt.cli import main

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from adapt.model import load
+
 from ..cli.conftest import overrides
 from ..session import adapt
 
@@ -36,9 +38,9 @@ def speaker(tmp_path):
     return command
 
 
-def call(recipe, out, command, spoken=4):
+def call(recipe, out, command, spoken=4, *more):
     settings = ["decoder.pseudo_audio=speech", f"decoder.speak={command}", f"decoder.spoken={spoken}"]
-    return adapt("decoder", recipe, "-o", out, *overrides(*settings, "decoder.steps=2", "decoder.eval_every=1"))
+    return adapt("decoder", recipe, "-o", out, *overrides(*settings, *more, "decoder.steps=2", "decoder.eval_every=1"))
 
 
 def test_each_sentence_is_spoken_once_and_trained_on(recipe, tmp_path, speaker):
@@ -52,6 +54,28 @@ def test_each_sentence_is_spoken_once_and_trained_on(recipe, tmp_path, speaker):
     more = call(recipe, tmp_path / "run", command, spoken=6)
     assert more.exit_code == 0 and "decoder.spoken changed: 4 -> 6" in more.stderr, more.output
     assert len(calls.read_text().splitlines()) == len(said) + 2, "those that are there are kept"
+    next((tmp_path / "run/speech").glob("*.wav")).write_bytes((recipe / "0.wav").read_bytes())
+    changed = call(recipe, tmp_path / "run", command, spoken=6)
+    assert "redone: stage speech was redone" in changed.stderr, "other audio trains another decoder"
+
+
+def test_sentences_longer_than_the_base_takes_are_left_out(recipe, tmp_path, speaker, monkeypatch):
+    command, _ = speaker()
+    limit, loaded = 0.9, load.load_speech_llm  # seconds: eighteen letters of the tone
+
+    def limited(*args, **kwargs):
+        speech_llm = loaded(*args, **kwargs)
+        speech_llm.max_seconds = limit
+        return speech_llm
+
+    monkeypatch.setattr(load, "load_speech_llm", limited)
+    done = call(recipe, tmp_path / "run", command, spoken=40)
+    assert done.exit_code == 0 and "sentences take more than the 0.9 s of the base, and are left out" in done.stderr, (
+        done.output
+    )
+    limit = 0.1
+    none = call(recipe, tmp_path / "none", command, 4, "data.source_replay=", "data.source_dev=")
+    assert none.exit_code == 1 and "write shorter sentences" in none.stderr, none.output
 
 
 @pytest.mark.parametrize(
@@ -60,8 +84,10 @@ def test_each_sentence_is_spoken_once_and_trained_on(recipe, tmp_path, speaker):
         ("speak-nothing {out}", "No such file or directory: 'speak-nothing'"),
         ("false {out}", "exit status 1 for"),
         ("true {out}", "it wrote no file"),
-        ("espeak-ng -w out.wav", "names no command with {out}"),
-        ("", "names no command with {out}"),
+        ("espeak-ng -w out.wav", "names no command of a speech synthesiser with the word {out}"),
+        ("", "names no command"),
+        ("piper -m joe's.onnx -f {out}", "cannot be divided into words: no closing quotation"),
+        ("printf '\\351' {out}", "exit status 0 for"),
     ],
 )
 def test_a_command_that_fails_is_one_line(recipe, tmp_path, command, problem):

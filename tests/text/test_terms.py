@@ -26,10 +26,10 @@ def test_most_names_of_the_music_text_are_found_and_little_else():
 
 
 def test_the_command_prints_a_lexicon(tmp_path):
-    songs = ("purple rain", "jolene", "the wall")
+    songs = ("purple rain", "#1 crush", "the wall")
     text = [f"{a} {song} {b}\n" for song in songs for a in ("Play", "stop") for b in ("now", "please")]
     (tmp_path / "text.txt").write_text("".join(text))
-    done = adapt("terms", tmp_path / "text.txt")
+    done = adapt("terms", tmp_path / "text.txt", "--normaliser", "none")
     assert done.stderr == "3 terms in 12 lines\n" and done.exit_code == 0, done.output
     (tmp_path / "terms.tsv").write_text(done.stdout)
     assert [entry.written for entry in read_lexicon(tmp_path / "terms.tsv").entries] == list(songs)
