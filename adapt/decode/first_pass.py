@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from transformers.models.whisper.english_normalizer import EnglishNumberNormalizer
@@ -69,12 +69,30 @@ def favouring_copy(hypotheses: Sequence[Hypothesis], copy: str) -> list[Hypothes
     The LLM changes some words because it never saw them, not because it heard others. But it may write numbers in
     English words: hypotheses with the same digits count as copies, too.
     """
-    digits = {_joined(copy), _joined(_in_digits(copy))} if any(map(str.isdigit, copy)) else ()
+    digits = {_joined(copy), _joined(_in_digits(copy))} if has_digits(copy) else ()
 
     def is_copy(text: str) -> bool:
         return text == copy or (bool(digits) and _joined(_in_digits(text)) in digits)
 
     return [dataclasses.replace(h, model=h.model + COPIED) if is_copy(h.text) else h for h in hypotheses]
+
+
+def has_digits(text: str) -> bool:
+    """Whether a transcript holds a number in digits."""
+    return any(map(str.isdigit, text))
+
+
+def favouring_heard(hypotheses: Sequence[Hypothesis], odds: Mapping[str, float]) -> list[Hypothesis]:
+    """The LLM's hypotheses, with what the encoder adds to those that read its digits as words.
+
+    Digits do not tell whether "eighty two" or "eight two" was said, but the recording does. odds: the log odds of each
+    text that the encoder has read in the recording. They are added, less those of the first of the hypotheses, which
+    stays as it is; so do all where the encoder cannot read that one.
+    """
+    first = odds.get(hypotheses[0].text, -math.inf)
+    if first == -math.inf:
+        return list(hypotheses)
+    return [dataclasses.replace(h, model=h.model + odds.get(h.text, first) - first) for h in hypotheses]
 
 
 def _joined(text: str) -> str:

@@ -12,7 +12,7 @@ from transformers import NoRepeatNGramLogitsProcessor
 
 from adapt.decode.beam_search import generate
 from adapt.decode.ctc import CtcFusion, greedy_transcripts
-from adapt.decode.first_pass import favouring_copy, fused_tokens
+from adapt.decode.first_pass import favouring_copy, favouring_heard, fused_tokens, has_digits
 from adapt.decode.fusion import Fusion
 from adapt.decode.hypothesis import Hypothesis
 from adapt.decode.names import NamesInPrompt, borne_by_ctc, first_hypotheses, heard_with_names
@@ -21,7 +21,7 @@ from adapt.decode.rescore import Rescorer
 from adapt.decode.weights import Weights
 from adapt.errors import ModelError
 from adapt.model.features import SAMPLE_RATE
-from adapt.model.heard import embeddings_and_heard
+from adapt.model.heard import embeddings_and_heard, log_odds
 from adapt.model.speech_llm import SpeechLLM
 from adapt.text.normalise import none
 
@@ -166,14 +166,15 @@ def decoder_recogniser(speech_llm: SpeechLLM, search: Search) -> Recogniser:
             speaking = list(range(len(slots)))
         rows, copies = [dict(nothing) for _ in samples], None
         if speaking:
-            slots, heard, phrases, lists = ([values[i] for i in speaking] for values in (slots, heard, phrases, lists))
+            inputs = (samples, slots, heard, phrases, lists)
+            samples, slots, heard, phrases, lists = ([values[i] for i in speaking] for values in inputs)
             if speech_llm.transcribes:
                 lists = [()] * len(speaking)  # its encoder has read them
                 chosen = [fused_tokens(speech_llm, r, search.fusion, p) for r, p in zip(heard, phrases, strict=True)]
                 copies = list(map(speech_llm.model.transcript_ids, chosen))
                 if search.fusion:
                     slots = list(map(speech_llm.model.first_pass_slot, heard, chosen))
-            found = decoded(slots, heard, phrases, lists, copies)
+            found = decoded(slots, heard, phrases, lists, copies, samples)
             if any(lists):
                 found = without_leaks(found, slots, heard, phrases, lists)
             for i, row in zip(speaking, found, strict=True):
@@ -208,31 +209,74 @@ def decoder_recogniser(speech_llm: SpeechLLM, search: Search) -> Recogniser:
         phrases: OwnPhrases,
         lists: Sequence[Sequence[str]],
         copies: Sequence[Sequence[int]] | None = None,
+        samples: Sequence[np.ndarray] = (),
     ) -> list[dict]:
-        """The row of each utterance. copies: tokens of the encoder's transcripts; None: it writes none."""
+        """The row of each utterance. copies: the encoder's transcripts of `samples` in tokens; None: it writes none."""
         prompts = [speech_llm.prompt(slot, own) for slot, own in zip(slots, lists, strict=True)]
         posteriors = heard if fusion and fusion.weights.ctc else ()
         processors = fusion.processors(Batch(phrases, posteriors)) if fusion else ()
         if speech_llm.transcribes:  # a decoder that copies its slot may go round in circles
             processors = [*processors, NoRepeatNGramLogitsProcessor(REPEATED)]
-        nbest = generate(speech_llm, prompts, search.num_beams, search.max_new_tokens, processors, count)
-        if copies:
-            nbest = [[*best, *([list(own)] * (list(own) not in best))] for best, own in zip(nbest, copies, strict=True)]
-        rows = []
+        written = list(map(speech_llm.decode, copies or ()))
+        most = search.num_beams if any(map(has_digits, written)) else count
+        nbest = generate(speech_llm, prompts, search.num_beams, search.max_new_tokens, processors, max(most, count))
+        for i, own in enumerate(map(list, copies or ())):
+            best = nbest[i] if has_digits(written[i]) else nbest[i][:count]
+            nbest[i] = [*best, *([own] * (own not in best))]
+        found: list[list[Hypothesis]] = []
         for i, (prompt, tokens) in enumerate(zip(prompts, nbest, strict=True)):
             if len(tokens) == 1 and not search.keeps_nbest:
-                rows.append({"text": speech_llm.decode(tokens[0])})
+                found.append([Hypothesis(speech_llm.decode(tokens[0]), len(tokens[0]), 0.0)])
                 continue
             utterance = Batch(phrases[i : i + 1], posteriors[i : i + 1])
             (hypotheses,) = fusion.score_hypotheses([prompt], [tokens], utterance)
-            if copies:
-                hypotheses = favouring_copy(hypotheses, speech_llm.decode(copies[i]))
-                hypotheses.sort(key=lambda hypothesis: -hypothesis.score(fusion.weights))
+            found.append(_sorted(favouring_copy(hypotheses, written[i]), fusion.weights) if copies else hypotheses)
+        if copies:
+            for i, odds in _odds_of_readings(speech_llm, samples, heard, written, found).items():
+                found[i] = _sorted(favouring_heard(found[i], odds), fusion.weights)
+        rows = []
+        for hypotheses in found:
+            if len(hypotheses) == 1 and not search.keeps_nbest:
+                rows.append({"text": hypotheses[0].text})
+                continue
             ranked = _ranked(hypotheses, fusion.weights, search.rescorer)
             rows.append({"text": ranked[0]["text"]} | ({"nbest": ranked[: search.nbest]} if search.keeps_nbest else {}))
         return rows
 
     return _of_audible(recognise, nothing)
+
+
+def _sorted(hypotheses: Sequence[Hypothesis], weights: Weights) -> list[Hypothesis]:
+    """The hypotheses, that with the highest score first."""
+    return sorted(hypotheses, key=lambda hypothesis: -hypothesis.score(weights))
+
+
+def _odds_of_readings(
+    speech_llm: SpeechLLM,
+    samples: Sequence[np.ndarray],
+    heard: Sequence[torch.Tensor],
+    written: Sequence[str],
+    found: Sequence[Sequence[Hypothesis]],
+) -> dict[int, dict[str, float]]:
+    """The encoder's log odds of hypotheses without digits, by text and by the number of the recording.
+
+    They are those of recordings of which the encoder wrote digits, and the best of several hypotheses holds none.
+    samples, heard: of each recording, as `log_odds` takes them. written: the encoder's transcripts. found: hypotheses.
+    """
+    read = []
+    for i, hypotheses in enumerate(found):
+        words = dict.fromkeys(h.text for h in hypotheses if not has_digits(h.text))
+        if has_digits(written[i]) and hypotheses[0].text in words and len(words) > 1:
+            read += [(i, text) for text in words]
+    if not read:
+        return {}
+    tokens = [speech_llm.model.projector.text_tokens(text) for _, text in read]
+    odds: dict[int, dict[str, float]] = {}
+    for (i, text), own in zip(
+        read, log_odds(speech_llm, samples, heard, [(i, ()) for i, _ in read], tokens), strict=True
+    ):
+        odds.setdefault(i, {})[text] = own
+    return odds
 
 
 def _ranked(hypotheses: Sequence[Hypothesis], weights: Weights, rescorer: Rescorer | None) -> list[dict]:

@@ -179,6 +179,10 @@ class FirstPass(nn.Module):
             tokens += more
         return [*tokens, *encode(".", self._vocabulary)] if tokens else []
 
+    def text_tokens(self, text: str) -> list[int]:
+        """Whisper's tokens of a transcript."""
+        return encode(f" {text}", self._vocabulary)
+
     def whole_words(self, tokens: Sequence[int]) -> list[Word]:
         """The words of a transcript in tokens of Whisper; those that share a token, as in "US", are one."""
         whole: list[Word] = []
