@@ -69,7 +69,7 @@ def _channel(ctx: click.Context, option: click.Option, value: str) -> str:
     show_default=True,
     type=click.Choice(["llm", "ctc", "first-pass"]),
     help="llm: the speech LLM. ctc: the encoder's CTC head alone; lines of --out then hold a confidence. first-pass: "
-    "the transcript that the encoder itself writes, if it is one that does.",
+    "the transcript of the audio encoder alone, for a base like small, whose encoder is a whole recogniser.",
 )
 @click.option(
     "--ctc-weight",

@@ -1,9 +1,9 @@
 """Names in the prompt: which names of a lexicon the prompt of an utterance lists, and whether to believe the result.
 
 A long list confuses a speech LLM, so the list of an utterance holds the names that sound like something in a first
-hypothesis (2505.19179 retrieves them likewise). Models sometimes answer with the list itself, or with a name that
-nobody said; such utterances are decoded again without names. An encoder that transcribes also reads sentences of the
-domain text.
+hypothesis (2505.19179 retrieves them likewise). Models sometimes answer with the list itself; such utterances are
+decoded again without names, and so are those with a name that nobody said, where a CTC head or a first pass can tell.
+An encoder that transcribes also reads sentences of the domain text.
 """
 
 from __future__ import annotations
