@@ -75,7 +75,7 @@ def test_another_normaliser_redoes_every_stage_that_normalises_where_the_text_st
     assert report.stat().st_mtime_ns != before, "the report is written again"
     lines = other.stderr.splitlines()
     redone = [line.split()[0] for line, why in itertools.pairwise(lines) if "data.normaliser changed" in why]
-    assert set(redone) == {"text", "decoder", "lm", "transcribe", "score"}, other.stderr
+    assert set(redone) == {"text", "prompt", "decoder", "lm", "transcribe", "score"}, other.stderr
 
 
 def test_a_recipe_without_recordings_ends_in_an_adapter(recipe, tmp_path):
