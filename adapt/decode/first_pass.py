@@ -87,12 +87,14 @@ def favouring_heard(hypotheses: Sequence[Hypothesis], odds: Mapping[str, float])
 
     Digits do not tell whether "eighty two" or "eight two" was said, but the recording does. odds: the log odds of each
     text that the encoder has read in the recording. They are added, less those of the first of the hypotheses, which
-    stays as it is; so do all where the encoder cannot read that one.
+    stays as it is; so do all where the encoder cannot read that one, with odds of -inf. Others that it cannot read are
+    left out.
     """
     first = odds.get(hypotheses[0].text, -math.inf)
     if first == -math.inf:
         return list(hypotheses)
-    return [dataclasses.replace(h, model=h.model + odds.get(h.text, first) - first) for h in hypotheses]
+    added = [(h, odds.get(h.text, first) - first) for h in hypotheses]
+    return [dataclasses.replace(h, model=h.model + more) for h, more in added if more > -math.inf]
 
 
 def _joined(text: str) -> str:
