@@ -83,12 +83,12 @@ def has_digits(text: str) -> bool:
 
 
 def favouring_heard(hypotheses: Sequence[Hypothesis], odds: Mapping[str, float]) -> list[Hypothesis]:
-    """The LLM's hypotheses, with what the encoder adds to those that read its digits as words.
+    """The LLM's hypotheses, with the encoder's opinion on those that read its digits as words.
 
-    Digits do not tell whether "eighty two" or "eight two" was said, but the recording does. odds: the log odds of each
-    text that the encoder has read in the recording. They are added, less those of the first of the hypotheses, which
-    stays as it is; so do all where the encoder cannot read that one, with odds of -inf. Others that it cannot read are
-    left out.
+    Digits do not tell whether "eighty two" or "eight two" was said, but the recording does. odds: by text, how much
+    likelier it is in the recording than the encoder's own transcript, in nats; -inf for a text that is too long for it.
+    The first hypothesis stays as it is, and each other gets the difference between its odds and those of the first. One
+    that is too long is left out; if it is the first, nothing changes.
     """
     first = odds.get(hypotheses[0].text, -math.inf)
     if first == -math.inf:

@@ -113,6 +113,14 @@ def test_fusion_without_its_input_is_an_error_before_training(recipe, tmp_path, 
     assert not (tmp_path / "run/adapter").exists(), "nothing is trained"
 
 
+def test_development_audio_that_cannot_be_read_is_an_error_before_training(recipe, tmp_path):
+    (recipe / "broken.wav").write_text("no audio")
+    (recipe / "dev.jsonl").write_text('{"id": "a", "audio": "broken.wav", "text": "stop"}\n')
+    wrong = adapt("tune", recipe, "-o", tmp_path / "run", *DEV)
+    assert wrong.exit_code == 1 and "broken.wav" in wrong.stderr, wrong.output
+    assert not (tmp_path / "run/adapter").exists(), "nothing is trained"
+
+
 @pytest.mark.parametrize("name", ["run", "tune"])
 def test_a_lexicon_that_cannot_be_written_is_an_error_before_training(recipe, tmp_path, name):
     (recipe / "lexicon.tsv").write_text("Beyonc\u00e9\n")

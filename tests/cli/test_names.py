@@ -83,6 +83,11 @@ def test_options_that_exclude_each_other_are_wrong_usage(arguments, problem):
     assert result.exit_code == 2 and problem in result.stderr, result.output
 
 
+def test_no_use_of_names_needs_no_names():
+    result = adapt("transcribe", "x.wav", "--names", "none")
+    assert result.exit_code == 1 and "x.wav: no such file" in result.stderr, result.output
+
+
 def test_lists_in_training_without_a_lexicon_are_an_error_before_it(recipe, tmp_path):
     wrong = adapt("run", recipe, "-o", tmp_path / "run", *overrides("data.lexicon=", "decoder.names=0.5"))
     assert wrong.exit_code == 1 and "decoder.names: there is no lexicon" in wrong.stderr, wrong.output
