@@ -67,9 +67,9 @@ def speech(data: Path, count: int, processes: int) -> None:
 
     Also converts the human recordings and writes the manifests.
     """
-    from speech import held_out_set, human_sets, need_voices, synthesise, write_manifest
+    from speech import all_voices, held_out_set, human_sets, need_voices, synthesise, write_manifest
 
-    need_voices()
+    need_voices(all_voices())
     human_sets(data, DATA)
     held_out = _sentences("held_out")
     spoken = {

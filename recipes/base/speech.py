@@ -198,18 +198,30 @@ def utterance(job: tuple[str, Voice]) -> tuple[str, str, np.ndarray] | None:
     return text, f"{voice.engine} {voice.name}", _int16(samples)
 
 
-def need_voices() -> None:
-    """Raise DataError if voices are not installed.
+def espeak_variants(names: Sequence[str]) -> list[tuple[str, str, str | None]]:
+    """Variants of espeak-ng for `need_voices`."""
+    return [("espeak", f"{ACCENTS[0]}+{name}", f"{ACCENTS[0]}+none") for name in names]
+
+
+def rhvoice_voices() -> list[tuple[str, str, str | None]]:
+    """The voices of RHVoice for `need_voices`."""
+    return [("rhvoice", name, "none" if name != "alan" else None) for name in RHVOICE]  # its default voice is alan
+
+
+def all_voices() -> list[tuple[str, str, str | None]]:
+    """The voices of all sets of this recipe for `need_voices`."""
+    named = [("espeak", f"mb-{name}", None) for name in (*MBROLA, *DEV_MBROLA)]
+    named += espeak_variants((*VARIANTS, *TEST_VARIANTS, *DEV_VARIANTS))
+    named += [("espeak", name, None) for name in ACCENTS]
+    named += [("flite", name, "none") for name in (*FLITE, "slt")]
+    return [*named, *rhvoice_voices(), *(("pico", name, None) for name in PICO)]
+
+
+def need_voices(named: Sequence[tuple[str, str, str | None]]) -> None:
+    """Raise DataError if voices are not installed. A voice has an engine, a name, and the one heard without it, or None.
 
     If a voice is missing, some engines fail, and its utterances would be missing. Others silently use another voice.
     """
-    plain = ACCENTS[0]
-    named = [("espeak", f"mb-{name}", None) for name in (*MBROLA, *DEV_MBROLA)]
-    named += [("espeak", f"{plain}+{name}", f"{plain}+none") for name in (*VARIANTS, *TEST_VARIANTS, *DEV_VARIANTS)]
-    named += [("espeak", name, None) for name in ACCENTS]
-    named += [("flite", name, "none") for name in (*FLITE, "slt")]
-    named += [("rhvoice", name, "none" if name != "alan" else None) for name in RHVOICE]  # its default voice is alan
-    named += [("pico", name, None) for name in PICO]
 
     @functools.cache
     def said(engine: str, name: str) -> bytes:

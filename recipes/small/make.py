@@ -11,10 +11,9 @@ from __future__ import annotations
 import json
 import os
 import random
-import re
 import shutil
 import sys
-from collections import Counter
+from importlib.util import find_spec
 from multiprocessing import Pool
 from pathlib import Path
 
@@ -24,17 +23,29 @@ HERE = Path(__file__).parent
 DATA = HERE / "data"
 sys.path.insert(0, str(HERE.parent / "base"))  # its text and its voices
 
-from speech import PART, held_out_set, human_sets, need_voices, write_manifest, write_part  # noqa: E402
+from speech import (  # noqa: E402
+    DEV_MBROLA,
+    DEV_VARIANTS,
+    PART,
+    espeak_variants,
+    held_out_set,
+    human_sets,
+    need_voices,
+    rhvoice_voices,
+    write_manifest,
+    write_part,
+)
 from text import general_text  # noqa: E402
 from voices import draw_voice, utterance  # noqa: E402
 from wide_text import named_sentences, names, rare_lists, rare_words  # noqa: E402
 
-from adapt.errors import AdaptError  # noqa: E402
+from adapt.errors import AdaptError, DataError  # noqa: E402
 
 # Sentences as they come, so that frequent words are heard often, lists of rare words, and sentences with names.
 GENERAL, RARE, NAMED = 26_000, 6_000, 6_000
 # Utterances to train on, by engine: an LLM that reads Whisper's transcripts of robotic voices learns to doubt them.
-KEPT = {"hibari": 2_800, "human": 1_400, "rhvoice": 300}
+ENGINES = {"hibari": 2_800, "rhvoice": 300}
+HUMAN = 1_400
 
 data_option = click.option(
     "--data", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True, help="Corpora folder."
@@ -71,14 +82,16 @@ def text(data: Path) -> None:
 
 @main.command()
 @data_option
-@click.option("--count", default=38_000, show_default=True, help="Utterances to synthesise.")
 @click.option("--processes", default=os.cpu_count(), show_default=True, help="Processes that synthesise.")
-def speech(data: Path, count: int, processes: int) -> None:
-    """Synthesise the sentences in many voices, and the held-out sentences in held-out voices.
+def speech(data: Path, processes: int) -> None:
+    """Synthesise sentences in a neural voice and in RHVoice's, and the held-out sentences in held-out voices.
 
     Also converts the human recordings and writes the manifests.
     """
-    need_voices()
+    if find_spec("hibari") is None:
+        raise DataError("speech: hibari-tts is not installed; install it with pip, as recipes/small/README.md says")
+    held_out_voices = [("espeak", f"mb-{name}", None) for name in DEV_MBROLA] + espeak_variants(DEV_VARIANTS)
+    need_voices([*held_out_voices, ("flite", "slt", "none"), *rhvoice_voices()])
     human_sets(data, DATA)
     held_out = _sentences("held_out")
     for kind, sentences in {
@@ -87,31 +100,25 @@ def speech(data: Path, count: int, processes: int) -> None:
         "dev-mbrola": held_out[550:600],
     }.items():
         held_out_set(sentences, DATA, kind)
-    sentences = _sentences("spoken")
+    rng = random.Random(1)
+    engines = [engine for engine, count in ENGINES.items() for _ in range(count)]
+    rng.shuffle(engines)
+    jobs = [(text, draw_voice(engine, rng)) for text, engine in zip(_sentences("spoken"), engines, strict=False)]
     with Pool(processes) as pool:
-        for number in range(count // PART):
+        for number in range(-(-len(jobs) // PART)):
             if (DATA / f"audio/train-{number:04d}.jsonl").exists():
                 continue
-            rng = random.Random(number)
-            jobs = [(sentences[(number * PART + i) % len(sentences)], draw_voice(rng)) for i in range(PART)]
-            write_part(DATA, "train", number, [u for u in pool.imap(utterance, jobs, chunksize=10) if u])
-            _log(f"speech: {(number + 1) * PART:,} of {count:,} utterances")
-    write_manifest(DATA, "train", ["train", "human"])
-    _draw(DATA / "train.jsonl")
+            part = jobs[number * PART : (number + 1) * PART]
+            write_part(DATA, "train", number, [u for u in pool.imap(utterance, part, chunksize=10) if u])
+            _log(f"speech: {number * PART + len(part):,} of {len(jobs):,} utterances")
+    write_manifest(DATA, "human", ["human"])
+    write_manifest(DATA, "train", ["train"])
+    lines = (DATA / "human.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = [*(DATA / "train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True), *rng.sample(lines, HUMAN)]
+    rng.shuffle(lines)
+    (DATA / "train.jsonl").write_text("".join(lines), encoding="utf-8")
     write_manifest(DATA, "dev", ["dev-espeak", "dev-mbrola", "dev-human"])
     write_manifest(DATA, "test", ["slt", "an4"])
-
-
-def _draw(manifest: Path) -> None:
-    """Leave KEPT utterances of each engine in a manifest, drawn at random."""
-    lines, left, kept = manifest.read_text(encoding="utf-8").splitlines(keepends=True), Counter(KEPT), []
-    random.Random(1).shuffle(lines)
-    for line in lines:
-        engine = re.split("[ -]", json.loads(line)["voice"])[0]
-        if left[engine]:
-            left[engine] -= 1
-            kept.append(line)
-    manifest.write_text("".join(kept), encoding="utf-8")
 
 
 # Revision, megabytes and SHA-256 of model.safetensors on the hub.

@@ -1,4 +1,4 @@
-"""The training voices of the base `small`: those of recipes/base, and a neural voice, heart of hibari-tts."""
+"""The training voices of the base `small`: a neural voice, heart of hibari-tts, and those of RHVoice."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ import random
 
 import numpy as np
 from scipy.signal import resample_poly
-from speech import SAMPLE_RATE, Voice, _int16, _sped_up
-from speech import draw_voice as draw_other_voice
+from speech import RHVOICE, SAMPLE_RATE, Voice, _int16, _sped_up
 from speech import utterance as other_utterance
 
-NEURAL = 0.4  # share of the utterances
 MAX_SECONDS = 12.0
 
 
-def draw_voice(rng: random.Random) -> Voice:
-    """Draw a training voice. The neural one is sped up or slowed down with its pitch, and sounds like many."""
-    if rng.random() > NEURAL:
-        return draw_other_voice(rng)
-    warp = rng.uniform(0.78, 1.15)
-    return Voice("hibari", "heart", rng.uniform(0.85, 1.25) / warp, rng.randrange(1_000_000), warp)
+def draw_voice(engine: str, rng: random.Random) -> Voice:
+    """Draw a training voice of `hibari` or `rhvoice`.
+
+    The neural one is sped up or slowed down with its pitch, and sounds like many.
+    """
+    if engine == "hibari":
+        warp = rng.uniform(0.78, 1.15)
+        return Voice("hibari", "heart", rng.uniform(0.85, 1.25) / warp, rng.randrange(1_000_000), warp)
+    warp = rng.uniform(0.85, 1.2)
+    return Voice("rhvoice", rng.choice(RHVOICE), rng.uniform(0.8, 1.25) / warp, rng.randint(85, 120), warp)
 
 
 @functools.cache

@@ -55,7 +55,7 @@ def test_voices_that_are_not_installed_are_one_error_before_any_synthesis(monkey
     monkeypatch.setattr(speech, "speak", speak)
     problem = "speech: espeak mb-us2, flite slt, rhvoice clb, pico en-US, pico en-GB: no such voice; install"
     with pytest.raises(DataError, match=problem):
-        speech.need_voices()
+        speech.need_voices(speech.all_voices())
 
 
 @pytest.mark.skipif(not shutil.which("espeak-ng"), reason="espeak-ng is not installed")
