@@ -218,7 +218,7 @@ def all_voices() -> list[tuple[str, str, str | None]]:
 
 
 def need_voices(named: Sequence[tuple[str, str, str | None]]) -> None:
-    """Raise DataError if voices are not installed. A voice has an engine, a name, and the one heard without it, or None.
+    """Raise DataError if voices are not installed. Each has an engine, a name, and what is heard without it, or None.
 
     If a voice is missing, some engines fail, and its utterances would be missing. Others silently use another voice.
     """

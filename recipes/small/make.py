@@ -57,7 +57,10 @@ def _log(line: str) -> None:
 
 
 def _sentences(name: str) -> list[str]:
-    return (DATA / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+    path = DATA / f"{name}.txt"
+    if not path.exists():
+        raise DataError(f"{path}: no such file; make it first: python recipes/small/make.py text --data DIR")
+    return path.read_text(encoding="utf-8").splitlines()
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -20,7 +20,7 @@ sys.path.insert(0, str(HERE.parent / "base"))
 
 from studies import measured  # noqa: E402
 
-SMALLER = {"align.steps": 250}
+SMALLER = {"align.steps": 150}
 FOURTH = "data/fourth.jsonl"  # every fourth recording
 # The encoder without its decoder: the projector learns by CTC over the LLM's units, and the LLM reads what CTC hears.
 FRAMES = {"encoder.first_pass": "none", "align.projector": "normalised", "align.projector_size": 1024}
