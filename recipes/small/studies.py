@@ -69,6 +69,7 @@ def main(parts: Path, out: Path, names: tuple[str, ...]) -> None:
         keys |= {part: (parts / str(keys[part])).resolve() for part in ("encoder.start", "llm.start")}
         folder = out / re.sub(r"[^\w.]+", "-", name)
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".lock").touch()  # as a run's folder, so that it may hold the frames that all rows share
         if not (frames := folder / "frames").exists():
             (out / "frames").mkdir(exist_ok=True)
             frames.symlink_to((out / "frames").resolve())
