@@ -1,4 +1,4 @@
-"""Prepare the data of the base `small`: text, and speech in a neural voice and many others.
+"""Prepare the data of the base `small`: text, and speech in a neural voice and in those of RHVoice.
 
 python recipes/small/make.py text --data DIR     # DIR holds the corpora that recipes/base/text.py names, and an4
 python recipes/small/make.py speech --data DIR   # needs the output of `text`
