@@ -87,10 +87,14 @@ def test(build: Build) -> BaseScores:
 
 
 def _load(build: Build):
-    """The speech LLM that the stage `align` wrote."""
+    """The speech LLM that the stage `align` wrote, which hears the test set once for both systems."""
+    from adapt.model.bases import fingerprint
+    from adapt.model.heard_folder import HeardFolder
     from adapt.model.load import load_speech_llm
 
-    return load_speech_llm(str(build.path("model")), build.device)
+    speech_llm = load_speech_llm(str(build.path("model")), build.device)
+    speech_llm.heard = HeardFolder(build.path("heard"), [fingerprint(str(build.path("model"))), str(speech_llm.device)])
+    return speech_llm
 
 
 def _inputs(build: Build, utterances: Sequence[Utterance]) -> list[Path]:

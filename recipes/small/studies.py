@@ -3,8 +3,9 @@
 python recipes/small/studies.py PARTS OUT
 
 PARTS is a folder with whisper-base/, whisper-tiny.en/ and smollm2-135m/. Each row is a run of `adapt base` with one
-change, on a quarter of the recordings and with fewer steps than the recipe has. Frames are computed once for all rows
-of an encoder, and rows that are finished are not run again. The table goes to standard output.
+change, on a quarter of the recordings and with fewer steps than the recipe has, scored on half of its test sets. Frames
+are computed once for all rows of an encoder, and rows that are finished are not run again. The table goes to standard
+output.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ sys.path.insert(0, str(HERE.parent / "base"))
 from studies import measured  # noqa: E402
 
 SMALLER = {"align.steps": 150}
-FOURTH = "data/fourth.jsonl"  # every fourth recording
+FOURTH = "data/fourth.jsonl"  # every fourth recording to train on
+HALF = "data/half.jsonl"  # every second recording to test on
 # The encoder without its decoder: the projector learns by CTC over the LLM's units, and the LLM reads what CTC hears.
 FRAMES = {"encoder.first_pass": "none", "align.projector": "normalised", "align.projector_size": 1024}
 FRAMES |= {"encoder.steps": 400, "encoder.batch_seconds": 100, "encoder.learning_rate": 3e-3, "encoder.short_first": 0}
@@ -51,20 +53,24 @@ VARIANTS: dict[str, dict[str, object]] = {
 @click.argument("parts", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.argument("names", nargs=-1, type=click.Choice(list(VARIANTS)), metavar="[NAMES]...")
-def main(parts: Path, out: Path, names: tuple[str, ...]) -> None:
+@click.option("-s", "--set", "more", multiple=True, metavar="KEY=VALUE", help="In every row, e.g. align.steps=400.")
+def main(parts: Path, out: Path, names: tuple[str, ...], more: tuple[str, ...]) -> None:
     """Measure the variants NAMES (default: all) with the parts in PARTS, in the folder OUT."""
-    lines = (HERE / "data/train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-    (HERE / FOURTH).write_text("".join(lines[::4]), encoding="utf-8")
+    for part, whole, step in ((FOURTH, "data/train.jsonl", 4), (HALF, "data/test.jsonl", 2)):
+        lines = (HERE / whole).read_text(encoding="utf-8").splitlines(keepends=True)
+        (HERE / part).write_text("".join(lines[::step]), encoding="utf-8")
     rows = []
     for name, changes in VARIANTS.items():
         if names and name not in names:
             continue
         keys = {
             "data.train": FOURTH,
+            "data.test": HALF,
             "encoder.start": "whisper-base",
             "llm.start": "smollm2-135m",
             **SMALLER,
             **changes,
+            **dict(change.split("=", 1) for change in more),
         }
         keys |= {part: (parts / str(keys[part])).resolve() for part in ("encoder.start", "llm.start")}
         folder = out / re.sub(r"[^\w.]+", "-", name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -55,6 +56,33 @@ def test_thirty_seconds_are_recognised_as_their_parts_are_and_silence_is_no_word
     long, silence = transcripts(tmp_path / "long.wav", tmp_path / "silence.wav")
     assert silence == ""
     assert jiwer.wer(" ".join(texts), long) < WER
+
+
+def test_the_rows_of_a_study_share_the_frames_and_none_is_run_twice(tmp_path):
+    recipe, parts = tmp_path / "recipes/small", Path(os.environ["ADAPT_PARTS"])
+    shutil.copytree(NATURAL.parents[1] / "small", recipe, ignore=shutil.ignore_patterns("data"))
+    shutil.copytree(NATURAL.parents[1] / "base", recipe.parent / "base", ignore=shutil.ignore_patterns("data"))
+    (recipe / "data").mkdir()
+    rows = [json.loads(line) for line in (NATURAL / "source.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [json.dumps(row | {"audio": str(NATURAL / row["audio"])}) + "\n" for row in rows]
+    for name, chosen in {"train": lines[:32], "dev": lines[32:34], "test": lines[34:36]}.items():
+        (recipe / f"data/{name}.jsonl").write_text("".join(chosen), encoding="utf-8")
+    (recipe / "data/spoken.txt").write_text("".join(row["text"] + "\n" for row in rows), encoding="utf-8")
+
+    def study(*names: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, recipe / "studies.py", parts, tmp_path / "out", *names, "-s", "align.steps=2"]
+        return subprocess.run(command, capture_output=True, text=True, check=True)
+
+    def frames() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in (tmp_path / "out/frames").rglob("*.safetensors")}
+
+    study("as in the recipe")
+    computed = frames()
+    both = study("as in the recipe", "LLM frozen")
+    assert [line.split(" | ")[0] for line in both.stdout.splitlines()[2:]] == ["| as in the recipe", "| LLM frozen"]
+    assert computed and frames() == computed
+    again = study("as in the recipe", "LLM frozen")
+    assert (again.stdout, again.stderr) == (both.stdout, "")
 
 
 def test_a_run_that_is_killed_in_each_stage_ends_as_one_that_was_left_alone(tmp_path):
