@@ -99,6 +99,13 @@ def weight(ctx: click.Context, option: click.Option, value: float | None) -> flo
     raise click.BadParameter(f"{value} is not a weight; give a number of at least 0")
 
 
+def finite(ctx: click.Context, option: click.Option, value: float) -> float:
+    """Callback of an option that may be below 0. Raises BadParameter for an infinite number, or none at all."""
+    if math.isfinite(value):
+        return value
+    raise click.BadParameter(f"{value} is no number to add to a score; give a finite one")
+
+
 def report(result: StageResult, note: str) -> None:
     """Print a line on stderr for a finished stage; of several processes, the first does."""
     if not launched().is_first:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from adapt.cli.options import device_option, dtype_option, language_option, normaliser_option, weight
+from adapt.cli.options import device_option, dtype_option, finite, language_option, normaliser_option, weight
 from adapt.decode.batches import DEFAULT_ADAPTER
 from adapt.decode.job import CHANNELS, ENGINES, TranscriptionJob, conflict, run_job
 from adapt.decode.parts import LexiconBoosting
@@ -128,6 +128,14 @@ def _channel(ctx: click.Context, option: click.Option, value: str) -> str:
     callback=weight,
     help="Weight of the internal LM, which is subtracted.",
 )
+@click.option(
+    "--reward",
+    default=TranscriptionJob.reward,
+    show_default=True,
+    type=float,
+    callback=finite,
+    help="Reward of fusion for each token, or with --decoder ctc for each word; below 0 it favours short transcripts.",
+)
 @click.option("--rescore", metavar="MODEL", help="Causal LM, a folder or a name, that rescores the n-best list.")
 @click.option(
     "--rescore-weight",
@@ -149,6 +157,13 @@ def _channel(ctx: click.Context, option: click.Option, value: str) -> str:
     show_default=True,
     type=click.IntRange(1, 1000),
     help="Beams; 1 is greedy search.",
+)
+@click.option(
+    "--max-new-tokens",
+    default=TranscriptionJob.max_new_tokens,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Longest transcript of what the base takes at once, in tokens of its decoder.",
 )
 @click.option(
     "--batch-size",

@@ -46,14 +46,14 @@ CHANNELS = ("mix", "each")  # the mean of all channels, or every channel as a re
 class TranscriptionJob:
     """The options of `adapt transcribe`.
 
-    audio: audio files, and manifests (MANIFESTS). channel: of recordings whose manifest names none: one of
-    CHANNELS or a number, from 0. adapters: folders by name; a single one is named `default`, and several are named
-    after their domains. prompt: file of a learned prompt of `adapt project`; None: the prompt of the base. ctc_weight:
-    None: the default if the base has a CTC head. lm, lexicon, rescore: None: none. boost: None: the default of the
-    chosen `decoder`. names: as the key `transcribe.names`. text: domain text, as `data.text`, of which an encoder that
-    transcribes reads `sentences` sentences before a recording; None: none. out: None: a temporary file. quantise: None:
-    none. engine: one of ENGINES. workers: actors of Ray, each with a model of its own; None: as many as the cluster has
-    GPUs, or one.
+    audio: audio files, and manifests (MANIFESTS). channel: of recordings whose manifest names none: one of CHANNELS
+    or a number, from 0. adapters: folders by name; a single one is named `default`, and several are named after their
+    domains. prompt: file of a learned prompt of `adapt project`; None: the prompt of the base. ctc_weight: None: the
+    default if the base has a CTC head. lm, lexicon, rescore: None: none. boost: None: the default of the chosen
+    `decoder`. reward: for each token (with the decoder `ctc`, each word). names: as the key `transcribe.names`. text:
+    domain text, as `data.text`, of which an encoder that transcribes reads `sentences` sentences before a recording;
+    None: none. out: None: a temporary file. quantise: None: none. engine: one of ENGINES. workers: actors of Ray,
+    each with a model of its own; None: as many as the cluster has GPUs, or one.
     """
 
     audio: Sequence[str]
@@ -72,10 +72,12 @@ class TranscriptionJob:
     text: str | None = None
     sentences: int = 3
     ilm: float = 0.0
+    reward: float = 0.0
     rescore: str | None = None
     rescore_weight: float = 0.1
     nbest: int = 1
     num_beams: int = Transcribe.num_beams
+    max_new_tokens: int = Transcribe.max_new_tokens
     batch_size: int = Transcribe.batch_size
     out: Path | None = None
     normaliser: str = DomainData.normaliser
@@ -116,6 +118,9 @@ def conflict(job: TranscriptionJob) -> str | None:
         return "--boost: no phrases that it weighs; give --lexicon too, or leave it out"
     if job.boost is not None and job.names not in ("boost", "both"):
         return f"--boost: --names {job.names} boosts nothing; leave out one of the two"
+    boosts = job.names in ("boost", "both") and (job.lexicon or manifests)
+    if job.reward and not job.lm and not boosts:
+        return "--reward: alone it has no effect; give --lm or --lexicon too, or leave it out"
     if job.names in ("prompt", "both") and job.decoder == "ctc":
         return f"--names {job.names}: --decoder ctc has no prompt; leave out one of the two"
     if job.names not in (Transcribe.names, "none") and not job.lexicon and not manifests:
@@ -181,6 +186,7 @@ def job_transcriber(job: TranscriptionJob, has_phrases: bool) -> Transcriber:
         speech_llm,
         decoder=job.decoder,
         num_beams=job.num_beams,
+        max_new_tokens=job.max_new_tokens,
         batch_size=job.batch_size,
         nbest=job.nbest,
         fusion=job_fusion(job, speech_llm, has_phrases),
@@ -262,7 +268,7 @@ def job_fusion(job: TranscriptionJob, speech_llm: SpeechLLM, has_phrases: bool) 
         return None
     default = LexiconBoosting.hotword_weight if job.decoder == "ctc" else LexiconBoosting.start
     boost = (default if job.boost is None else job.boost) if boosts else 0.0
-    weights = Weights(lm=job.lm_weight if job.lm else 0.0, boost=boost, ilm=job.ilm)
+    weights = Weights(lm=job.lm_weight if job.lm else 0.0, boost=boost, ilm=job.ilm, reward=job.reward)
     lexicon = read_lexicon(job.lexicon) if job.lexicon and boosts else None
     normalise = NORMALISERS[job.normaliser]
     if job.decoder == "ctc":

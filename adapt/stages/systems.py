@@ -156,19 +156,21 @@ def transcribe_command(run: Run) -> tuple[str, list[str]]:
     words = ["adapt", "transcribe", "AUDIO", "--base", run.start, "--adapter", run.path(plan.ADAPTER)]
     weights = {key: weight for key, weight in (system.weights or {}).items() if weight}
     files = _inputs_of(run, system)
-    without = [key for key in weights if key not in ("lm", "ilm", "boost") or (key == "ilm" and key in files)]
+    without = [key for key in weights if key not in ("lm", "ilm", "boost", "reward") or (key == "ilm" and key in files)]
     words += ["--lm", files["lm"], "--lm-weight", f"{weights['lm']:g}"] if "lm" in weights else []
     words += ["--ilm", f"{weights['ilm']:g}"] if "ilm" in weights and "ilm" not in without else []
     held = plan.in_prompt(recipe) if system.prompted else ()
     if "boost" in weights or "names" in held:
         words += ["--lexicon", os.path.relpath(run.lexicon)]
     words += ["--boost", f"{weights['boost']:g}"] if "boost" in weights else []
+    words += ["--reward", f"{weights['reward']:g}"] if "reward" in weights else []
     if "names" in held:
         words += ["--names", "both" if "boost" in weights else "prompt"]
     if "sentences" in held:
         words += ["--text", run.path(plan.TRAIN), "--sentences", recipe.transcribe.sentences]
     options = {
         "--num-beams": (recipe.transcribe.num_beams, Transcribe.num_beams),
+        "--max-new-tokens": (recipe.transcribe.max_new_tokens, Transcribe.max_new_tokens),
         "--names-in-prompt": (recipe.transcribe.names_in_prompt, Transcribe.names_in_prompt),
         "--normaliser": (recipe.data.normaliser, DomainData.normaliser),
         "--dtype": (recipe.dtype, Recipe.dtype),

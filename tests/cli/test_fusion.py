@@ -131,19 +131,20 @@ def test_a_lexicon_that_cannot_be_written_is_an_error_before_training(recipe, tm
 
 
 def test_the_command_that_run_prints_transcribes_as_its_last_system(fused_run, tmp_path):
-    settings = overrides("fusion.lm=0.2", "fusion.ilm=0.1", "fusion.boost=1", "transcribe.max_new_tokens=120")
+    settings = overrides("fusion.lm=0.2", "fusion.ilm=0.1", "fusion.boost=1", "fusion.reward=-0.5")
     run = adapt("run", fused_run.recipe, "-o", fused_run.run, *settings)
     assert run.exit_code == 0, run.output
     (line,) = [line for line in run.stdout.splitlines() if line.startswith("Use it: adapt ")]
-    assert "--lexicon" in line and "--lm-weight" in line, "the parts of fusion are in it"
+    assert all(option in line for option in ("--lexicon", "--lm-weight", "--reward -0.5", "--max-new-tokens")), line
     out = tmp_path / "again.jsonl"
     words = [fused_run.recipe / "test.jsonl" if word == "AUDIO" else word for word in shlex.split(line)[3:]]
     done = adapt(*words, "--out", out)
     assert done.exit_code == 0, done.output
-    (last,) = (fused_run.run / "hyps").glob("target.adapted + *.jsonl")
-    assert read_hypotheses(out) == read_hypotheses(last)
-    more = adapt("run", fused_run.recipe, "-o", fused_run.run, *settings, *overrides("fusion.reward=0.5"))
-    assert "Use it, without reward: adapt" in more.stdout and "--lm-weight" in more.stdout, more.output
+    assert read_hypotheses(out) == read_hypotheses(
+        fused_run.run / "hyps/target.adapted + LM + ILM + boost + reward.jsonl"
+    )
+    more = adapt("run", fused_run.recipe, "-o", fused_run.run, *settings, *overrides("fusion.source=0.1"))
+    assert "Use it, without source: adapt" in more.stdout and "--lm-weight" in more.stdout, more.output
 
 
 def test_check_names_a_part_of_fusion_without_its_input(recipe):

@@ -95,6 +95,12 @@ def test_a_weight_that_is_negative_or_not_finite_is_wrong_usage(option, value):
     assert result.exit_code == 2 and "is not a weight" in result.stderr, result.output
 
 
+@pytest.mark.parametrize(("value", "problem"), [("nan", "give a finite one"), (-1, "give --lm or --lexicon too")])
+def test_a_reward_that_is_no_number_or_stands_alone_is_wrong_usage(value, problem):
+    result = adapt("transcribe", "x.wav", "--reward", value)
+    assert result.exit_code == 2 and problem in result.stderr, result.output
+
+
 def test_an_out_file_below_a_file_is_an_error(recipe, tiny):
     call = ["transcribe", recipe / "0.wav", *options(recipe, tiny.name)]
     result = adapt(*call, "--out", recipe / "0.wav/x.jsonl")
