@@ -29,6 +29,7 @@ FRAMES = {"encoder.first_pass": "none", "align.projector": "normalised", "align.
 FRAMES |= {"encoder.steps": 400, "encoder.batch_seconds": 100, "encoder.learning_rate": 3e-3, "encoder.short_first": 0}
 FRAMES |= {"align.stack": 4, "align.units": "mixed", "align.slots": "units", "align.explicit": "ctc"}
 FRAMES |= {"align.ctc_steps": 500, "align.ctc_seconds": 30, "align.ctc_rate": 1.5e-3}
+FRAMES |= {"align.decoder_rate": 2e-3, "align.simulated": 0, "align.steps": 250}
 NO_CTC = {"align.units": "none", "align.slots": "all", "align.explicit": "none", "align.ctc_steps": 0}
 VARIANTS: dict[str, dict[str, object]] = {
     "as in the recipe": {},
