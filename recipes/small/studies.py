@@ -46,7 +46,7 @@ VARIANTS: dict[str, dict[str, object]] = {
     "frames alone, units: tokens": FRAMES | {"align.units": "tokens"},
     "frames alone, MLP without normalisation": FRAMES | {"align.projector": "mlp"},
     "frames alone, no CTC over units": FRAMES | NO_CTC,
-    "frames alone, no CTC, linear": FRAMES | NO_CTC | {"align.projector": "linear"},
+    "frames alone, linear projector": FRAMES | {"align.projector": "linear"},
 }
 
 
