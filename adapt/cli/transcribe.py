@@ -134,7 +134,8 @@ def _channel(ctx: click.Context, option: click.Option, value: str) -> str:
     show_default=True,
     type=float,
     callback=finite,
-    help="Reward of fusion for each token, or with --decoder ctc for each word; below 0 it favours short transcripts.",
+    help="Added to the score for each token, or with --decoder ctc for each word, beside --lm or --lexicon; a number "
+    "below 0 favours short transcripts.",
 )
 @click.option("--rescore", metavar="MODEL", help="Causal LM, a folder or a name, that rescores the n-best list.")
 @click.option(

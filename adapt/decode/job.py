@@ -108,6 +108,8 @@ def conflict(job: TranscriptionJob) -> str | None:
         return "--prompt: an adapter comes with the prompt of its training; leave out one of the two"
     if encoder_alone and (job.ilm or job.rescore or job.nbest > 1 or job.ctc_weight is not None):
         return f"{option} uses no LLM and gives one hypothesis; leave out --ilm, --rescore, --nbest and --ctc-weight"
+    if encoder_alone and job.max_new_tokens != Transcribe.max_new_tokens:
+        return f"--max-new-tokens: {option} uses no LLM; leave out one of the two"
     if job.ilm and len(job.adapters) > 1:
         return "--ilm subtracts the internal LM of one decoder, but there are several adapters; give one --adapter"
     if job.lm_weight != DomainNgrams.start and not job.lm:
@@ -118,9 +120,10 @@ def conflict(job: TranscriptionJob) -> str | None:
         return "--boost: no phrases that it weighs; give --lexicon too, or leave it out"
     if job.boost is not None and job.names not in ("boost", "both"):
         return f"--boost: --names {job.names} boosts nothing; leave out one of the two"
-    boosts = job.names in ("boost", "both") and (job.lexicon or manifests)
-    if job.reward and not job.lm and not boosts:
-        return "--reward: alone it has no effect; give --lm or --lexicon too, or leave it out"
+    if job.reward and job.decoder == "first-pass":
+        return f"--reward: {option} does not use it; leave out one of the two"
+    if job.reward and not job.lm and not (job.lexicon and job.names in ("boost", "both")):
+        return "--reward: alone it has no effect; give --lm, or --lexicon to boost, or leave it out"
     if job.names in ("prompt", "both") and job.decoder == "ctc":
         return f"--names {job.names}: --decoder ctc has no prompt; leave out one of the two"
     if job.names not in (Transcribe.names, "none") and not job.lexicon and not manifests:

@@ -95,9 +95,18 @@ def test_a_weight_that_is_negative_or_not_finite_is_wrong_usage(option, value):
     assert result.exit_code == 2 and "is not a weight" in result.stderr, result.output
 
 
-@pytest.mark.parametrize(("value", "problem"), [("nan", "give a finite one"), (-1, "give --lm or --lexicon too")])
-def test_a_reward_that_is_no_number_or_stands_alone_is_wrong_usage(value, problem):
-    result = adapt("transcribe", "x.wav", "--reward", value)
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--reward", "nan"], "give a finite one"),
+        (["--reward", -1], "alone it has no effect"),
+        (["--reward", -1, "--lexicon", "l.tsv", "--names", "prompt"], "alone it has no effect"),
+        (["--reward", -1, "--lexicon", "l.tsv", "--decoder", "first-pass"], "--decoder first-pass does not use it"),
+        (["--max-new-tokens", 9, "--decoder", "ctc"], "--max-new-tokens: --decoder ctc uses no LLM"),
+    ],
+)
+def test_a_reward_or_a_length_that_has_no_effect_is_wrong_usage(words, problem):
+    result = adapt("transcribe", "x.wav", *words)
     assert result.exit_code == 2 and problem in result.stderr, result.output
 
 
