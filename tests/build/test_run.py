@@ -32,6 +32,7 @@ def test_a_recipe_becomes_a_speech_llm(adapt, folder, tmp_path):
     ], "the table has all utterances, and those of each language"
     assert lines[4].startswith("mean over languages: ctc"), "the table has the mean over languages"
     assert "monotonicity" in lines[5] and "letters" in lines[5], "the table has the monotonicity of the alignment"
+    assert len(list((out / "heard").iterdir())) == 2, "both systems hear two batches, once"
     assert len(list((out / "alignment").glob("*.png"))) >= 6 and (out / "report.html").exists(), "pictures and report"
     metrics = json.loads(adapt("base", folder, "-o", out, "-s", "align.explicit=letters", "--json").stdout)
     assert {row["system"] for row in metrics["rows"]} == {"ctc", "llm"} and set(metrics["means"]) == {"ctc", "llm"}
