@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -149,3 +150,11 @@ def test_ctc_takes_a_lexicon_and_an_lm_of_words(lm_run):
     fused = ["--decoder", "ctc", "--lm", lm_run.run / "lm/words.arpa"]
     result = adapt("transcribe", lm_run.recipe / "test.jsonl", *options(lm_run.recipe, lm_run.base), *fused)
     assert result.exit_code == 0 and len(result.stdout.splitlines()) == 2, result.output
+
+
+def test_no_transcript_is_longer_than_max_new_tokens():
+    audio = Path(__file__).parents[2] / "recipes/music/audio/test/music-test-002.ogg"
+    done = adapt("transcribe", audio, "--max-new-tokens", 6)
+    assert done.exit_code == 0, done.output
+    text = done.stdout.split("\t")[1].strip()
+    assert text and len(text) < len("kick off the evening"), "the sentence goes on"
