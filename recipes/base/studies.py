@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -65,6 +65,14 @@ def measured(name: str, out: Path, recipe: str, keys: Mapping[str, object]) -> d
     return figures
 
 
+def keys_of(changes: Sequence[str]) -> dict[str, object]:
+    """The keys and values of `-s KEY=VALUE`. Raises click.UsageError for one without a value."""
+    for change in changes:
+        if "=" not in change:
+            raise click.UsageError(f"-s {change}: no value; write -s KEY=VALUE")
+    return dict(change.split("=", 1) for change in changes)
+
+
 def _given(study: str, run: Path) -> dict[str, object]:
     """The keys that take the parts of a finished run."""
     given = {"encoder.start": run.resolve() / "encoder", "encoder.steps": 0}
@@ -95,7 +103,7 @@ def plot(study: str, rows: list[dict], out: Path) -> None:
 def main(study: str, recipe: str, run: Path, more: tuple[str, ...]) -> None:
     """Measure STUDY with the parts trained in RUN, the folder of a finished `adapt base RECIPE`."""
     folder = run.parent / f"{run.name}-{study}"
-    given = {**_given(study, run), **dict(change.split("=", 1) for change in more)}
+    given = {**_given(study, run), **keys_of(more)}
     rows = [
         measured(name, folder / name.replace(" ", "-").replace(",", ""), recipe, {**given, **keys})
         for name, keys in STUDIES[study].items()

@@ -95,8 +95,8 @@ def speech(data: Path, processes: int) -> None:
         raise DataError("speech: hibari-tts is not installed; install it with pip, as recipes/small/README.md says")
     held_out_voices = [("espeak", f"mb-{name}", None) for name in DEV_MBROLA] + espeak_variants(DEV_VARIANTS)
     need_voices([*held_out_voices, ("flite", "slt", "none"), *rhvoice_voices()])
+    held_out, spoken = _sentences("held_out"), _sentences("spoken")
     human_sets(data, DATA)
-    held_out = _sentences("held_out")
     for kind, sentences in {
         "slt": held_out[:150],
         "dev-espeak": held_out[500:550],
@@ -106,7 +106,7 @@ def speech(data: Path, processes: int) -> None:
     rng = random.Random(1)
     engines = [engine for engine, count in ENGINES.items() for _ in range(count)]
     rng.shuffle(engines)
-    jobs = [(text, draw_voice(engine, rng)) for text, engine in zip(_sentences("spoken"), engines, strict=False)]
+    jobs = [(text, draw_voice(engine, rng)) for text, engine in zip(spoken, engines, strict=False)]
     with Pool(processes) as pool:
         for number in range(-(-len(jobs) // PART)):
             if (DATA / f"audio/train-{number:04d}.jsonl").exists():
@@ -182,3 +182,7 @@ if __name__ == "__main__":
         main()
     except AdaptError as error:
         sys.exit(str(error))
+    except FileNotFoundError as error:
+        sys.exit(
+            f"{error.filename}: no such file; --data must hold the corpora that recipes/base/text.py names, and an4"
+        )

@@ -19,7 +19,7 @@ import click
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "base"))
 
-from studies import measured  # noqa: E402
+from studies import keys_of, measured  # noqa: E402
 
 SMALLER = {"align.steps": 150}
 FOURTH = "data/fourth.jsonl"  # every fourth recording to train on
@@ -57,6 +57,9 @@ VARIANTS: dict[str, dict[str, object]] = {
 @click.option("-s", "--set", "more", multiple=True, metavar="KEY=VALUE", help="In every row, e.g. align.steps=400.")
 def main(parts: Path, out: Path, names: tuple[str, ...], more: tuple[str, ...]) -> None:
     """Measure the variants NAMES (default: all) with the parts in PARTS, in the folder OUT."""
+    changed = keys_of(more)
+    if not (HERE / "data/train.jsonl").exists():
+        raise click.ClickException(f"{HERE / 'data'}: no recordings; make them as recipes/small/README.md says")
     for part, whole, step in ((FOURTH, "data/train.jsonl", 4), (HALF, "data/test.jsonl", 2)):
         lines = (HERE / whole).read_text(encoding="utf-8").splitlines(keepends=True)
         (HERE / part).write_text("".join(lines[::step]), encoding="utf-8")
@@ -71,7 +74,7 @@ def main(parts: Path, out: Path, names: tuple[str, ...], more: tuple[str, ...]) 
             "llm.start": "smollm2-135m",
             **SMALLER,
             **changes,
-            **dict(change.split("=", 1) for change in more),
+            **changed,
         }
         keys |= {part: (parts / str(keys[part])).resolve() for part in ("encoder.start", "llm.start")}
         folder = out / re.sub(r"[^\w.]+", "-", name)
