@@ -183,6 +183,4 @@ if __name__ == "__main__":
     except AdaptError as error:
         sys.exit(str(error))
     except FileNotFoundError as error:
-        sys.exit(
-            f"{error.filename}: no such file; --data must hold the corpora that recipes/base/text.py names, and an4"
-        )
+        sys.exit(f"{error.filename}: no such file; recipes/small/README.md says what is needed")
